@@ -1,0 +1,142 @@
+//! Requests: what a user asks for.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_netcore::model::{ContainerId, IfName, MacAddr, PortRange, Proto, SandboxMode};
+
+/// How the networking of one engine is set up; dockerd's options of the same meaning in brackets.
+#[derive(Clone, Debug)]
+pub struct NetConfig {
+    /// Runtime files: namespaces are pinned in `<exec_root>/netns`.
+    pub exec_root: PathBuf,
+    /// Name of the default bridge (`--bridge`), `docker0`; `None` is `--bridge=none`.
+    pub default_bridge: Option<IfName>,
+    /// Address and subnet of the default bridge (`--bip`).
+    pub bip: Option<Ipv4Net>,
+    /// Range for dynamic addresses on the default bridge (`--fixed-cidr`).
+    pub fixed_cidr: Option<Ipv4Net>,
+    /// IPv6 subnet of the default bridge (`--fixed-cidr-v6`), with `--ipv6`.
+    pub fixed_cidr_v6: Option<Ipv6Net>,
+    /// `--ipv6`.
+    pub ipv6: bool,
+    /// `--default-gateway`.
+    pub default_gateway: Option<Ipv4Addr>,
+    /// `--default-gateway-v6`.
+    pub default_gateway_v6: Option<Ipv6Addr>,
+    /// `--icc` of the default bridge.
+    pub icc: bool,
+    /// `--ip-masq` of the default bridge.
+    pub masquerade: bool,
+    /// `--mtu`, bytes.
+    pub mtu: Option<u32>,
+    /// `--ip`: default host address of published ports; both families if none.
+    pub host_binding: Option<IpAddr>,
+    /// `--default-address-pool`: (base, prefix length of each network). Empty: Docker's own pools.
+    pub address_pools: Vec<(IpNet, u8)>,
+    /// `--ip-forward`.
+    pub ip_forward: bool,
+    /// `--iptables`: whether to manage the firewall at all.
+    pub firewall: bool,
+    /// Resolvers from the daemon's configuration (`--dns`); else the host's resolv.conf.
+    pub dns: Vec<IpAddr>,
+}
+
+/// `POST /networks/create`, checked for syntax but not yet against the other networks.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkSpec {
+    /// Name.
+    pub name: String,
+    /// Driver: `bridge` if empty.
+    pub driver: String,
+    /// `EnableIPv4`; true if none.
+    pub ipv4: Option<bool>,
+    /// `EnableIPv6`.
+    pub ipv6: Option<bool>,
+    /// `Internal`.
+    pub internal: bool,
+    /// `Attachable`.
+    pub attachable: bool,
+    /// `Scope`: only `local` or empty.
+    pub scope: String,
+    /// `IPAM.Driver`: `default` if empty.
+    pub ipam_driver: String,
+    /// `IPAM.Options`.
+    pub ipam_options: BTreeMap<String, String>,
+    /// `IPAM.Config`.
+    pub ipam: Vec<IpamPoolSpec>,
+    /// `Options`.
+    pub options: BTreeMap<String, String>,
+    /// `Labels`.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One entry of `IPAM.Config`, texts as given: all mistakes are reported together.
+#[derive(Clone, Debug, Default)]
+pub struct IpamPoolSpec {
+    /// `Subnet`.
+    pub subnet: String,
+    /// `IPRange`.
+    pub ip_range: String,
+    /// `Gateway`.
+    pub gateway: String,
+    /// `AuxiliaryAddresses`.
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+/// A namespace to be made for a container.
+#[derive(Clone, Debug)]
+pub struct SandboxSpec {
+    /// The container.
+    pub container: ContainerId,
+    /// Own namespace or the host's.
+    pub mode: SandboxMode,
+    /// `net.*` sysctls.
+    pub sysctls: BTreeMap<String, String>,
+    /// Networks to join at once, in the order of `eth0`, `eth1`, ...
+    pub attach: Vec<AttachSpec>,
+    /// Ports to publish through the gateway endpoint.
+    pub ports: Vec<PortRequest>,
+    /// Resolvers for this container (`--dns`), which replace the host's.
+    pub dns: Vec<IpAddr>,
+    /// `ndots` from `--dns-option`.
+    pub ndots: Option<u32>,
+}
+
+/// How a sandbox joins a network. Docker: `EndpointSettings`.
+#[derive(Clone, Debug, Default)]
+pub struct AttachSpec {
+    /// The network's name, id or unique id prefix.
+    pub network: String,
+    /// The container's name, without a slash.
+    pub container_name: String,
+    /// `IPAMConfig.IPv4Address`.
+    pub ipv4: Option<Ipv4Addr>,
+    /// `IPAMConfig.IPv6Address`.
+    pub ipv6: Option<Ipv6Addr>,
+    /// `MacAddress`.
+    pub mac: Option<MacAddr>,
+    /// `DNSNames`: container name, aliases, short id, hostname, in that order, without duplicates.
+    pub dns_names: Vec<String>,
+    /// `Links` on a user-defined network: alias -> container name.
+    pub links: BTreeMap<String, String>,
+    /// `DriverOpts`.
+    pub driver_opts: BTreeMap<String, String>,
+    /// `GwPriority`.
+    pub gw_priority: i64,
+}
+
+/// One `-p`: ports to publish.
+#[derive(Clone, Debug)]
+pub struct PortRequest {
+    /// Protocol.
+    pub proto: Proto,
+    /// The container's port.
+    pub container_port: u16,
+    /// The host address; the network's or daemon's default if none.
+    pub host_ip: Option<IpAddr>,
+    /// The host ports to choose from; ephemeral if none.
+    pub host_ports: Option<PortRange>,
+}

@@ -1,0 +1,141 @@
+//! What the firewall means, apart from any backend's syntax.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::model::{EndpointId, GatewayMode, IfName, MacAddr, PortBinding};
+
+/// Everything that the firewall of one engine enforces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirewallPolicy {
+    /// Our bridges.
+    pub bridges: BTreeMap<IfName, BridgePolicy>,
+    /// What is attached to them.
+    pub endpoints: BTreeMap<EndpointId, EndpointPolicy>,
+    /// Ports published on the host.
+    pub published: BTreeSet<PublishedPort>,
+}
+
+/// One bridge network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgePolicy {
+    /// The bridge.
+    pub bridge: IfName,
+    /// Its subnets, both families.
+    pub subnets: Vec<IpNet>,
+    /// No traffic in or out but among its own endpoints and with the host's own addresses.
+    pub internal: bool,
+    /// Endpoints may talk to each other.
+    pub icc: bool,
+    /// Outgoing traffic takes the address of the host's outgoing link (families with mode nat).
+    pub masquerade: bool,
+    /// Fixed source in place of masquerade, IPv4.
+    pub snat_ipv4: Option<Ipv4Addr>,
+    /// Fixed source in place of masquerade, IPv6.
+    pub snat_ipv6: Option<Ipv6Addr>,
+    /// How packets get in, IPv4.
+    pub gateway_mode_ipv4: GatewayMode,
+    /// How packets get in, IPv6.
+    pub gateway_mode_ipv6: GatewayMode,
+    /// Direct routing to endpoints is allowed from these links.
+    pub trusted_interfaces: Vec<IfName>,
+}
+
+/// One endpoint of a bridge network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPolicy {
+    /// Its id.
+    pub id: EndpointId,
+    /// The bridge it is on.
+    pub bridge: IfName,
+    /// The host end of its veth pair.
+    pub host_ifname: IfName,
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// One port of the host that leads to an endpoint of the same family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublishedPort {
+    /// What is published where.
+    pub binding: PortBinding,
+    /// The bridge the endpoint is on.
+    pub bridge: IfName,
+    /// The endpoint's address.
+    pub target: IpAddr,
+}
+
+/// A part of a policy that comes and goes by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyItem {
+    /// A bridge network.
+    Bridge(BridgePolicy),
+    /// An endpoint.
+    Endpoint(EndpointPolicy),
+    /// A published port.
+    Port(PublishedPort),
+}
+
+/// One atomic change of the firewall. The backend compiles it; its cost is that of what it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transaction {
+    /// Make the rule set be this policy, whatever it was before, without an instant in between.
+    Replace(FirewallPolicy),
+    /// Take these items out and put those in, in one transaction.
+    Change {
+        /// Items that are in force and go.
+        remove: Vec<PolicyItem>,
+        /// Items that come.
+        add: Vec<PolicyItem>,
+    },
+    /// Remove everything of ours.
+    Clear,
+}
+
+impl fmt::Display for PolicyItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge(bridge) => write!(f, "bridge {}", bridge.bridge),
+            Self::Endpoint(endpoint) => write!(f, "endpoint {}", endpoint.host_ifname),
+            Self::Port(port) => write!(
+                f,
+                "port {} {}/{} to {} {}",
+                port.binding.host_ip,
+                port.binding.host_port,
+                port.binding.proto,
+                port.target,
+                port.binding.container_port
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replace(policy) => write!(
+                f,
+                "replace: {} bridges, {} endpoints, {} ports",
+                policy.bridges.len(),
+                policy.endpoints.len(),
+                policy.published.len()
+            ),
+            Self::Change { remove, add } => {
+                f.write_str("change:")?;
+                for item in remove {
+                    write!(f, " -[{item}]")?;
+                }
+                for item in add {
+                    write!(f, " +[{item}]")?;
+                }
+                Ok(())
+            }
+            Self::Clear => f.write_str("clear"),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Sandboxes and the endpoints that join them to networks.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerId, EndpointId, IfName, MacAddr, NetworkId, PortBinding, SandboxId};
+
+/// Which namespace a container's processes see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxMode {
+    /// A namespace of its own.
+    Private,
+    /// The host's.
+    Host,
+}
+
+/// A network namespace and who it belongs to. It outlives the container's process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Its id.
+    pub id: SandboxId,
+    /// The container it was made for; `container:X` containers join it without a record of their own.
+    pub container: ContainerId,
+    /// Own namespace or the host's.
+    pub mode: SandboxMode,
+    /// `net.*` sysctls to set inside, by key with dots (`net.ipv4.ip_unprivileged_port_start`).
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// What joins one sandbox to one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// The network.
+    pub network: NetworkId,
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// The container's name, without a slash: what `network inspect` shows.
+    pub container_name: String,
+    /// The container end's name, `eth0` and so on.
+    pub ifname: IfName,
+    /// The host end's name, `veth` and seven digits.
+    pub host_ifname: IfName,
+    /// The container end's hardware address.
+    pub mac: MacAddr,
+    /// Its IPv4 address with the subnet's prefix length.
+    pub ipv4: Option<Ipv4Net>,
+    /// Its IPv6 address with the subnet's prefix length.
+    pub ipv6: Option<Ipv6Net>,
+    /// The network's IPv4 gateway.
+    pub gateway_ipv4: Option<Ipv4Addr>,
+    /// The network's IPv6 gateway.
+    pub gateway_ipv6: Option<Ipv6Addr>,
+    /// The default route of the sandbox goes through this endpoint.
+    pub is_gateway: bool,
+    /// Docker's `GwPriority`: the endpoint with the highest is the gateway; ties by network name.
+    pub gw_priority: i64,
+    /// Names the embedded resolver answers with this address; the first is the PTR answer.
+    pub dns_names: Vec<String>,
+    /// Names that only this sandbox resolves: link alias -> name of the other container.
+    pub links: BTreeMap<String, String>,
+    /// Published ports, each held on the host.
+    pub published: Vec<PortBinding>,
+}

@@ -1,0 +1,156 @@
+//! Steps: what an executor does without a choice.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use super::{Link, LinkKey, Ns, Route};
+use crate::firewall::Transaction;
+use crate::model::{IfName, PortBinding, SandboxId};
+
+/// One effect on the host. `Display` says it in the language of `ip`, `sysctl` and `nft`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make and pin a namespace, `lo` up.
+    AddNamespace(SandboxId),
+    /// Unpin a namespace; its links go with it once the last process has left.
+    RemoveNamespace(SandboxId),
+    /// Make a bridge with MAC, MTU and alias; addresses and state come in later steps.
+    AddBridge(LinkKey, Link),
+    /// Make both ends of a veth pair in place: names, MACs, MTU, master and alias at once, the host end up.
+    AddVeth {
+        /// The host end.
+        host: LinkKey,
+        /// The host end's attributes.
+        host_link: Link,
+        /// The container end.
+        container: LinkKey,
+        /// The container end's attributes.
+        container_link: Link,
+    },
+    /// Remove a link; a veth's other end goes too.
+    RemoveLink(LinkKey),
+    /// Make a link a port of a bridge, or of none.
+    SetMaster(LinkKey, Option<IfName>),
+    /// Set `IFLA_BRPORT_MODE` of a bridge port.
+    SetHairpin(LinkKey, bool),
+    /// Add an address. It is there when this returns (no duplicate address detection for IPv6).
+    AddAddress(LinkKey, IpNet),
+    /// Remove an address.
+    RemoveAddress(LinkKey, IpNet),
+    /// `ip link set up` or `down`.
+    SetUp(LinkKey, bool),
+    /// Set the MTU in bytes.
+    SetMtu(LinkKey, u32),
+    /// Add or replace a route.
+    AddRoute(Ns, Route),
+    /// Remove a route.
+    RemoveRoute(Ns, Route),
+    /// Write a sysctl, key with slashes relative to `/proc/sys`.
+    SetSysctl(Ns, String, String),
+    /// Apply one firewall transaction, whole or not at all.
+    Firewall(Transaction),
+    /// Bind the host port so that nobody else can.
+    HoldPort(PortBinding),
+    /// Let go of a host port.
+    ReleasePort(PortBinding),
+    /// Lead port 53 of 127.0.0.11 in the sandbox to these ports, without conntrack entries.
+    RedirectDns {
+        /// Where.
+        sandbox: SandboxId,
+        /// The resolver's UDP port.
+        udp: u16,
+        /// The resolver's TCP port.
+        tcp: u16,
+    },
+    /// Announce the endpoint's addresses (gratuitous ARP and unsolicited NA) on its network.
+    Announce(LinkKey, Vec<IpNet>),
+    /// Delete conntrack entries of a published port that changed hands.
+    ForgetFlows(PortBinding),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on_off = |on: bool| if on { "on" } else { "off" };
+        match self {
+            Self::AddNamespace(id) => write!(f, "netns add {}", id.short()),
+            Self::RemoveNamespace(id) => write!(f, "netns del {}", id.short()),
+            Self::AddBridge((ns, name), link) => {
+                write!(f, "[{ns}] link add {name}")?;
+                if let Some(mac) = link.mac {
+                    write!(f, " address {mac}")?;
+                }
+                if let Some(mtu) = link.mtu {
+                    write!(f, " mtu {mtu}")?;
+                }
+                f.write_str(" type bridge")
+            }
+            Self::AddVeth { host, host_link, container, container_link } => {
+                write!(f, "[{}] link add {}", host.0, host.1)?;
+                if let Some(master) = &host_link.master {
+                    write!(f, " master {master}")?;
+                }
+                write!(f, " up type veth peer {} netns {}", container.1, container.0)?;
+                match container_link.mac {
+                    Some(mac) => write!(f, " address {mac}"),
+                    None => Ok(()),
+                }
+            }
+            Self::RemoveLink((ns, name)) => write!(f, "[{ns}] link del {name}"),
+            Self::SetMaster((ns, name), Some(master)) => write!(f, "[{ns}] link set {name} master {master}"),
+            Self::SetMaster((ns, name), None) => write!(f, "[{ns}] link set {name} nomaster"),
+            Self::SetHairpin((ns, name), on) => {
+                write!(f, "[{ns}] bridge link set dev {name} hairpin {}", on_off(*on))
+            }
+            Self::AddAddress((ns, name), address) => write!(f, "[{ns}] addr add {address} dev {name}"),
+            Self::RemoveAddress((ns, name), address) => write!(f, "[{ns}] addr del {address} dev {name}"),
+            Self::SetUp((ns, name), true) => write!(f, "[{ns}] link set {name} up"),
+            Self::SetUp((ns, name), false) => write!(f, "[{ns}] link set {name} down"),
+            Self::SetMtu((ns, name), mtu) => write!(f, "[{ns}] link set {name} mtu {mtu}"),
+            Self::AddRoute(ns, route) => write!(f, "[{ns}] route add {}", RouteText(route)),
+            Self::RemoveRoute(ns, route) => write!(f, "[{ns}] route del {}", RouteText(route)),
+            Self::SetSysctl(ns, key, value) => write!(f, "[{ns}] sysctl {}={value}", key.replace('/', ".")),
+            Self::Firewall(transaction) => write!(f, "[host] firewall {transaction}"),
+            Self::HoldPort(port) => {
+                write!(f, "[host] hold {} {}/{}", port.host_ip, port.host_port, port.proto)
+            }
+            Self::ReleasePort(port) => {
+                write!(f, "[host] release {} {}/{}", port.host_ip, port.host_port, port.proto)
+            }
+            Self::RedirectDns { sandbox, udp, tcp } => {
+                write!(f, "[{}] dns 127.0.0.11:53 to udp {udp} tcp {tcp}", sandbox.short())
+            }
+            Self::Announce((ns, name), addresses) => {
+                write!(f, "[{ns}] announce")?;
+                for address in addresses {
+                    write!(f, " {}", address.addr())?;
+                }
+                write!(f, " dev {name}")
+            }
+            Self::ForgetFlows(port) => {
+                write!(f, "[host] conntrack -D -p {} --dport {}", port.proto, port.host_port)
+            }
+        }
+    }
+}
+
+struct RouteText<'a>(&'a Route);
+
+impl fmt::Display for RouteText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = self.0;
+        if route.destination.prefix_len() == 0 {
+            f.write_str("default")?;
+        } else {
+            write!(f, "{}", route.destination)?;
+        }
+        if let Some(gateway) = route.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        write!(f, " dev {}", route.dev)?;
+        if route.metric != 0 {
+            write!(f, " metric {}", route.metric)?;
+        }
+        Ok(())
+    }
+}
