@@ -1,1 +1,5 @@
 //! portolan-netlinux
+
+pub mod firewall;
+pub mod iptables;
+pub mod nft;
