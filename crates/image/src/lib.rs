@@ -1,1 +1,31 @@
-//! portolan-image
+//! Images, their layers, and the root file systems of containers: everything under
+//! `<data-root>/image` and `<data-root>/overlay`. Synchronous; nothing here knows of tokio.
+//!
+//! ```text
+//! image/store.json             names, images and layers; replaced as a whole, so it is never half new
+//! image/configs/<hex>          an image's configuration, named by its digest
+//! image/split/<layer>          what a layer's tar was beside the files' content
+//! overlay/l/<layer>/           a layer's files as overlayfs wants them; the name is a short number
+//! overlay/c/<container>/       upper, work, merged; `layer` links to the topmost layer
+//! overlay/trash/               on its way out; deleted behind the caller's back and at the next start
+//! overlay/new/                 layers being unpacked; whatever is there at start is left from a crash
+//! ```
+//!
+//! The store believes only `store.json`: an operation prepares files that nobody knows, makes them durable,
+//! and then replaces that one file. What it does not name is swept at the next start.
+
+mod config;
+mod digest;
+mod error;
+mod reference;
+mod types;
+
+pub use config::{Empty, Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfig, Set};
+pub use digest::{ChainId, DiffId, Digest, ImageId};
+pub use error::{Error, ErrorKind, Result};
+pub use reference::Reference;
+pub use types::{
+    Change, ChangeKind, CommitOptions, DiskUsage, HistoryItem, Image, ImageInspect, ImageSummary, ImageUser,
+    ImportOptions, ListFilter, Loaded, Platform, PruneFilter, Pruned, RemoveOptions, Removed, Rootfs,
+    RootfsSize,
+};
