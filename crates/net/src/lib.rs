@@ -1,8 +1,22 @@
 //! Networks for containers, as a library: create networks, attach sandboxes, publish ports; the
 //! reconciler keeps the host as desired.
 //!
-//! `Networks` (to be written in this crate) is the handle; see `spec` for what it takes.
+//! [`Networks`] is the handle. It takes requests ([`NetworkSpec`], [`SandboxSpec`], [`AttachSpec`])
+//! and answers with what there is ([`NetworkInfo`], [`SandboxInfo`]). The embedder gives it a
+//! [`Host`](portolan_netcore::host::Host), a [`Store`] and [`Names`].
 
+mod error;
+mod info;
+mod names;
+mod networks;
 mod spec;
+mod store;
 
+pub use error::{Error, ErrorKind};
+pub use info::{
+    EndpointInfo, NetworkAction, NetworkEndpoint, NetworkEvent, NetworkInfo, SandboxInfo, SubnetUsage,
+};
+pub use names::{Names, NoNames};
+pub use networks::Networks;
 pub use spec::{AttachSpec, IpamPoolSpec, NetConfig, NetworkSpec, PortRequest, SandboxSpec};
+pub use store::{MemoryStore, Record, RecordChange, Store, StoreError};

@@ -1,7 +1,9 @@
 //! The seam to the kernel.
 
 use std::fmt;
+use std::time::Duration;
 
+use crate::model::{IfName, PortRange};
 use crate::plan::{HostState, Step};
 
 /// A step that could not be carried out.
@@ -44,4 +46,35 @@ pub trait Host: Send + Sync + fmt::Debug {
 
     /// Destinations of routes in the host's main table that are not ours, for overlap checks.
     fn foreign_routes(&self) -> Result<Vec<ipnet::IpNet>, StepError>;
+
+    /// What choices depend on and no plan changes. Cheap: asked for once a request.
+    fn facts(&self) -> Result<HostFacts, StepError> {
+        Ok(HostFacts::default())
+    }
+
+    /// Waits until none of these links is in the host's namespace any more: the end of the clean-up
+    /// that [`Step::RemoveNamespace`] leaves to the kernel. False if they are still there after
+    /// `limit`.
+    fn await_gone(&self, links: &[IfName], limit: Duration) -> Result<bool, StepError> {
+        let _ = (links, limit);
+        Ok(true)
+    }
+}
+
+/// Facts about a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    /// `net.ipv4.ip_local_port_range`: where the kernel takes ports for those who do not care.
+    pub ephemeral: PortRange,
+    /// `net.ipv4.ip_local_reserved_ports`: taken only by those who ask for them.
+    pub reserved: Vec<PortRange>,
+    /// The kernel has IPv6 (`/proc/sys/net/ipv6` exists).
+    pub ipv6: bool,
+}
+
+impl Default for HostFacts {
+    /// The kernel's defaults.
+    fn default() -> Self {
+        Self { ephemeral: PortRange { first: 32_768, last: 60_999 }, reserved: Vec::new(), ipv6: true }
+    }
 }

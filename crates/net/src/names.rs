@@ -1,0 +1,39 @@
+//! The seam to the embedded resolver.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use portolan_netcore::dns::Zones;
+use portolan_netcore::model::SandboxId;
+
+/// What the networks need from the embedded resolver. Calls block; they come from threads that may,
+/// and no call holds up another sandbox's.
+pub trait Names: Send + Sync + fmt::Debug {
+    /// Replaces every zone and view. The resolver answers from these when this returns.
+    fn publish(&self, zones: Arc<Zones>) -> io::Result<()>;
+
+    /// Answers in the namespace pinned at `netns` on 127.0.0.11, for this sandbox. The (UDP, TCP)
+    /// ports it listens on. A sandbox that is already served keeps its ports.
+    fn serve(&self, sandbox: &SandboxId, netns: &Path) -> io::Result<(u16, u16)>;
+
+    /// Stops answering for this sandbox; one that is not served is fine.
+    fn stop(&self, sandbox: &SandboxId);
+}
+
+/// No resolver: names are not answered. For tests and for hosts without user-defined networks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoNames;
+
+impl Names for NoNames {
+    fn publish(&self, _zones: Arc<Zones>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn serve(&self, _sandbox: &SandboxId, _netns: &Path) -> io::Result<(u16, u16)> {
+        Ok((53, 53))
+    }
+
+    fn stop(&self, _sandbox: &SandboxId) {}
+}
