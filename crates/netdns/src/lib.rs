@@ -1,1 +1,26 @@
-//! portolan-netdns
+//! The embedded resolver: sockets, wire format, forwarding and cache round
+//! [`portolan_netcore::dns::answer`].
+//!
+//! It runs as a process of its own (`portolan resolver`), so that names go on being resolved while the
+//! daemon is restarted or dead. The daemon tells it over a unix socket what the zones are and which
+//! sandboxes to serve, and hands it each sandbox's network namespace as a file descriptor.
+//!
+//! ```text
+//!   daemon -- Client --unix socket--> control --> Shared (zones, sandboxes)
+//!                                        |             ^
+//!                                        v             |
+//!   sandbox 127.0.0.11:53 -> listeners (UDP, TCP) -> respond -> forward -> upstreams
+//! ```
+
+mod cache;
+mod client;
+mod control;
+mod forward;
+mod listen;
+mod netns;
+mod protocol;
+mod server;
+mod wire;
+
+pub use client::{Client, ClientError};
+pub use server::{ResolverError, run};

@@ -1,0 +1,306 @@
+//! The daemon's end: keeps a resolver running and told.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portolan_netcore::dns::Zones;
+use portolan_netcore::model::SandboxId;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::protocol::{Reply, Request, Update, receive, send};
+
+/// How long a resolver may take to come up.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+/// Pauses between attempts to bring a dead resolver back; any later request tries again.
+const RESTART_PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
+
+/// The resolver could not be reached or did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It could not be started.
+    #[error("starting the resolver")]
+    Start(#[source] io::Error),
+    /// It was started but does not listen.
+    #[error("the resolver does not listen at {0}")]
+    Silent(PathBuf),
+    /// The connection broke.
+    #[error("talking to the resolver")]
+    Talk(#[source] io::Error),
+    /// It refused.
+    #[error("the resolver: {0}")]
+    Refused(String),
+    /// A sandbox's namespace could not be opened.
+    #[error("opening the network namespace {path}")]
+    Namespace {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A handle on the resolver. It is started when first needed and again, with the same sandboxes on the
+/// same ports, whenever it dies. Calls block for about 0.1 ms.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    socket: PathBuf,
+    /// Program and arguments that run [`crate::run`].
+    command: Vec<std::ffi::OsString>,
+    state: Mutex<State>,
+    this: Weak<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connection: Option<UnixStream>,
+    /// Counts connections, so that a watcher knows whether it is about the present one.
+    generation: u64,
+    /// What the resolver was told last.
+    zones: Arc<Zones>,
+    served: BTreeMap<SandboxId, Served>,
+    closed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Served {
+    netns: PathBuf,
+    ports: (u16, u16),
+}
+
+impl Client {
+    /// A client of the resolver at `socket`, which `command` starts. Nothing happens yet.
+    pub fn new(socket: PathBuf, command: Vec<std::ffi::OsString>) -> Self {
+        let state = Mutex::new(State::default());
+        Self { inner: Arc::new_cyclic(|this| Inner { socket, command, state, this: this.clone() }) }
+    }
+
+    /// Serves a sandbox whose namespace is pinned at `netns`. Answers the (UDP, TCP) ports on
+    /// 127.0.0.11 inside it.
+    pub fn serve(&self, sandbox: &SandboxId, netns: &Path) -> Result<(u16, u16), ClientError> {
+        let mut state = self.inner.lock();
+        let known = state.served.get(sandbox).map(|served| served.ports);
+        let ports = self.inner.serve(&mut state, sandbox, netns, known)?;
+        state.served.insert(sandbox.clone(), Served { netns: netns.to_owned(), ports });
+        Ok(ports)
+    }
+
+    /// Stops serving a sandbox; one that is not served is fine. Its namespace lives as long as the
+    /// resolver has sockets in it, so this comes before its removal.
+    pub fn stop(&self, sandbox: &SandboxId) -> Result<(), ClientError> {
+        let mut state = self.inner.lock();
+        if state.served.remove(sandbox).is_none() {
+            return Ok(());
+        }
+        self.inner.call(&mut state, &Request::Stop { sandbox: sandbox.clone() }, None).map(drop)
+    }
+
+    /// Adopts a sandbox that an earlier daemon had served on these ports, so that it is served again
+    /// should the resolver have died meanwhile.
+    pub fn adopt(&self, sandbox: &SandboxId, netns: &Path, ports: (u16, u16)) -> Result<(), ClientError> {
+        let mut state = self.inner.lock();
+        let ports = self.inner.serve(&mut state, sandbox, netns, Some(ports))?;
+        state.served.insert(sandbox.clone(), Served { netns: netns.to_owned(), ports });
+        Ok(())
+    }
+
+    /// Makes the resolver answer from `zones`; only what changed is sent. With nothing served and
+    /// nothing to tell, no resolver is started.
+    pub fn publish(&self, zones: Arc<Zones>) -> Result<(), ClientError> {
+        let mut state = self.inner.lock();
+        let before = std::mem::replace(&mut state.zones, zones);
+        if state.connection.is_none() && state.served.is_empty() {
+            return Ok(());
+        }
+        if state.connection.is_none() {
+            return self.inner.ensure_connected(&mut state);
+        }
+        let update = Update::between(&before, &state.zones);
+        if update.is_empty() {
+            return Ok(());
+        }
+        self.inner.call(&mut state, &Request::Update(update), None).map(drop)
+    }
+
+    /// Ends the resolver if it serves nobody; otherwise leaves it running for the next daemon.
+    pub fn close(&self) {
+        let mut state = self.inner.lock();
+        state.closed = true;
+        if state.served.is_empty() && state.connection.is_some() {
+            let _ = self.inner.call(&mut state, &Request::Quit, None);
+        }
+        disconnect(&mut state);
+    }
+
+    /// The resolver's process id, if one runs.
+    pub fn pid(&self) -> Option<u32> {
+        let mut state = self.inner.lock();
+        state.connection.as_ref()?;
+        match self.inner.call(&mut state, &Request::Status, None) {
+            Ok(Reply::Status { pid, .. }) => Some(pid),
+            _ => None,
+        }
+    }
+}
+
+fn disconnect(state: &mut State) {
+    if let Some(connection) = state.connection.take() {
+        let _ = connection.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Waits until the resolver at the other end of `connection` is gone, then brings another one up if
+/// anybody needs it. Returns when that is done, or when the client is no more.
+fn watch(inner: &Weak<Inner>, connection: &UnixStream, generation: u64) {
+    // POLLHUP comes unasked for; nothing else is waited for, so replies are left to those who want them.
+    let mut fds = [PollFd::new(connection, PollFlags::RDHUP)];
+    while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+    for pause in RESTART_PAUSES {
+        let Some(inner) = inner.upgrade() else { return };
+        let mut state = inner.lock();
+        if state.closed || state.generation != generation {
+            return;
+        }
+        disconnect(&mut state);
+        if state.served.is_empty() {
+            return;
+        }
+        tracing::warn!("the resolver died; starting another");
+        match inner.ensure_connected(&mut state) {
+            Ok(()) => return,
+            Err(error) => tracing::error!(%error, "the resolver could not be brought back"),
+        }
+        drop(state);
+        thread::sleep(pause);
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(
+        &self,
+        state: &mut State,
+        sandbox: &SandboxId,
+        netns: &Path,
+        ports: Option<(u16, u16)>,
+    ) -> Result<(u16, u16), ClientError> {
+        let file =
+            File::open(netns).map_err(|source| ClientError::Namespace { path: netns.to_owned(), source })?;
+        let request =
+            Request::Serve { sandbox: sandbox.clone(), udp: ports.map(|p| p.0), tcp: ports.map(|p| p.1) };
+        match self.call(state, &request, Some(file.as_fd()))? {
+            Reply::Serving { udp, tcp } => Ok((udp, tcp)),
+            other => Err(ClientError::Refused(format!("unexpected reply {other:?}"))),
+        }
+    }
+
+    /// Sends a request and waits for the reply; a connection that broke since the last call is made anew.
+    fn call(
+        &self,
+        state: &mut State,
+        request: &Request,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Reply, ClientError> {
+        let had_connection = state.connection.is_some();
+        self.ensure_connected(state)?;
+        let reply = match exchange(state, request, fd) {
+            Err(ClientError::Talk(_)) if had_connection => {
+                disconnect(state);
+                self.ensure_connected(state)?;
+                exchange(state, request, fd)?
+            }
+            other => other?,
+        };
+        match reply {
+            Reply::Failed(reason) => Err(ClientError::Refused(reason)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Connects to the resolver that runs, or to a new one, and tells it everything.
+    fn ensure_connected(&self, state: &mut State) -> Result<(), ClientError> {
+        if state.connection.is_some() {
+            return Ok(());
+        }
+        let stream = match UnixStream::connect(&self.socket) {
+            Ok(stream) => stream,
+            Err(_) => self.start()?,
+        };
+        state.generation += 1;
+        if let Ok(watched) = stream.try_clone() {
+            let (this, generation) = (self.this.clone(), state.generation);
+            thread::spawn(move || watch(&this, &watched, generation));
+        }
+        state.connection = Some(stream);
+        self.tell_all(state).inspect_err(|_| disconnect(state))
+    }
+
+    fn tell_all(&self, state: &mut State) -> Result<(), ClientError> {
+        let zones = state.zones.clone();
+        exchange(state, &Request::Replace((*zones).clone()), None)?;
+        for (sandbox, served) in state.served.clone() {
+            let Ok(file) = File::open(&served.netns) else { continue };
+            let (udp, tcp) = (Some(served.ports.0), Some(served.ports.1));
+            let request = Request::Serve { sandbox: sandbox.clone(), udp, tcp };
+            if let Reply::Failed(reason) = exchange(state, &request, Some(file.as_fd()))? {
+                tracing::warn!(sandbox = sandbox.short(), reason, "a sandbox lost its names");
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self) -> Result<UnixStream, ClientError> {
+        let Some((program, arguments)) = self.command.split_first() else {
+            return Err(ClientError::Start(io::Error::other("no command")));
+        };
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(ClientError::Start)?;
+        // Reaps it if it dies while we live.
+        thread::spawn(move || child.wait());
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            match UnixStream::connect(&self.socket) {
+                Ok(stream) => return Ok(stream),
+                Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+                Err(_) => return Err(ClientError::Silent(self.socket.clone())),
+            }
+        }
+    }
+}
+
+fn exchange(state: &mut State, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, ClientError> {
+    let Some(connection) = state.connection.as_mut() else {
+        return Err(ClientError::Talk(io::ErrorKind::NotConnected.into()));
+    };
+    send(connection, request, fd).map_err(ClientError::Talk)?;
+    match receive(connection).map_err(ClientError::Talk)? {
+        Some((reply, _)) => Ok(reply),
+        None => Err(ClientError::Talk(io::ErrorKind::UnexpectedEof.into())),
+    }
+}

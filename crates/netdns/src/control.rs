@@ -1,0 +1,100 @@
+//! What the daemon asks of the resolver.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use crate::listen::Listener;
+use crate::protocol::{Reply, Request, receive, send};
+use crate::server::Shared;
+
+/// A daemon hung up; should the resolver go on?
+enum Ended {
+    Quit,
+    HungUp,
+}
+
+/// Talks to daemons, one thread each (there is one at a time, and two for a moment when it is replaced).
+/// Returns when told to quit, or when the last daemon has gone and no sandbox is served.
+pub(crate) fn serve(shared: &Arc<Shared>, listener: &UnixListener) {
+    let (ended, endings) = channel();
+    let Ok(listener) = listener.try_clone() else { return };
+    let accepting = shared.clone();
+    let accept = move || {
+        for stream in listener.incoming().flatten() {
+            let (shared, ended) = (accepting.clone(), ended.clone());
+            std::thread::spawn(move || talk(&shared, stream, &ended));
+        }
+    };
+    std::thread::spawn(accept);
+    for ending in endings {
+        match ending {
+            Ended::Quit => return,
+            Ended::HungUp if shared.sandboxes().is_empty() => return,
+            Ended::HungUp => {}
+        }
+    }
+}
+
+fn talk(shared: &Arc<Shared>, mut stream: UnixStream, ended: &Sender<Ended>) {
+    let ending = loop {
+        match receive::<Request>(&mut stream) {
+            Ok(Some((Request::Quit, _))) => {
+                let _ = send(&mut stream, &Reply::Done, None);
+                break Ended::Quit;
+            }
+            Ok(Some((request, fd))) => {
+                if send(&mut stream, &handle(shared, request, fd), None).is_err() {
+                    break Ended::HungUp;
+                }
+            }
+            Ok(None) => break Ended::HungUp,
+            Err(error) => {
+                tracing::warn!(%error, "the daemon sent something that is no request");
+                break Ended::HungUp;
+            }
+        }
+    };
+    let _ = ended.send(ending);
+}
+
+fn handle(shared: &Arc<Shared>, request: Request, netns: Option<OwnedFd>) -> Reply {
+    match request {
+        Request::Status => {
+            let serving =
+                shared.sandboxes().iter().map(|(id, listener)| (id.clone(), listener.ports)).collect();
+            Reply::Status { pid: std::process::id(), serving }
+        }
+        Request::Serve { sandbox, udp, tcp } => {
+            if let Some(listener) = shared.sandboxes().get(&sandbox) {
+                return Reply::Serving { udp: listener.ports.0, tcp: listener.ports.1 };
+            }
+            let Some(netns) = netns else { return Reply::Failed("no network namespace came along".into()) };
+            match Listener::open(shared, sandbox.clone(), netns, (udp, tcp)) {
+                Ok(listener) => {
+                    let (udp, tcp) = listener.ports;
+                    shared.sandboxes().insert(sandbox, listener);
+                    Reply::Serving { udp, tcp }
+                }
+                Err(error) => {
+                    Reply::Failed(format!("opening sockets in sandbox {}: {error}", sandbox.short()))
+                }
+            }
+        }
+        Request::Stop { sandbox } => {
+            shared.sandboxes().remove(&sandbox);
+            Reply::Done
+        }
+        Request::Replace(zones) => {
+            shared.change_zones(|old| *old = zones);
+            Reply::Done
+        }
+        Request::Update(update) => {
+            shared.change_zones(|zones| update.apply(zones));
+            Reply::Done
+        }
+        // Handled by the caller, which has to end the process.
+        Request::Quit => Reply::Done,
+    }
+}

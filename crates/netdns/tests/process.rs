@@ -1,0 +1,193 @@
+//! The resolver as a process: it serves a namespace, forwards, outlives its client and is brought back.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests panic and say what they skip")]
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use portolan_netcore::dns::{Upstream, Zone, ZoneRecord, ZoneView, Zones};
+use portolan_netcore::model::{NetworkId, SandboxId};
+use portolan_netdns::Client;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Enters a network namespace of this thread's own with `lo` up; `None` (and why) without root.
+fn own_namespace() -> Option<()> {
+    // SAFETY: CLONE_NEWNET concerns this thread only and touches no memory.
+    if let Err(error) = unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
+        println!("SKIPPED: needs root to make a network namespace: {error}");
+        return None;
+    }
+    let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    up.is_ok_and(|status| status.success()).then_some(())
+}
+
+fn command(socket: &Path) -> Vec<OsString> {
+    let mut program = std::env::current_exe().expect("a test has a path");
+    program.pop();
+    program.pop();
+    vec![program.join("examples/resolver").into(), socket.into()]
+}
+
+fn sandbox() -> SandboxId {
+    SandboxId::from_bytes([7; 32])
+}
+
+fn zones(upstreams: Vec<Upstream>) -> Arc<Zones> {
+    let network = NetworkId::from_bytes([1; 32]);
+    let record = ZoneRecord { names: vec!["web".into()], addresses: vec![[172, 18, 0, 2].into()] };
+    let view = ZoneView { networks: vec![network.clone()], upstreams, ..ZoneView::default() };
+    Arc::new(Zones {
+        networks: [(network, Zone { name: "front".into(), records: vec![record] })].into(),
+        sandboxes: [(sandbox(), view)].into(),
+    })
+}
+
+fn query(name: &str) -> Vec<u8> {
+    let mut message = Message::new(1, MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    message.to_vec().unwrap()
+}
+
+fn ask(port: u16, name: &str) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.send_to(&query(name), (Ipv4Addr::new(127, 0, 0, 11), port)).unwrap();
+    let mut buffer = [0; 1500];
+    let length = socket.recv(&mut buffer).unwrap();
+    Message::from_vec(&buffer[..length]).unwrap()
+}
+
+fn first_address(message: &Message) -> Option<String> {
+    message.answers.first().map(|record| record.data.to_string())
+}
+
+struct Setup {
+    client: Client,
+    netns: PathBuf,
+    home: tempfile::TempDir,
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        let _ = self.client.stop(&sandbox());
+        self.client.close();
+    }
+}
+
+fn setup() -> Option<Setup> {
+    own_namespace()?;
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("resolver.sock");
+    // The thread's own namespace, under a name that other threads can open as well.
+    let netns =
+        PathBuf::from(format!("/proc/{}/task/{}/ns/net", std::process::id(), rustix::thread::gettid()));
+    Some(Setup { client: Client::new(socket.clone(), command(&socket)), netns, home })
+}
+
+/// An upstream that knows example.org, in this thread's namespace or the one it was spawned from.
+fn upstream() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let asked = Message::from_vec(&buffer[..length]).unwrap();
+            let mut answer = Message::response(asked.metadata.id, OpCode::Query);
+            answer.add_query(asked.queries[0].clone());
+            if asked.queries[0].name.to_ascii() == "example.org." {
+                let data = RData::A(A(Ipv4Addr::new(192, 0, 2, 1)));
+                answer.add_answer(Record::from_rdata(asked.queries[0].name.clone(), 60, data));
+            } else {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            }
+            let _ = socket.send_to(&answer.to_vec().unwrap(), from);
+        }
+    });
+    address
+}
+
+#[test]
+fn names_are_served_forwarded_and_updated() {
+    let Some(setup) = setup() else { return };
+    let dead: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let upstreams = [dead, upstream()].map(|address| Upstream { address, from_host: false });
+    setup.client.publish(zones(upstreams.to_vec())).unwrap();
+    let (udp, tcp) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
+    assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
+    assert_eq!(
+        first_address(&ask(udp, "example.org.")).as_deref(),
+        Some("192.0.2.1"),
+        "past a dead upstream"
+    );
+    assert_eq!(ask(udp, "nowhere.example.").metadata.response_code, ResponseCode::NXDomain);
+
+    let mut stream = std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 11), tcp)).unwrap();
+    let packet = query("web.front.");
+    std::io::Write::write_all(
+        &mut stream,
+        &[&(packet.len() as u16).to_be_bytes(), packet.as_slice()].concat(),
+    )
+    .unwrap();
+    let mut length = [0; 2];
+    std::io::Read::read_exact(&mut stream, &mut length).unwrap();
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    std::io::Read::read_exact(&mut stream, &mut answer).unwrap();
+    assert_eq!(first_address(&Message::from_vec(&answer).unwrap()).as_deref(), Some("172.18.0.2"));
+
+    setup.client.publish(zones(vec![])).unwrap();
+    assert_eq!(ask(udp, "other.example.").metadata.response_code, ResponseCode::ServFail, "nothing leaves");
+    setup.client.publish(Arc::new(Zones::default())).unwrap();
+    assert_eq!(ask(udp, "web.").metadata.response_code, ResponseCode::Refused);
+}
+
+#[test]
+fn a_killed_resolver_is_back_on_the_same_ports() {
+    let Some(setup) = setup() else { return };
+    setup.client.publish(zones(vec![])).unwrap();
+    let (udp, _) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
+    let pid = setup.client.pid().unwrap();
+    let raw = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while setup.client.pid().is_none_or(|now| now == pid) {
+        assert!(Instant::now() < deadline, "no new resolver");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
+}
+
+#[test]
+fn the_resolver_outlives_its_daemon_and_serves_the_next() {
+    let Some(setup) = setup() else { return };
+    setup.client.publish(zones(vec![])).unwrap();
+    let (udp, tcp) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
+    let pid = setup.client.pid().unwrap();
+    setup.client.close();
+    assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"), "no daemon, but names");
+    let socket = setup.home.path().join("resolver.sock");
+    let next = Client::new(socket.clone(), command(&socket));
+    next.publish(zones(vec![])).unwrap();
+    next.adopt(&sandbox(), &setup.netns, (udp, tcp)).unwrap();
+    assert_eq!(next.pid(), Some(pid), "the same process");
+    assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
+    next.stop(&sandbox()).unwrap();
+    next.close();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while socket.exists() {
+        assert!(Instant::now() < deadline, "an idle resolver ends");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_thread_s_namespace_is_private() {
+    let Some(setup) = setup() else { return };
+    // Guards the other tests: were they in the machine's own namespace, they would prove nothing.
+    let machine = std::fs::read_link(format!("/proc/{}/ns/net", std::process::id())).unwrap();
+    assert_ne!(std::fs::read_link(&setup.netns).unwrap(), machine);
+}
