@@ -44,7 +44,9 @@ impl Filters {
             };
             match result {
                 Some(earlier) if earlier != parsed => {
-                    return Err(EngineError::invalid(format!("invalid filter '{key}': contradicting values")));
+                    return Err(EngineError::invalid(format!(
+                        "invalid filter '{key}': contradicting values"
+                    )));
                 }
                 _ => result = Some(parsed),
             }

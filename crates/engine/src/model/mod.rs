@@ -18,10 +18,9 @@ pub use host_config::{
     NetworkMode, ResourceLimits, RestartPolicy, RestartPolicyName,
 };
 pub use options::{
-    AttachOptions, Change, ChangeKind, DiskUsage, EngineInfo, EventsOptions, ExecConfig, ExecSnapshot,
-    ExecStartOptions, InterfaceStats, ListOptions, LogOptions, NetworkInfo, NetworkMember, PathStat, Pruned,
-    RemoveOptions, StatsSample, StopOptions, TopTable, UpdateRequest, Volume, VolumeSpec, WaitCondition,
-    WaitOutcome,
+    AttachOptions, Change, ChangeKind, CommitRequest, DiskUsage, EngineInfo, EventsOptions, ExecConfig,
+    ExecSnapshot, ExecStartOptions, InterfaceStats, ListOptions, LogOptions, PathStat, Pruned, RemoveOptions,
+    StatsSample, StopOptions, TopTable, UpdateRequest, Volume, VolumeSpec, WaitCondition, WaitOutcome,
 };
 pub use snapshot::{
     ContainerSnapshot, ContainerState, EndpointSnapshot, Health, HealthResult, HealthStatus, MountPoint,

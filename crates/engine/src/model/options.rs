@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use portolan_netcore::model::{ContainerId, EndpointId, MacAddr, Network};
+use portolan_netcore::model::ContainerId;
 use serde::{Deserialize, Serialize};
 
 use super::{Filters, ResourceLimits, RestartPolicy};
@@ -267,30 +267,21 @@ pub struct PathStat {
     pub link_target: String,
 }
 
-/// A network and who is in it. Docker: `GET /networks/{id}`.
-#[derive(Clone, Debug)]
-pub struct NetworkInfo {
-    /// The network.
-    pub network: Network,
-    /// `Containers`: those that run in it.
-    pub containers: Vec<NetworkMember>,
-}
-
-/// One entry of a network's `Containers`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetworkMember {
-    /// The container.
-    pub container_id: ContainerId,
-    /// Its name.
-    pub name: String,
-    /// Its endpoint.
-    pub endpoint_id: EndpointId,
-    /// Its hardware address.
-    pub mac: MacAddr,
-    /// `address/prefix`; empty if none.
-    pub ipv4: String,
-    /// `address/prefix`; empty if none.
-    pub ipv6: String,
+/// `POST /commit`.
+#[derive(Clone, Debug, Default)]
+pub struct CommitRequest {
+    /// `?repo=` and `?tag=`.
+    pub reference: Option<portolan_image::Reference>,
+    /// `?comment=`.
+    pub comment: String,
+    /// `?author=`.
+    pub author: String,
+    /// `?pause=`: freeze the container meanwhile.
+    pub pause: bool,
+    /// `?changes=`: Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// The body: settings that replace the container's own.
+    pub config: Option<super::ContainerConfig>,
 }
 
 /// A volume. Docker: `Volume`.
