@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a purpose needs: build, run, images or test.
+#   usage: scripts/packages.sh PURPOSE...
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+for purpose in "$@"; do
+  case $purpose in
+    build) packages gcc libc6-dev pkg-config libseccomp-dev ;;
+    run) packages iproute2 nftables curl ;;
+    images) packages mmdebstrap busybox-static ;;
+    test) packages iproute2 nftables iptables bridge-utils net-tools curl bsdutils procps python3 runc socat ;;
+    *) die "unknown purpose: $purpose" ;;
+  esac
+done
