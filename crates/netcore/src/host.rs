@@ -70,11 +70,18 @@ pub struct HostFacts {
     pub reserved: Vec<PortRange>,
     /// The kernel has IPv6 (`/proc/sys/net/ipv6` exists).
     pub ipv6: bool,
+    /// Bridged frames pass the IP hooks (`net.bridge.bridge-nf-call-iptables` is 1).
+    pub bridge_netfilter: bool,
 }
 
 impl Default for HostFacts {
     /// The kernel's defaults.
     fn default() -> Self {
-        Self { ephemeral: PortRange { first: 32_768, last: 60_999 }, reserved: Vec::new(), ipv6: true }
+        Self {
+            ephemeral: PortRange { first: 32_768, last: 60_999 },
+            reserved: Vec::new(),
+            ipv6: true,
+            bridge_netfilter: false,
+        }
     }
 }

@@ -1,7 +1,23 @@
 //! Wanted and observed state in the kernel's vocabulary, and the steps between them.
+//!
+//! ```text
+//! Desired --compile--> HostState (wanted) ---+
+//!                                            +--diff--> steps --execute--> Host
+//! Host ---observe---> HostState (observed) --+
+//! ```
+//!
+//! A request does not do that with the whole world: [`change`] plans the difference of two desired
+//! states by the keys it touches. The order of steps is decided in one place, `order.rs`.
 
+mod compile;
+mod desired;
+mod diff;
 mod host_state;
+mod order;
 mod step;
 
+pub use compile::{alias, compile, compile_touched};
+pub use desired::{Desired, Settings, Touched};
+pub use diff::{change, diff};
 pub use host_state::{HostState, Link, LinkKey, LinkKind, Ns, Route};
 pub use step::Step;

@@ -1,0 +1,171 @@
+//! Where subnets of networks come from when the user names none.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::space::{address, bits_of};
+
+/// A range that is cut into subnets of one size. Docker: an entry of `default-address-pools`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    base: IpNet,
+    prefix: u8,
+}
+
+/// The pool cannot be cut that way.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid address pool {base} with size {prefix}: the size must be between /{} and /{}", base.prefix_len(), base.max_prefix_len())]
+pub struct InvalidPool {
+    /// The range.
+    pub base: IpNet,
+    /// The prefix length asked for.
+    pub prefix: u8,
+}
+
+impl Pool {
+    /// Subnets with prefix length `prefix` out of `base`.
+    pub fn new(base: IpNet, prefix: u8) -> Result<Self, InvalidPool> {
+        let fits = (base.prefix_len()..=base.max_prefix_len()).contains(&prefix);
+        if fits { Ok(Self { base: base.trunc(), prefix }) } else { Err(InvalidPool { base, prefix }) }
+    }
+
+    /// The lowest subnet of `prefix` (the pool's own size if none) that overlaps none of `used`.
+    fn first_free(&self, used: &[IpNet], prefix: Option<u8>) -> Option<IpNet> {
+        let prefix = prefix.unwrap_or(self.prefix);
+        if prefix < self.base.prefix_len() || prefix > self.base.max_prefix_len() {
+            return None;
+        }
+        let last = bits_of(self.base.broadcast());
+        let mut candidate = bits_of(self.base.network());
+        loop {
+            let subnet = IpNet::new(address(self.base, candidate), prefix).ok()?;
+            let Some(blocker) =
+                used.iter().filter(|net| overlap(net, &subnet)).max_by_key(|net| bits_of(net.broadcast()))
+            else {
+                return Some(subnet);
+            };
+            // The next candidate begins after the blocker, or after this subnet if that is later.
+            let after = bits_of(blocker.broadcast()).max(bits_of(subnet.broadcast()));
+            candidate = after.checked_add(1).filter(|next| *next <= last)?;
+        }
+    }
+}
+
+/// Pools in order of preference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pools {
+    pools: Vec<Pool>,
+}
+
+impl Pools {
+    /// These pools. Families may be mixed.
+    pub fn new(pools: Vec<Pool>) -> Self {
+        Self { pools }
+    }
+
+    /// Docker's: 172.17.0.0/16 to 172.31.0.0/16, then sixteen /20 of 192.168.0.0/16; and for IPv6
+    /// /64 subnets of the given unique local /48 (RFC 4193), one per host.
+    pub fn docker(ula: Ipv6Net) -> Self {
+        let v4 = |a, b, length, prefix| Pool {
+            base: Ipv4Net::new_assert(std::net::Ipv4Addr::new(a, b, 0, 0), length).into(),
+            prefix,
+        };
+        let mut pools =
+            vec![v4(172, 17, 16, 16), v4(172, 18, 15, 16), v4(172, 20, 14, 16), v4(172, 24, 13, 16)];
+        pools.push(v4(192, 168, 16, 20));
+        pools.push(Pool { base: ula.trunc().into(), prefix: 64 });
+        Self { pools }
+    }
+
+    /// Adds a pool that is used once those before it are full.
+    pub fn push(&mut self, pool: Pool) {
+        self.pools.push(pool);
+    }
+
+    /// There is a pool of IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.pools.iter().any(|pool| matches!(pool.base, IpNet::V6(_)))
+    }
+
+    /// The first IPv4 subnet that overlaps none of `used`, of the pools' sizes or of `prefix`.
+    pub fn choose_ipv4(&self, used: &[IpNet], prefix: Option<u8>) -> Option<Ipv4Net> {
+        self.pools.iter().filter(|pool| matches!(pool.base, IpNet::V4(_))).find_map(|pool| {
+            match pool.first_free(used, prefix) {
+                Some(IpNet::V4(subnet)) => Some(subnet),
+                _ => None,
+            }
+        })
+    }
+
+    /// The same for IPv6.
+    pub fn choose_ipv6(&self, used: &[IpNet], prefix: Option<u8>) -> Option<Ipv6Net> {
+        self.pools.iter().filter(|pool| matches!(pool.base, IpNet::V6(_))).find_map(|pool| {
+            match pool.first_free(used, prefix) {
+                Some(IpNet::V6(subnet)) => Some(subnet),
+                _ => None,
+            }
+        })
+    }
+}
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn docker() -> Pools {
+        Pools::docker("fd00:1:2::/48".parse().unwrap())
+    }
+
+    #[test]
+    fn thirty_one_networks_and_no_more_as_in_docker() {
+        let mut used = Vec::new();
+        while let Some(subnet) = docker().choose_ipv4(&used, None) {
+            used.push(IpNet::V4(subnet));
+        }
+        assert_eq!(used.len(), 31);
+        assert_eq!(used[0], net("172.17.0.0/16"));
+        assert_eq!(used[1], net("172.18.0.0/16"));
+        assert_eq!(used[14], net("172.31.0.0/16"));
+        assert_eq!(used[15], net("192.168.0.0/20"));
+        assert_eq!(used[30], net("192.168.240.0/20"));
+    }
+
+    #[test]
+    fn a_hole_is_filled_first_and_foreign_routes_are_avoided() {
+        let used = [net("172.17.0.0/16"), net("172.19.0.0/16"), net("172.18.4.0/24")];
+        assert_eq!(docker().choose_ipv4(&used, None), Some("172.20.0.0/16".parse().unwrap()));
+        assert_eq!(docker().choose_ipv4(&used[..2], None), Some("172.18.0.0/16".parse().unwrap()));
+        // A VPN that claims all of 172.16.0.0/12 leaves 192.168.
+        assert_eq!(
+            docker().choose_ipv4(&[net("172.16.0.0/12")], None),
+            Some("192.168.0.0/20".parse().unwrap())
+        );
+        assert_eq!(docker().choose_ipv4(&[net("0.0.0.0/0")], None), None);
+    }
+
+    #[test]
+    fn a_size_can_be_asked_for() {
+        let used = [net("172.17.0.0/16")];
+        assert_eq!(docker().choose_ipv4(&used, Some(24)), Some("172.18.0.0/24".parse().unwrap()));
+        assert_eq!(
+            docker().choose_ipv6(&[net("fd00:1:2::/64")], None),
+            Some("fd00:1:2:1::/64".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn further_pools_come_after() {
+        let mut pools = Pools::new(vec![Pool::new(net("10.0.0.0/23"), 24).unwrap()]);
+        pools.push(Pool::new(net("10.9.0.0/16"), 24).unwrap());
+        let used = [net("10.0.0.0/24"), net("10.0.1.0/24")];
+        assert_eq!(pools.choose_ipv4(&used, None), Some("10.9.0.0/24".parse().unwrap()));
+        assert!(Pool::new(net("10.0.0.0/24"), 16).is_err());
+    }
+}

@@ -1,0 +1,346 @@
+//! The addresses of one subnet.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::runs::Runs;
+use crate::model::{ContainerId, IpamConfig, SandboxId};
+
+/// The number an address is.
+pub(super) fn bits_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+/// The address a number is, in the family of `subnet`.
+pub(super) fn address(subnet: IpNet, bits: u128) -> IpAddr {
+    match subnet {
+        // Truncation cannot happen: numbers come from addresses of this family and stay below its end.
+        IpNet::V4(_) => Ipv4Addr::from(u32::try_from(bits).unwrap_or(u32::MAX)).into(),
+        IpNet::V6(_) => Ipv6Addr::from(bits).into(),
+    }
+}
+
+/// Why an address is not given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IpamError {
+    /// Somebody has it. Docker: `ErrIPAlreadyAllocated`.
+    #[error("Address already in use")]
+    InUse {
+        /// The address.
+        address: IpAddr,
+        /// The container that has it, unless the network itself does.
+        holder: Option<ContainerId>,
+    },
+    /// It lies outside of the subnet. Docker: `ErrIPOutOfRange`.
+    #[error("requested address is out of range")]
+    OutOfRange {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Every address is taken.
+    #[error("no available addresses in {subnet}")]
+    Exhausted {
+        /// The subnet.
+        subnet: IpNet,
+    },
+    /// It will be free as soon as the kernel has cleaned up after this sandbox.
+    #[error("{address} is being cleaned up")]
+    Quarantined {
+        /// The address.
+        address: IpAddr,
+        /// Whose clean-up to wait for.
+        sandbox: SandboxId,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// In use by a sandbox, or kept for a container that asked for it by number.
+    Active,
+    /// Remembered for a container that does not run.
+    Idle,
+    /// Its namespace is going away; idle afterwards if the container still exists.
+    Quarantined { sandbox: SandboxId, forgotten: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lease {
+    container: ContainerId,
+    state: State,
+    /// Asked for by number: never lent to another.
+    fixed: bool,
+}
+
+/// How full a subnet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Addresses taken, with the gateway, auxiliary ones and those that no host may have.
+    pub in_use: u64,
+    /// Addresses of the dynamic range that are not taken.
+    pub available: u64,
+}
+
+/// Who has which address of one subnet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressSpace {
+    subnet: IpNet,
+    range: IpNet,
+    /// Taken by anything, an idle lease too.
+    taken: Runs,
+    leases: BTreeMap<u128, Lease>,
+    by_container: BTreeMap<ContainerId, u128>,
+    /// The network's own: gateway and auxiliary addresses.
+    own: BTreeMap<u128, String>,
+}
+
+impl AddressSpace {
+    /// All of the subnet free, but for its gateway, its auxiliary addresses and those that no host
+    /// may have: network and broadcast address (none in a /31, RFC 3021), the subnet-router anycast
+    /// address of IPv6 (RFC 4291, 2.6.1).
+    pub fn new(config: &IpamConfig) -> Self {
+        let subnet = config.subnet.trunc();
+        let mut space = Self {
+            subnet,
+            range: config.ip_range.map_or(subnet, |range| range.trunc()),
+            taken: Runs::default(),
+            leases: BTreeMap::new(),
+            by_container: BTreeMap::new(),
+            own: BTreeMap::new(),
+        };
+        let host_bits = subnet.max_prefix_len() - subnet.prefix_len();
+        if host_bits > 1 {
+            space.taken.insert(bits_of(subnet.network()));
+            if matches!(subnet, IpNet::V4(_)) {
+                space.taken.insert(bits_of(subnet.broadcast()));
+            }
+        }
+        for (name, address) in &config.auxiliary {
+            space.keep(*address, name);
+        }
+        if let Some(gateway) = config.gateway {
+            space.keep(gateway, "gateway");
+        }
+        space
+    }
+
+    fn keep(&mut self, address: IpAddr, name: &str) {
+        if self.subnet.contains(&address) {
+            self.taken.insert(bits_of(address));
+            self.own.insert(bits_of(address), name.to_owned());
+        }
+    }
+
+    /// The subnet.
+    pub fn subnet(&self) -> IpNet {
+        self.subnet
+    }
+
+    /// The lowest address of the dynamic range that could be the gateway of a new network.
+    pub fn first_free(&self) -> Option<IpAddr> {
+        let gap = self.taken.first_gap(bits_of(self.range.network()), bits_of(self.range.broadcast()))?;
+        Some(address(self.subnet, gap))
+    }
+
+    /// What this container has, active or not.
+    pub fn address_of(&self, container: &ContainerId) -> Option<IpAddr> {
+        self.by_container.get(container).map(|bits| address(self.subnet, *bits))
+    }
+
+    /// Gives a container an address that it uses now: the one it asks for; else the one it had; else
+    /// the lowest free one; else, rather than none, the lowest that another container had and does
+    /// not use now.
+    pub fn lease(&mut self, container: &ContainerId, wanted: Option<IpAddr>) -> Result<IpAddr, IpamError> {
+        match wanted {
+            Some(address) => self.lease_fixed(container, address),
+            None => self.lease_any(container),
+        }
+    }
+
+    /// Keeps an address for a container, running or not, until [`AddressSpace::forget`].
+    pub fn reserve(&mut self, container: &ContainerId, wanted: IpAddr) -> Result<IpAddr, IpamError> {
+        self.lease_fixed(container, wanted)
+    }
+
+    fn lease_fixed(&mut self, container: &ContainerId, wanted: IpAddr) -> Result<IpAddr, IpamError> {
+        if !self.subnet.contains(&wanted) {
+            return Err(IpamError::OutOfRange { address: wanted });
+        }
+        let bits = bits_of(wanted);
+        match self.leases.get_mut(&bits) {
+            Some(lease) if lease.container == *container => {
+                if let State::Quarantined { sandbox, .. } = &lease.state {
+                    return Err(IpamError::Quarantined { address: wanted, sandbox: sandbox.clone() });
+                }
+                lease.state = State::Active;
+                lease.fixed = true;
+                return Ok(wanted);
+            }
+            // It becomes free, or idle and lendable, when the kernel is done.
+            Some(Lease { state: State::Quarantined { sandbox, forgotten }, fixed, .. })
+                if *forgotten || !*fixed =>
+            {
+                return Err(IpamError::Quarantined { address: wanted, sandbox: sandbox.clone() });
+            }
+            // Nobody uses it and nobody asked for it by number: who asks for it gets it.
+            Some(Lease { state: State::Idle, fixed: false, .. }) => self.remove(bits),
+            Some(lease) => {
+                return Err(IpamError::InUse { address: wanted, holder: Some(lease.container.clone()) });
+            }
+            None if self.taken.contains(bits) => {
+                return Err(IpamError::InUse { address: wanted, holder: None });
+            }
+            None => {}
+        }
+        self.forget_unless_quarantined(container)?;
+        self.put(bits, container, true);
+        Ok(wanted)
+    }
+
+    fn lease_any(&mut self, container: &ContainerId) -> Result<IpAddr, IpamError> {
+        if let Some(bits) = self.by_container.get(container).copied()
+            && let Some(lease) = self.leases.get_mut(&bits)
+        {
+            let had = address(self.subnet, bits);
+            if let State::Quarantined { sandbox, .. } = &lease.state {
+                return Err(IpamError::Quarantined { address: had, sandbox: sandbox.clone() });
+            }
+            lease.state = State::Active;
+            return Ok(had);
+        }
+        let (first, last) = (bits_of(self.range.network()), bits_of(self.range.broadcast()));
+        let bits = match self.taken.first_gap(first, last) {
+            Some(bits) => bits,
+            None => {
+                let bits = self.reclaimable(first, last)?;
+                self.remove(bits);
+                bits
+            }
+        };
+        self.put(bits, container, false);
+        Ok(address(self.subnet, bits))
+    }
+
+    /// The lowest idle address; if there is none, the quarantine to wait for.
+    fn reclaimable(&self, first: u128, last: u128) -> Result<u128, IpamError> {
+        let mut waiting = None;
+        for (bits, lease) in self.leases.range(first..=last) {
+            match &lease.state {
+                State::Idle if !lease.fixed => return Ok(*bits),
+                State::Quarantined { sandbox, .. } if !lease.fixed && waiting.is_none() => {
+                    waiting = Some(IpamError::Quarantined {
+                        address: address(self.subnet, *bits),
+                        sandbox: sandbox.clone(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Err(waiting.unwrap_or(IpamError::Exhausted { subnet: self.subnet }))
+    }
+
+    fn forget_unless_quarantined(&mut self, container: &ContainerId) -> Result<(), IpamError> {
+        let Some(bits) = self.by_container.get(container).copied() else { return Ok(()) };
+        if let Some(Lease { state: State::Quarantined { sandbox, .. }, .. }) = self.leases.get(&bits) {
+            let sandbox = sandbox.clone();
+            return Err(IpamError::Quarantined { address: address(self.subnet, bits), sandbox });
+        }
+        self.remove(bits);
+        Ok(())
+    }
+
+    fn put(&mut self, bits: u128, container: &ContainerId, fixed: bool) {
+        self.taken.insert(bits);
+        self.by_container.insert(container.clone(), bits);
+        self.leases.insert(bits, Lease { container: container.clone(), state: State::Active, fixed });
+    }
+
+    fn remove(&mut self, bits: u128) {
+        if let Some(lease) = self.leases.remove(&bits) {
+            if self.by_container.get(&lease.container) == Some(&bits) {
+                self.by_container.remove(&lease.container);
+            }
+            self.taken.remove(bits);
+        }
+    }
+
+    /// The container does not use its address any more and no trace of it is on the host: it is
+    /// remembered, unless asked for by number, which stays kept.
+    pub fn deactivate(&mut self, container: &ContainerId) {
+        if let Some(lease) = self.by_container.get(container).and_then(|bits| self.leases.get_mut(bits)) {
+            lease.state = State::Idle;
+        }
+    }
+
+    /// The container's address stays unused until [`AddressSpace::end_quarantine`] for the sandbox.
+    pub fn quarantine(&mut self, container: &ContainerId, sandbox: &SandboxId) {
+        if let Some(lease) = self.by_container.get(container).and_then(|bits| self.leases.get_mut(bits)) {
+            lease.state = State::Quarantined { sandbox: sandbox.clone(), forgotten: false };
+        }
+    }
+
+    /// The sandbox is gone from the host: its addresses are idle or free again.
+    pub fn end_quarantine(&mut self, of: &SandboxId) {
+        let over: Vec<(u128, bool)> = self
+            .leases
+            .iter()
+            .filter_map(|(bits, lease)| match &lease.state {
+                State::Quarantined { sandbox, forgotten } if sandbox == of => Some((*bits, *forgotten)),
+                _ => None,
+            })
+            .collect();
+        for (bits, forgotten) in over {
+            if forgotten {
+                self.remove(bits);
+            } else if let Some(lease) = self.leases.get_mut(&bits) {
+                lease.state = State::Idle;
+            }
+        }
+    }
+
+    /// The container is removed or leaves the network: its address is free, at once or when its
+    /// quarantine ends.
+    pub fn forget(&mut self, container: &ContainerId) {
+        let Some(bits) = self.by_container.get(container).copied() else { return };
+        match self.leases.get_mut(&bits) {
+            Some(Lease { state: State::Quarantined { forgotten, .. }, fixed, .. }) => {
+                *forgotten = true;
+                *fixed = false;
+                self.by_container.remove(container);
+            }
+            _ => self.remove(bits),
+        }
+    }
+
+    /// Takes back what a store remembers: idle, as nothing is known of the host yet. False if another
+    /// has the address or it is not of this subnet.
+    pub fn restore(&mut self, container: &ContainerId, address: IpAddr, fixed: bool) -> bool {
+        let bits = bits_of(address);
+        if !self.subnet.contains(&address)
+            || self.taken.contains(bits)
+            || self.by_container.contains_key(container)
+        {
+            return false;
+        }
+        self.put(bits, container, fixed);
+        self.deactivate(container);
+        true
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        let clamp = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
+        let (first, last) = (bits_of(self.range.network()), bits_of(self.range.broadcast()));
+        let size = (last - first).saturating_add(1);
+        Usage {
+            in_use: clamp(
+                self.taken.count_within(bits_of(self.subnet.network()), bits_of(self.subnet.broadcast())),
+            ),
+            available: clamp(size.saturating_sub(self.taken.count_within(first, last))),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Docker's nouns to the kernel's. Every choice is made here, so that executing has none left.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{Desired, HostState, Link, LinkKind, Ns, Route, Touched};
+use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PublishedPort};
+use crate::model::{
+    BridgeOptions, Endpoint, GatewayMode, IfName, MacAddr, Network, NetworkId, PortBinding, Sandbox,
+    SandboxMode,
+};
+
+/// `IFLA_IFALIAS` of a link that is a network's or an endpoint's.
+pub fn alias(id: impl std::fmt::Display) -> String {
+    format!("portolan:{id}")
+}
+
+/// The host as it has to be for all of `desired`.
+pub fn compile(desired: &Desired) -> HostState {
+    let mut state = empty(desired);
+    for network in desired.networks.values() {
+        add_network(&mut state, desired, network);
+    }
+    for sandbox in desired.sandboxes.values() {
+        add_sandbox(&mut state, desired, sandbox);
+    }
+    for endpoint in desired.endpoints.values() {
+        add_endpoint(&mut state, desired, endpoint);
+    }
+    if desired.settings.ip_forward {
+        state.sysctls.insert((Ns::Host, "net/ipv4/ip_forward".to_owned()), "1".to_owned());
+    }
+    state
+}
+
+/// The part of it that the touched entries are responsible for.
+pub fn compile_touched(desired: &Desired, touched: &Touched) -> HostState {
+    let mut state = empty(desired);
+    for network in touched.networks.iter().filter_map(|id| desired.networks.get(id)) {
+        add_network(&mut state, desired, network);
+    }
+    for sandbox in touched.sandboxes.iter().filter_map(|id| desired.sandboxes.get(id)) {
+        add_sandbox(&mut state, desired, sandbox);
+    }
+    for endpoint in touched.endpoints.iter().filter_map(|id| desired.endpoints.get(id)) {
+        add_endpoint(&mut state, desired, endpoint);
+    }
+    state
+}
+
+fn empty(desired: &Desired) -> HostState {
+    HostState { firewall: desired.settings.firewall.then(FirewallPolicy::default), ..HostState::default() }
+}
+
+/// A bridge keeps one hardware address whatever ports come and go: neighbours remember it. Derived
+/// from the id, and not of the 02:42 range of endpoints.
+fn bridge_mac(id: &NetworkId) -> MacAddr {
+    let byte = |at: usize| u8::from_str_radix(&id.as_str()[at..at + 2], 16).unwrap_or_default();
+    MacAddr([0x02, 0x50, byte(0), byte(2), byte(4), byte(6)])
+}
+
+fn add_network(state: &mut HostState, desired: &Desired, network: &Network) {
+    let crate::model::Driver::Bridge(options) = &network.driver else { return };
+    state.links.insert(
+        (Ns::Host, options.bridge.clone()),
+        Link {
+            kind: LinkKind::Bridge,
+            mac: Some(bridge_mac(&network.id)),
+            mtu: options.mtu,
+            master: None,
+            hairpin: false,
+            addresses: bridge_addresses(network, options),
+            up: true,
+            alias: Some(alias(&network.id)),
+        },
+    );
+    if desired.settings.ipv6 {
+        // A router advertisement from a container must not configure the host (CVE-2020-13401).
+        let key = format!("net/ipv6/conf/{}/accept_ra", options.bridge);
+        state.sysctls.insert((Ns::Host, key), "0".to_owned());
+        if network.ipv6 && desired.settings.ip_forward {
+            state.sysctls.insert((Ns::Host, "net/ipv6/conf/all/forwarding".to_owned()), "1".to_owned());
+        }
+    }
+    if let Some(policy) = &mut state.firewall {
+        policy.bridges.insert(options.bridge.clone(), bridge_policy(network, options));
+    }
+}
+
+fn bridge_addresses(network: &Network, options: &BridgeOptions) -> BTreeSet<IpNet> {
+    let of = |gateway: IpAddr, subnet: IpNet| {
+        let (mode, inhibit) = match gateway {
+            IpAddr::V4(_) => (options.gateway_mode_ipv4, options.inhibit_ipv4),
+            IpAddr::V6(_) => (options.gateway_mode_ipv6, false),
+        };
+        let wanted = mode != GatewayMode::Isolated && !inhibit;
+        if wanted { IpNet::new(gateway, subnet.prefix_len()).ok() } else { None }
+    };
+    network.ipam.iter().filter_map(|config| of(config.gateway?, config.subnet)).collect()
+}
+
+fn bridge_policy(network: &Network, options: &BridgeOptions) -> BridgePolicy {
+    BridgePolicy {
+        bridge: options.bridge.clone(),
+        subnets: network.ipam.iter().map(|config| config.subnet).collect(),
+        internal: network.internal,
+        icc: options.icc,
+        masquerade: options.masquerade,
+        snat_ipv4: options.snat_ipv4,
+        snat_ipv6: options.snat_ipv6,
+        gateway_mode_ipv4: options.gateway_mode_ipv4,
+        gateway_mode_ipv6: options.gateway_mode_ipv6,
+        trusted_interfaces: options.trusted_interfaces.clone(),
+    }
+}
+
+fn add_sandbox(state: &mut HostState, desired: &Desired, sandbox: &Sandbox) {
+    if sandbox.mode == SandboxMode::Host {
+        return;
+    }
+    let ns = Ns::Sandbox(sandbox.id.clone());
+    state.namespaces.insert(sandbox.id.clone());
+    for (key, value) in &sandbox.sysctls {
+        state.sysctls.insert((ns.clone(), sysctl_path(key)), value.clone());
+    }
+    if let Some(ports) = desired.dns.get(&sandbox.id) {
+        state.dns_redirects.insert(sandbox.id.clone(), *ports);
+    }
+}
+
+/// `net.ipv4.conf.eth0/1.forwarding` to `net/ipv4/conf/eth0.1/forwarding`, as sysctl(8) has it.
+fn sysctl_path(key: &str) -> String {
+    if key.find('/').is_some_and(|slash| key.find('.').is_none_or(|dot| slash < dot)) {
+        return key.to_owned();
+    }
+    key.chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect()
+}
+
+fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
+    let Some((_, options)) = desired.bridge_of(endpoint) else { return };
+    add_pair(state, endpoint, options, desired.settings.bridge_netfilter);
+    let ns = Ns::Sandbox(endpoint.sandbox.clone());
+    if desired.settings.ipv6 {
+        // Without IPv6 on the network there is none on the link, not even link-local (CVE-2024-32473).
+        let key = format!("net/ipv6/conf/{}/disable_ipv6", endpoint.ifname);
+        let value = if endpoint.ipv6.is_some() { "0" } else { "1" };
+        state.sysctls.insert((ns.clone(), key), value.to_owned());
+    }
+    if endpoint.is_gateway {
+        for (destination, gateway) in default_routes(endpoint) {
+            let route =
+                Route { destination, gateway: Some(gateway), dev: endpoint.ifname.clone(), metric: 0 };
+            state.routes.insert((ns.clone(), route));
+        }
+    }
+    for binding in &endpoint.published {
+        state.held_ports.insert(hold(binding));
+    }
+    if let Some(policy) = &mut state.firewall {
+        add_endpoint_policy(policy, endpoint, &options.bridge);
+    }
+}
+
+/// The hold on a host port is the same whatever it leads to.
+pub(super) fn hold(binding: &PortBinding) -> PortBinding {
+    PortBinding { container_port: 0, ..binding.clone() }
+}
+
+fn default_routes(endpoint: &Endpoint) -> impl Iterator<Item = (IpNet, IpAddr)> {
+    let v4 = endpoint.gateway_ipv4.map(|gateway| (IpNet::V4(Ipv4Net::default()), gateway.into()));
+    let v6 = endpoint.gateway_ipv6.map(|gateway| (IpNet::V6(Ipv6Net::default()), gateway.into()));
+    [v4, v6].into_iter().flatten()
+}
+
+fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions, hairpin: bool) {
+    let host = (Ns::Host, endpoint.host_ifname.clone());
+    let container = (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone());
+    let addresses = [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)];
+    state.links.insert(
+        host.clone(),
+        Link {
+            kind: LinkKind::Veth { peer: container.clone() },
+            mac: None,
+            mtu: options.mtu,
+            master: Some(options.bridge.clone()),
+            // Where bridged frames pass the IP hooks, a container's way to its own published port
+            // is turned round within the bridge; elsewhere it is routed and needs nothing.
+            hairpin,
+            addresses: BTreeSet::new(),
+            up: true,
+            alias: Some(alias(&endpoint.id)),
+        },
+    );
+    state.links.insert(
+        container,
+        Link {
+            kind: LinkKind::Veth { peer: host },
+            mac: Some(endpoint.mac),
+            mtu: options.mtu,
+            master: None,
+            hairpin: false,
+            addresses: addresses.into_iter().flatten().collect(),
+            up: true,
+            alias: None,
+        },
+    );
+}
+
+fn add_endpoint_policy(policy: &mut FirewallPolicy, endpoint: &Endpoint, bridge: &IfName) {
+    let v4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
+    let v6 = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
+    policy.endpoints.insert(
+        endpoint.id.clone(),
+        EndpointPolicy {
+            id: endpoint.id.clone(),
+            bridge: bridge.clone(),
+            host_ifname: endpoint.host_ifname.clone(),
+            mac: endpoint.mac,
+            addresses: v4.into_iter().chain(v6).collect(),
+        },
+    );
+    for binding in &endpoint.published {
+        let target = if binding.host_ip.is_ipv4() { v4 } else { v6 };
+        if let Some(target) = target {
+            policy.published.insert(PublishedPort {
+                binding: binding.clone(),
+                bridge: bridge.clone(),
+                target,
+            });
+        }
+    }
+}

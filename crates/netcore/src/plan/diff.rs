@@ -1,0 +1,332 @@
+//! From one state of the host to another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::compile::{compile_touched, hold};
+use super::order::{Phase, Unordered};
+use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Touched};
+use crate::firewall::{FirewallPolicy, PolicyItem, Transaction};
+use crate::model::{MacAddr, PortBinding, Proto};
+
+/// The steps from `observed` to `wanted`; none if the host is as wanted. What the host has beyond
+/// what is wanted goes, except what cannot be taken back (sysctls) or is not ours to judge (`lo`).
+pub fn diff(observed: &HostState, wanted: &HostState) -> Vec<Step> {
+    let mut plan = Unordered::default();
+    let kept = Kept::new(observed, wanted, &mut plan);
+    for id in observed.namespaces.difference(&wanted.namespaces) {
+        plan.push(Phase::RemoveEarly, Step::RemoveNamespace(id.clone()));
+    }
+    for id in wanted.namespaces.difference(&observed.namespaces) {
+        plan.push(Phase::AddNamespace, Step::AddNamespace(id.clone()));
+    }
+    for (key, link) in &wanted.links {
+        diff_link(key, link, kept.links.get(key), wanted, &mut plan);
+    }
+    diff_routes(&kept, wanted, &mut plan);
+    diff_sysctls(&kept, wanted, &mut plan);
+    diff_firewall(observed.firewall.as_ref(), wanted.firewall.as_ref(), &mut plan);
+    diff_ports(observed, wanted, &mut plan);
+    for (sandbox, &(udp, tcp)) in &wanted.dns_redirects {
+        let as_wanted = observed.namespaces.contains(sandbox)
+            && observed.dns_redirects.get(sandbox).is_some_and(|ports| *ports == (udp, tcp));
+        if !as_wanted {
+            plan.push(Phase::RedirectDns, Step::RedirectDns { sandbox: sandbox.clone(), udp, tcp });
+        }
+    }
+    plan.sort()
+}
+
+/// The steps from one desired state to another of which only the touched entries differ. Costs
+/// O(touched), whatever the size of the world; `before` may be a [`Desired::slice`].
+pub fn change(before: &Desired, after: &Desired, touched: &Touched) -> Vec<Step> {
+    diff(&compile_touched(before, touched), &compile_touched(after, touched))
+}
+
+/// What is left of the observed state once the links that cannot stay are gone.
+struct Kept {
+    links: BTreeMap<LinkKey, Link>,
+    routes: BTreeSet<(Ns, Route)>,
+    sysctls: BTreeMap<(Ns, String), String>,
+}
+
+impl Kept {
+    fn new(observed: &HostState, wanted: &HostState, plan: &mut Unordered) -> Self {
+        let doomed = doomed(observed, wanted);
+        for (key, link) in &observed.links {
+            if doomed.contains(key) {
+                remove_link(key, link, observed, wanted, plan);
+            }
+        }
+        let mut links = observed.links.clone();
+        links.retain(|key, _| !doomed.contains(key));
+        for link in links.values_mut() {
+            // A bridge that is remade comes back without its ports.
+            link.master.take_if(|master| doomed.contains(&(Ns::Host, master.clone())));
+        }
+        let gone = |ns: &Ns, name: &str| doomed.iter().any(|(n, ifname)| n == ns && ifname.as_str() == name);
+        let dropped = |ns: &Ns| matches!(ns, Ns::Sandbox(id) if !wanted.namespaces.contains(id));
+        let mut routes = observed.routes.clone();
+        routes.retain(|(ns, route)| !dropped(ns) && !gone(ns, route.dev.as_str()));
+        let mut sysctls = observed.sysctls.clone();
+        sysctls.retain(|(ns, key), _| !dropped(ns) && !link_of(key).is_some_and(|name| gone(ns, name)));
+        Self { links, routes, sysctls }
+    }
+}
+
+/// The link a sysctl belongs to: `eth0` of `net/ipv4/conf/eth0/forwarding`.
+fn link_of(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once("/conf/").or_else(|| key.split_once("/neigh/"))?;
+    rest.split('/').next()
+}
+
+/// Links that are not wanted, or not so that they could be changed into what is; with their peers.
+fn doomed(observed: &HostState, wanted: &HostState) -> BTreeSet<LinkKey> {
+    let mut doomed = BTreeSet::new();
+    for (key, link) in &observed.links {
+        if link.kind == LinkKind::Loopback || can_stay(link, wanted.links.get(key), observed) {
+            continue;
+        }
+        doomed.insert(key.clone());
+        if let LinkKind::Veth { peer } = &link.kind
+            && observed.links.contains_key(peer)
+        {
+            doomed.insert(peer.clone());
+        }
+    }
+    doomed
+}
+
+fn can_stay(link: &Link, wanted: Option<&Link>, observed: &HostState) -> bool {
+    let Some(wanted) = wanted else { return false };
+    let whole = match &link.kind {
+        LinkKind::Veth { peer } => observed.links.contains_key(peer),
+        LinkKind::Bridge | LinkKind::Loopback => true,
+    };
+    let same_mac =
+        link.kind == LinkKind::Bridge || wanted.mac.is_none() || link.mac.is_none() || wanted.mac == link.mac;
+    whole && link.kind == wanted.kind && same_mac && (wanted.alias.is_none() || wanted.alias == link.alias)
+}
+
+fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
+    let LinkKind::Veth { peer } = &link.kind else {
+        plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
+        return;
+    };
+    // One end names the pair: the host's, if both are known.
+    if key.0 != Ns::Host && observed.links.contains_key(peer) {
+        return;
+    }
+    let in_the_way = wanted.links.contains_key(key) || wanted.links.contains_key(peer);
+    let goes_with_its_namespace = [key, peer]
+        .iter()
+        .any(|(ns, _)| matches!(ns, Ns::Sandbox(id) if observed.namespaces.contains(id) && !wanted.namespaces.contains(id)));
+    if in_the_way {
+        plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
+    } else if !goes_with_its_namespace {
+        plan.push(Phase::RemoveLate, Step::RemoveLink(key.clone()));
+    }
+}
+
+fn diff_link(key: &LinkKey, link: &Link, before: Option<&Link>, wanted: &HostState, plan: &mut Unordered) {
+    match (&link.kind, before) {
+        (LinkKind::Bridge, _) => diff_bridge(key, link, before, plan),
+        (LinkKind::Loopback, before) => {
+            if link.up && before.is_some_and(|lo| !lo.up) {
+                plan.push(Phase::SetUp, Step::SetUp(key.clone(), true));
+            }
+        }
+        (LinkKind::Veth { .. }, Some(before)) => diff_veth(key, link, before, plan),
+        (LinkKind::Veth { peer }, None) => {
+            if key.0 == Ns::Host
+                && let Some(container_link) = wanted.links.get(peer)
+            {
+                let step = Step::AddVeth {
+                    host: key.clone(),
+                    host_link: link.clone(),
+                    container: peer.clone(),
+                    container_link: container_link.clone(),
+                };
+                plan.push(Phase::AddVeth, step);
+            }
+            configure_new_end(key, link, plan);
+        }
+    }
+}
+
+fn diff_bridge(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Unordered) {
+    match before {
+        None => plan.push(Phase::AddBridge, Step::AddBridge(key.clone(), link.clone())),
+        Some(before) => set_mtu(key, link, before, plan),
+    }
+    diff_addresses(key, link, before, Phase::BridgeAddress, plan);
+    let was_up = before.is_some_and(|before| before.up);
+    if link.up != was_up {
+        plan.push(Phase::BridgeUp, Step::SetUp(key.clone(), link.up));
+    }
+}
+
+fn diff_veth(key: &LinkKey, link: &Link, before: &Link, plan: &mut Unordered) {
+    if link.master != before.master {
+        plan.push(Phase::Attributes, Step::SetMaster(key.clone(), link.master.clone()));
+    }
+    // A port that changes its bridge loses what was set on it as a port.
+    let hairpin_was = before.hairpin && before.master == link.master;
+    if link.master.is_some() && link.hairpin != hairpin_was {
+        plan.push(Phase::Attributes, Step::SetHairpin(key.clone(), link.hairpin));
+    }
+    set_mtu(key, link, before, plan);
+    diff_addresses(key, link, Some(before), Phase::AddAddress, plan);
+    if link.up != before.up {
+        plan.push(Phase::SetUp, Step::SetUp(key.clone(), link.up));
+    }
+}
+
+/// What making the pair leaves to do; the host's end is up by then.
+fn configure_new_end(key: &LinkKey, link: &Link, plan: &mut Unordered) {
+    diff_addresses(key, link, None, Phase::AddAddress, plan);
+    if key.0 == Ns::Host {
+        if link.hairpin {
+            plan.push(Phase::Attributes, Step::SetHairpin(key.clone(), true));
+        }
+        if !link.up {
+            plan.push(Phase::SetUp, Step::SetUp(key.clone(), false));
+        }
+        return;
+    }
+    if link.up {
+        plan.push(Phase::SetUp, Step::SetUp(key.clone(), true));
+    }
+    // Neighbours may remember another hardware address for it, unless it follows from the address.
+    let derived = |net: &ipnet::IpNet| match net {
+        ipnet::IpNet::V4(v4) => link.mac == Some(MacAddr::of_ipv4(v4.addr())),
+        ipnet::IpNet::V6(_) => true,
+    };
+    if !link.addresses.iter().all(derived) {
+        plan.push(Phase::Announce, Step::Announce(key.clone(), link.addresses.iter().copied().collect()));
+    }
+}
+
+fn set_mtu(key: &LinkKey, link: &Link, before: &Link, plan: &mut Unordered) {
+    if let Some(mtu) = link.mtu
+        && before.mtu != link.mtu
+    {
+        plan.push(Phase::Attributes, Step::SetMtu(key.clone(), mtu));
+    }
+}
+
+fn diff_addresses(key: &LinkKey, link: &Link, before: Option<&Link>, add: Phase, plan: &mut Unordered) {
+    let none = BTreeSet::new();
+    let had = before.map_or(&none, |before| &before.addresses);
+    for address in link.addresses.difference(had) {
+        plan.push(add, Step::AddAddress(key.clone(), *address));
+    }
+    for address in had.difference(&link.addresses) {
+        plan.push(Phase::RemoveAddress, Step::RemoveAddress(key.clone(), *address));
+    }
+}
+
+fn diff_routes(kept: &Kept, wanted: &HostState, plan: &mut Unordered) {
+    let mut replaced = BTreeSet::new();
+    for (ns, route) in wanted.routes.difference(&kept.routes) {
+        replaced.insert((ns, route.destination, route.metric));
+        plan.push(Phase::AddRoute, Step::AddRoute(ns.clone(), route.clone()));
+    }
+    for (ns, route) in kept.routes.difference(&wanted.routes) {
+        if !replaced.contains(&(ns, route.destination, route.metric)) {
+            plan.push(Phase::RemoveRoute, Step::RemoveRoute(ns.clone(), route.clone()));
+        }
+    }
+}
+
+fn diff_sysctls(kept: &Kept, wanted: &HostState, plan: &mut Unordered) {
+    for (key, value) in &wanted.sysctls {
+        if kept.sysctls.get(key) != Some(value) {
+            let phase = if key.0 == Ns::Host { Phase::HostSysctl } else { Phase::SandboxSysctl };
+            plan.push(phase, Step::SetSysctl(key.0.clone(), key.1.clone(), value.clone()));
+        }
+    }
+}
+
+fn diff_firewall(observed: Option<&FirewallPolicy>, wanted: Option<&FirewallPolicy>, plan: &mut Unordered) {
+    let (observed, wanted) = match (observed, wanted) {
+        (None, None) => return,
+        (Some(_), None) => return plan.push(Phase::LateFirewall, Step::Firewall(Transaction::Clear)),
+        (None, Some(wanted)) => {
+            return plan.push(Phase::OpenFirewall, Step::Firewall(Transaction::Replace(wanted.clone())));
+        }
+        (Some(observed), Some(wanted)) => (observed, wanted),
+    };
+    let mut close = Vec::new();
+    let mut replace = Vec::new();
+    let mut open = Vec::new();
+    let mut late = Vec::new();
+    diff_items(&observed.bridges, &wanted.bridges, PolicyItem::Bridge, &mut replace, &mut open, &mut late);
+    diff_items(
+        &observed.endpoints,
+        &wanted.endpoints,
+        PolicyItem::Endpoint,
+        &mut replace,
+        &mut open,
+        &mut late,
+    );
+    let ports = |policy: &FirewallPolicy| -> BTreeMap<_, _> {
+        policy.published.iter().map(|port| (port_key(&port.binding), port.clone())).collect()
+    };
+    diff_items(&ports(observed), &ports(wanted), PolicyItem::Port, &mut replace, &mut open, &mut close);
+    // Connectionless flows live on in conntrack as long as packets come: those to a port that changed
+    // hands would still go to its old holder.
+    let changed = observed.published.symmetric_difference(&wanted.published).map(|port| &port.binding);
+    let forget: BTreeSet<PortBinding> = changed.filter(|port| port.proto == Proto::Udp).map(hold).collect();
+    for port in forget {
+        plan.push(Phase::ForgetFlows, Step::ForgetFlows(port));
+    }
+    for (phase, remove, add) in [
+        (Phase::CloseFirewall, close, Vec::new()),
+        (Phase::OpenFirewall, replace, open),
+        (Phase::LateFirewall, late, Vec::new()),
+    ] {
+        if !(remove.is_empty() && add.is_empty()) {
+            plan.push(phase, Step::Firewall(Transaction::Change { remove, add }));
+        }
+    }
+}
+
+/// Sorts items into those that come, those that make way for a new one under the same key in the
+/// same transaction, and those that just go.
+fn diff_items<K: Ord, V: Clone + PartialEq>(
+    observed: &BTreeMap<K, V>,
+    wanted: &BTreeMap<K, V>,
+    item: impl Fn(V) -> PolicyItem,
+    replaced: &mut Vec<PolicyItem>,
+    added: &mut Vec<PolicyItem>,
+    gone: &mut Vec<PolicyItem>,
+) {
+    for (key, value) in wanted {
+        match observed.get(key) {
+            Some(same) if same == value => continue,
+            Some(old) => replaced.push(item(old.clone())),
+            None => {}
+        }
+        added.push(item(value.clone()));
+    }
+    for (key, value) in observed {
+        if !wanted.contains_key(key) {
+            gone.push(item(value.clone()));
+        }
+    }
+}
+
+fn port_key(binding: &PortBinding) -> (Proto, std::net::IpAddr, u16) {
+    (binding.proto, binding.host_ip, binding.host_port)
+}
+
+fn diff_ports(observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
+    let holds = |state: &HostState| -> BTreeSet<PortBinding> { state.held_ports.iter().map(hold).collect() };
+    let (observed, wanted) = (holds(observed), holds(wanted));
+    for port in observed.difference(&wanted) {
+        plan.push(Phase::ReleasePort, Step::ReleasePort(port.clone()));
+    }
+    for port in wanted.difference(&observed) {
+        plan.push(Phase::HoldPort, Step::HoldPort(port.clone()));
+    }
+}

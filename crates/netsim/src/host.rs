@@ -1,0 +1,221 @@
+//! The host itself.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+use portolan_netcore::host::{Host, HostFacts, Report, StepError};
+use portolan_netcore::model::{IfName, PortBinding, Proto};
+use portolan_netcore::plan::{HostState, LinkKind, Ns, Step};
+
+use crate::{firewall, links};
+
+/// What goes wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// How many of a hundred steps fail, chosen from `seed`.
+    pub fail_percent: u64,
+    /// The number that the choice begins with.
+    pub seed: u64,
+    /// The steps whose text begins so fail, with the errno.
+    pub refuse: Vec<(String, i32)>,
+}
+
+/// A host that is a value. `Clone` of its [`SimHost::state`] is a snapshot.
+#[derive(Default)]
+pub struct SimHost {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: HostState,
+    faults: Faults,
+    log: Vec<String>,
+    foreign_links: BTreeSet<IfName>,
+    foreign_ports: BTreeSet<(Proto, IpAddr, u16)>,
+    foreign_routes: Vec<IpNet>,
+    facts: HostFacts,
+}
+
+/// A refusal with the kernel's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errno(pub(crate) i32);
+
+pub(crate) const ENOENT: Errno = Errno(2);
+pub(crate) const EIO: Errno = Errno(5);
+pub(crate) const EEXIST: Errno = Errno(17);
+pub(crate) const ENODEV: Errno = Errno(19);
+pub(crate) const ENETUNREACH: Errno = Errno(101);
+pub(crate) const EADDRINUSE: Errno = Errno(98);
+
+impl fmt::Debug for SimHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimHost").field("state", &self.lock().state).finish_non_exhaustive()
+    }
+}
+
+impl SimHost {
+    /// A host in this state.
+    pub fn new(state: HostState) -> Self {
+        let host = Self::default();
+        host.lock().state = state;
+        host
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there is.
+    pub fn state(&self) -> HostState {
+        self.lock().state.clone()
+    }
+
+    /// Every step tried so far, as text; those that failed with their errno.
+    pub fn log(&self) -> Vec<String> {
+        self.lock().log.clone()
+    }
+
+    /// What goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// What the host says of itself.
+    pub fn set_facts(&self, facts: HostFacts) {
+        self.lock().facts = facts;
+    }
+
+    /// Somebody else's link, whose name is taken.
+    pub fn add_foreign_link(&self, name: IfName) {
+        self.lock().foreign_links.insert(name);
+    }
+
+    /// Somebody else listens there.
+    pub fn add_foreign_port(&self, proto: Proto, address: IpAddr, port: u16) {
+        self.lock().foreign_ports.insert((proto, address, port));
+    }
+
+    /// Somebody else's route.
+    pub fn add_foreign_route(&self, destination: IpNet) {
+        self.lock().foreign_routes.push(destination);
+    }
+
+    /// The daemon dies: what lives in its process goes with it, the kernel's state stays, the
+    /// firewall is there but not known to be as it was left.
+    pub fn crash(&self) {
+        let mut inner = self.lock();
+        inner.state.held_ports.clear();
+        inner.state.firewall = None;
+    }
+
+    /// The machine reboots.
+    pub fn reboot(&self) {
+        self.lock().state = HostState::default();
+    }
+}
+
+impl Inner {
+    fn fails(&mut self, text: &str) -> Option<Errno> {
+        if let Some((_, errno)) = self.faults.refuse.iter().find(|(prefix, _)| text.starts_with(prefix)) {
+            return Some(Errno(*errno));
+        }
+        let seed = &mut self.faults.seed;
+        // xorshift64 (Marsaglia 2003); zero would stay zero.
+        *seed = (*seed).max(1);
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        (*seed % 100 < self.faults.fail_percent).then_some(EIO)
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), Errno> {
+        let state = &mut self.state;
+        match step {
+            Step::AddBridge((Ns::Host, name), _) if self.foreign_links.contains(name) => Err(EEXIST),
+            Step::Firewall(transaction) => firewall::apply(state, transaction),
+            Step::HoldPort(port) => {
+                let strangers =
+                    self.foreign_ports.iter().map(|(proto, address, number)| (*proto, *address, *number));
+                let ours = state.held_ports.iter().map(|held| (held.proto, held.host_ip, held.host_port));
+                if strangers.chain(ours).any(|other| collides(port, other)) {
+                    return Err(EADDRINUSE);
+                }
+                state.held_ports.insert(port.clone());
+                Ok(())
+            }
+            Step::ReleasePort(port) => {
+                state.held_ports.remove(port);
+                Ok(())
+            }
+            Step::SetSysctl(ns, key, value) => {
+                links::namespace_exists(state, ns)?;
+                state.sysctls.insert((ns.clone(), key.clone()), value.clone());
+                Ok(())
+            }
+            Step::RedirectDns { sandbox, udp, tcp } => {
+                links::namespace_exists(state, &Ns::Sandbox(sandbox.clone()))?;
+                state.dns_redirects.insert(sandbox.clone(), (*udp, *tcp));
+                Ok(())
+            }
+            Step::Announce(key, _) => match state.links.get(key) {
+                Some(link) if link.up => Ok(()),
+                _ => Err(ENODEV),
+            },
+            Step::ForgetFlows(_) => Ok(()),
+            link_step => links::apply(state, link_step),
+        }
+    }
+}
+
+/// Both cannot be bound, as with `SO_REUSEADDR` off and `IPV6_V6ONLY` on.
+fn collides(port: &PortBinding, (proto, address, number): (Proto, IpAddr, u16)) -> bool {
+    let same_family = port.host_ip.is_ipv4() == address.is_ipv4();
+    let overlap = port.host_ip == address || port.host_ip.is_unspecified() || address.is_unspecified();
+    port.proto == proto && port.host_port == number && same_family && overlap
+}
+
+impl Host for SimHost {
+    fn observe(&self) -> Result<HostState, StepError> {
+        Ok(self.state())
+    }
+
+    fn execute(&self, steps: &[Step]) -> Report {
+        let mut inner = self.lock();
+        for (done, step) in steps.iter().enumerate() {
+            let text = step.to_string();
+            let result = match inner.fails(&text) {
+                Some(errno) => Err(errno),
+                None => inner.step(step),
+            };
+            if let Err(Errno(errno)) = result {
+                inner.log.push(format!("{text} -> errno {errno}"));
+                let reason = format!("simulated errno {errno}");
+                let error = StepError { step: text, reason, errno: Some(errno), transient: errno == EIO.0 };
+                return Report { done, error: Some(error) };
+            }
+            inner.log.push(text);
+        }
+        Report { done: steps.len(), error: None }
+    }
+
+    fn foreign_routes(&self) -> Result<Vec<IpNet>, StepError> {
+        Ok(self.lock().foreign_routes.clone())
+    }
+
+    fn facts(&self) -> Result<HostFacts, StepError> {
+        Ok(self.lock().facts.clone())
+    }
+
+    fn await_gone(&self, links: &[IfName], _limit: std::time::Duration) -> Result<bool, StepError> {
+        let inner = self.lock();
+        let there = |name: &IfName| {
+            let link = inner.state.links.get(&(Ns::Host, name.clone()));
+            link.is_some_and(|link| matches!(link.kind, LinkKind::Veth { .. }))
+        };
+        Ok(!links.iter().any(there))
+    }
+}
