@@ -1,5 +1,20 @@
 //! The firewall: policy (meaning) and, compiled from it, rule sets for nftables and iptables.
+//!
+//! - `policy`: what is enforced, apart from any syntax.
+//! - [`ruleset`], `skeleton`: nf_tables' syntax tree, and our tables in it, which never change.
+//! - [`compile`](Compiled), `elements`: policy -> elements of the skeleton's sets and maps; a change -> a difference.
+//! - `render`: the tree as text, in nft's language.
+//! - [`iptables`]: policy -> input of iptables-restore, in Docker's chains.
 
+mod compile;
+mod elements;
+pub mod iptables;
 mod policy;
+mod render;
+pub mod ruleset;
+mod skeleton;
 
+pub use compile::{Compile, Compiled, Conflict, Difference, Elements};
 pub use policy::{BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
+pub use render::{render, render_table};
+pub use skeleton::{DNS_TABLE, RESOLVER, TABLE, USER_TABLE, dns_table, skeleton, user_table};

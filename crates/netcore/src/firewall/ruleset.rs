@@ -1,0 +1,368 @@
+//! nf_tables' syntax tree, as much of it as our rule set needs.
+//!
+//! The chains and rules never depend on the policy: they are one skeleton ([`super::skeleton`]) and
+//! everything that comes and goes is an element of a set or map. A change is then a handful of
+//! elements whatever the number of bridges and ports, and the data path is a fixed number of look-ups.
+//!
+//! Names and spelling are those of nft(8); `render` prints a tree in that language and the Linux
+//! adapter encodes the same tree for the kernel.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::model::{IfName, MacAddr, Proto};
+
+/// The family of a table (`enum nf_inet_hooks`' protocol).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableFamily {
+    /// IPv4 only.
+    Ip,
+    /// IPv4 and IPv6.
+    Inet,
+    /// Frames that a bridge switches.
+    Bridge,
+}
+
+/// A table with all that is in it but the elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its family.
+    pub family: TableFamily,
+    /// Its name.
+    pub name: &'static str,
+    /// Sets and maps.
+    pub sets: Vec<Set>,
+    /// Chains; those without a hook come before those that jump to them.
+    pub chains: Vec<Chain>,
+}
+
+/// The sets and maps. One type for both tables, so that an element says where it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetName {
+    /// `host address . protocol . port` of a published port to its target, IPv4.
+    Published4,
+    /// The same without the host address: published on every address.
+    Published4Any,
+    /// As [`SetName::Published4`], IPv6.
+    Published6,
+    /// As [`SetName::Published4Any`], IPv6.
+    Published6Any,
+    /// `container address . protocol . port` of published ports: open where direct routing is, IPv4.
+    Open4,
+    /// The same for IPv6.
+    Open6,
+    /// Our bridges.
+    Bridges,
+    /// `family . bridge` that a packet goes to: verdict.
+    ToBridge,
+    /// `family . bridge` that a packet comes from: verdict.
+    FromBridge,
+    /// A bridge twice: a packet that goes back to where it came from: verdict.
+    SameBridge,
+    /// A bridge twice: what it sends itself through the host is a hairpin.
+    Hairpin,
+    /// `incoming link . bridge`: direct routing to published ports is allowed.
+    Trusted,
+    /// `family . bridge` whose outgoing traffic is masqueraded.
+    Masquerade,
+    /// Bridge to the fixed source of its outgoing IPv4 traffic.
+    Snat4,
+    /// The same for IPv6.
+    Snat6,
+    /// Bridge ports that may only talk to their bridge (in table `bridge portolan`).
+    IccOff,
+}
+
+impl SetName {
+    /// The name in the kernel.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Published4 => "published4",
+            Self::Published4Any => "published4_any",
+            Self::Published6 => "published6",
+            Self::Published6Any => "published6_any",
+            Self::Open4 => "open4",
+            Self::Open6 => "open6",
+            Self::Bridges => "bridges",
+            Self::ToBridge => "to_bridge",
+            Self::FromBridge => "from_bridge",
+            Self::SameBridge => "same_bridge",
+            Self::Hairpin => "hairpin",
+            Self::Trusted => "trusted",
+            Self::Masquerade => "masquerade",
+            Self::Snat4 => "snat4",
+            Self::Snat6 => "snat6",
+            Self::IccOff => "icc_off",
+        }
+    }
+
+    /// The family of the table it is in.
+    pub fn family(self) -> TableFamily {
+        match self {
+            Self::IccOff => TableFamily::Bridge,
+            _ => TableFamily::Inet,
+        }
+    }
+}
+
+/// A set, or a map if it has data. Hash sets all: no intervals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: SetName,
+    /// The fields of its key; more than one is a concatenation.
+    pub key: &'static [DataType],
+    /// What an element leads to.
+    pub data: SetData,
+}
+
+/// What the elements of a set lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetData {
+    /// Nothing: a set.
+    None,
+    /// A verdict: a verdict map.
+    Verdict,
+    /// Values: a map.
+    Values(&'static [DataType]),
+}
+
+/// nft's data types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataType {
+    /// `nf_proto`: the family of the packet.
+    NfProto,
+    /// `ipv4_addr`.
+    Ipv4Addr,
+    /// `ipv6_addr`.
+    Ipv6Addr,
+    /// `inet_proto`.
+    InetProto,
+    /// `inet_service`: a port.
+    InetService,
+    /// `ifname`.
+    IfName,
+    /// `ether_addr`.
+    EtherAddr,
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: &'static str,
+    /// Where the kernel calls it; none for one that is only jumped to.
+    pub hook: Option<Hook>,
+    /// Its rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where the kernel calls a base chain. The policy is always accept: we drop by rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// `filter` or `nat`.
+    pub kind: ChainKind,
+    /// The hook.
+    pub point: HookPoint,
+    /// Lower is earlier.
+    pub priority: i32,
+}
+
+/// The kind of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    /// Sees every packet.
+    Filter,
+    /// Sees the first packet of each connection.
+    Nat,
+}
+
+/// A netfilter hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookPoint {
+    /// Before routing.
+    Prerouting,
+    /// Forwarded packets (or, in a bridge table, switched frames).
+    Forward,
+    /// Packets that this host sends.
+    Output,
+    /// After routing.
+    Postrouting,
+}
+
+/// A rule: statements, of which each is reached if those before it matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Matches first, then what is done.
+    pub statements: Vec<Statement>,
+    /// Why the rule is there, shown in listings.
+    pub comment: &'static str,
+}
+
+/// What a match or a look-up reads from the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `meta nfproto`.
+    NfProto,
+    /// `meta l4proto`.
+    L4Proto,
+    /// `iifname`; in postrouting too, which needs Linux 5.7.
+    Iifname,
+    /// `oifname`.
+    Oifname,
+    /// `ip saddr`.
+    IpSaddr,
+    /// `ip daddr`.
+    IpDaddr,
+    /// `ip6 saddr`.
+    Ip6Saddr,
+    /// `ip6 daddr`.
+    Ip6Daddr,
+    /// `th sport`.
+    ThSport,
+    /// `th dport`.
+    ThDport,
+    /// `icmp type`.
+    IcmpType,
+    /// `icmpv6 type`.
+    Icmp6Type,
+}
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// `field value` or `field != value`.
+    Compare {
+        /// What is read.
+        field: Field,
+        /// Is it, or is it not.
+        equal: bool,
+        /// What it is compared with.
+        value: Value,
+    },
+    /// `ip saddr 127.0.0.0/8` and the like: the leading `prefix` bits of an address.
+    Prefix {
+        /// The address that is read.
+        field: Field,
+        /// The network.
+        network: IpAddr,
+        /// Its length in bits.
+        prefix: u8,
+    },
+    /// `ct state established,related`.
+    Established,
+    /// `ct status dnat`: the connection's destination was translated.
+    Dnatted,
+    /// `fib daddr type local`: the destination is an address of this host.
+    ToThisHost,
+    /// `fields @set`.
+    InSet(&'static [Field], SetName),
+    /// `fields vmap @map`; goes on if there is no such element.
+    VerdictMap(&'static [Field], SetName),
+    /// `dnat ip to fields map @map`, the map leading to an address and a port.
+    DnatMap(&'static [Field], SetName),
+    /// `snat ip to fields map @map`, the map leading to an address.
+    SnatMap(&'static [Field], SetName),
+    /// `masquerade`.
+    Masquerade,
+    /// `th dport set N` or `th sport set N`, with the transport checksum kept right.
+    SetPort(Field, u16, Proto),
+    /// `counter`.
+    Counter,
+    /// What becomes of the packet.
+    Verdict(Verdict),
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Leaves our table; other tables may still drop it.
+    Accept,
+    /// Gone.
+    Drop,
+    /// On to another chain and back.
+    Jump(&'static str),
+    /// On to another chain for good.
+    Goto(&'static str),
+}
+
+/// One value of a key or of data.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// `nf_proto ipv4` or `ipv6`.
+    NfProto(IpFamily),
+    /// An IPv4 address.
+    Ipv4(Ipv4Addr),
+    /// An IPv6 address.
+    Ipv6(Ipv6Addr),
+    /// A transport protocol.
+    Proto(Proto),
+    /// A port.
+    Port(u16),
+    /// A link's name.
+    IfName(IfName),
+    /// The loopback link, in the skeleton.
+    Lo,
+    /// A hardware address.
+    Ether(MacAddr),
+    /// An ICMP or ICMPv6 type.
+    IcmpType(u8),
+    /// ICMP or ICMPv6 itself, by protocol number.
+    ProtoNumber(u8),
+}
+
+impl From<IpAddr> for Value {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::Ipv4(v4),
+            IpAddr::V6(v6) => Self::Ipv6(v6),
+        }
+    }
+}
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpFamily {
+    /// Both, IPv4 first.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// The key of an element, with the set it is in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ElementKey {
+    /// The set or map.
+    pub set: SetName,
+    /// One value a field.
+    pub key: Vec<Value>,
+}
+
+/// What an element leads to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ElementData {
+    /// Nothing: it is in the set.
+    None,
+    /// A verdict.
+    Verdict(Verdict),
+    /// One value a field.
+    Values(Vec<Value>),
+}
+
+/// An element of a set or map.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Element {
+    /// Where it is.
+    pub at: ElementKey,
+    /// What it leads to.
+    pub data: ElementData,
+}

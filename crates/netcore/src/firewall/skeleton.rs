@@ -1,0 +1,314 @@
+//! The tables, chains and rules, which are the same for every policy.
+//!
+//! A packet's way: `guard` (raw) drops what pretends to be loopback; `prerouting` and `output` turn a
+//! host port into a container's address by one look-up; `forward` sends the packet by the bridge it
+//! goes to into one of four chains, one a gateway mode; `postrouting` masquerades.
+//!
+//! Direct routing to a container's address needs no rule of its own: only a translated
+//! destination (`ct status dnat`) opens the way to a bridge in mode nat.
+//! `accept` ends only our table: what another table drops stays dropped.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::ruleset::{
+    Chain, ChainKind, DataType, Field, Hook, HookPoint, IpFamily, Rule, Set, SetData, SetName, Statement,
+    Table, TableFamily, Value, Verdict,
+};
+use crate::model::Proto;
+
+/// The name of our tables, in the families inet and bridge. Never `nat` or `filter`: iptables refuses
+/// to list a table of that name with native rules in it.
+pub const TABLE: &str = "portolan";
+/// The name of the user's table, in family inet. Made once and never touched again.
+pub const USER_TABLE: &str = "portolan-user";
+/// The name of the table in a sandbox that leads to the embedded resolver, in family ip.
+pub const DNS_TABLE: &str = "portolan-dns";
+
+/// The address at which the embedded resolver answers in every sandbox.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+const PRIORITY_RAW: i32 = -300;
+const PRIORITY_DSTNAT: i32 = -100;
+const PRIORITY_USER: i32 = -10;
+const PRIORITY_FILTER: i32 = 0;
+const PRIORITY_SRCNAT: i32 = 100;
+/// `NF_BR_PRI_FILTER_BRIDGED`.
+const PRIORITY_BRIDGE_FILTER: i32 = -200;
+
+/// The chain of a bridge in mode nat.
+pub(super) const TO_NAT: &str = "to_nat";
+/// The chain of a bridge in mode routed.
+pub(super) const TO_ROUTED: &str = "to_routed";
+/// The chain of a bridge without `icc`.
+pub(super) const ICC_OFF_CHAIN: &str = "icc_off";
+const TO_PUBLISHED: &str = "to_published";
+const PUBLISHED: &str = "published";
+
+/// Our tables, empty of elements.
+pub fn skeleton() -> [Table; 2] {
+    [inet_table(), bridge_table()]
+}
+
+/// The user's table: an empty chain before our filter. A drop here is final; DOCKER-USER's place.
+pub fn user_table() -> Table {
+    let forward = Chain {
+        name: "forward",
+        hook: hook(ChainKind::Filter, HookPoint::Forward, PRIORITY_USER),
+        rules: Vec::new(),
+    };
+    Table { family: TableFamily::Inet, name: USER_TABLE, sets: Vec::new(), chains: vec![forward] }
+}
+
+/// The table in a sandbox that rewrites port 53 of the resolver's address to the ports its sockets are
+/// bound to, and back in its answers. Rewriting packets in place instead of NAT leaves no conntrack
+/// entries, and the sandbox's own port 53 stays free.
+pub fn dns_table(udp: u16, tcp: u16) -> Table {
+    let there = |proto, port| {
+        rule(
+            "queries to the resolver's socket",
+            vec![
+                is(Field::IpDaddr, Value::Ipv4(RESOLVER)),
+                is(Field::L4Proto, Value::Proto(proto)),
+                is(Field::ThDport, Value::Port(53)),
+                Statement::SetPort(Field::ThDport, port, proto),
+            ],
+        )
+    };
+    let back = |proto, port| {
+        rule(
+            "and its answers",
+            vec![
+                is(Field::IpSaddr, Value::Ipv4(RESOLVER)),
+                is(Field::L4Proto, Value::Proto(proto)),
+                is(Field::ThSport, Value::Port(port)),
+                Statement::SetPort(Field::ThSport, 53, proto),
+            ],
+        )
+    };
+    let output = Chain {
+        name: "output",
+        hook: hook(ChainKind::Filter, HookPoint::Output, PRIORITY_RAW),
+        rules: vec![
+            there(Proto::Udp, udp),
+            back(Proto::Udp, udp),
+            there(Proto::Tcp, tcp),
+            back(Proto::Tcp, tcp),
+        ],
+    };
+    Table { family: TableFamily::Ip, name: DNS_TABLE, sets: Vec::new(), chains: vec![output] }
+}
+
+fn inet_table() -> Table {
+    let mut chains = filter_chains();
+    chains.extend(nat_chains());
+    Table { family: TableFamily::Inet, name: TABLE, sets: sets(), chains }
+}
+
+fn sets() -> Vec<Set> {
+    use DataType::{IfName, InetProto, InetService, Ipv4Addr, Ipv6Addr, NfProto};
+    let set = |name, key, data| Set { name, key, data };
+    let to4 = SetData::Values(&[Ipv4Addr, InetService]);
+    let to6 = SetData::Values(&[Ipv6Addr, InetService]);
+    vec![
+        set(SetName::Published4, &[Ipv4Addr, InetProto, InetService], to4),
+        set(SetName::Published4Any, &[InetProto, InetService], to4),
+        set(SetName::Published6, &[Ipv6Addr, InetProto, InetService], to6),
+        set(SetName::Published6Any, &[InetProto, InetService], to6),
+        set(SetName::Open4, &[Ipv4Addr, InetProto, InetService], SetData::None),
+        set(SetName::Open6, &[Ipv6Addr, InetProto, InetService], SetData::None),
+        set(SetName::Bridges, &[IfName], SetData::None),
+        set(SetName::ToBridge, &[NfProto, IfName], SetData::Verdict),
+        set(SetName::FromBridge, &[NfProto, IfName], SetData::Verdict),
+        set(SetName::SameBridge, &[IfName, IfName], SetData::Verdict),
+        set(SetName::Hairpin, &[IfName, IfName], SetData::None),
+        set(SetName::Trusted, &[IfName, IfName], SetData::None),
+        set(SetName::Masquerade, &[NfProto, IfName], SetData::None),
+        set(SetName::Snat4, &[IfName], SetData::Values(&[Ipv4Addr])),
+        set(SetName::Snat6, &[IfName], SetData::Values(&[Ipv6Addr])),
+    ]
+}
+
+fn filter_chains() -> Vec<Chain> {
+    let open4: &[Field] = &[Field::IpDaddr, Field::L4Proto, Field::ThDport];
+    let open6: &[Field] = &[Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
+    let same: &[Field] = &[Field::Iifname, Field::Oifname];
+    let established = || rule("", vec![Statement::Established, verdict(Verdict::Accept)]);
+    let published = || rule("by way of a published port", vec![Statement::Dnatted, verdict(Verdict::Accept)]);
+    let drop = || rule("", vec![Statement::Counter, verdict(Verdict::Drop)]);
+    let echo = |field, number, kind| {
+        let accept = verdict(Verdict::Accept);
+        rule(
+            "",
+            vec![is(Field::L4Proto, Value::ProtoNumber(number)), is(field, Value::IcmpType(kind)), accept],
+        )
+    };
+    vec![
+        chain(
+            TO_PUBLISHED,
+            vec![
+                rule("", vec![Statement::InSet(open4, SetName::Open4), verdict(Verdict::Accept)]),
+                rule("", vec![Statement::InSet(open6, SetName::Open6), verdict(Verdict::Accept)]),
+                drop(),
+            ],
+        ),
+        chain(
+            TO_NAT,
+            vec![
+                established(),
+                published(),
+                rule(
+                    "direct routing from trusted links",
+                    vec![Statement::InSet(same, SetName::Trusted), verdict(Verdict::Goto(TO_PUBLISHED))],
+                ),
+                drop(),
+            ],
+        ),
+        chain(
+            TO_ROUTED,
+            vec![
+                established(),
+                echo(Field::IcmpType, IPPROTO_ICMP, ICMP_ECHO),
+                echo(Field::Icmp6Type, IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST),
+                rule("", vec![verdict(Verdict::Goto(TO_PUBLISHED))]),
+            ],
+        ),
+        chain(ICC_OFF_CHAIN, vec![established(), published(), drop()]),
+        Chain {
+            name: "guard",
+            hook: hook(ChainKind::Filter, HookPoint::Prerouting, PRIORITY_RAW),
+            rules: vec![guard(Field::IpDaddr), guard(Field::IpSaddr)],
+        },
+        Chain {
+            name: "forward",
+            hook: hook(ChainKind::Filter, HookPoint::Forward, PRIORITY_FILTER),
+            rules: vec![
+                rule("within a bridge", vec![Statement::VerdictMap(same, SetName::SameBridge)]),
+                rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Iifname], SetName::FromBridge)]),
+                rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Oifname], SetName::ToBridge)]),
+            ],
+        },
+    ]
+}
+
+const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_ICMPV6: u8 = 58;
+const ICMP_ECHO: u8 = 8;
+const ICMPV6_ECHO_REQUEST: u8 = 128;
+
+fn nat_chains() -> Vec<Chain> {
+    let publish = || vec![rule("", vec![verdict(Verdict::Goto(PUBLISHED))])];
+    let one4: &[Field] = &[Field::IpDaddr, Field::L4Proto, Field::ThDport];
+    let one6: &[Field] = &[Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
+    let any: &[Field] = &[Field::L4Proto, Field::ThDport];
+    let family = |family| is(Field::NfProto, Value::NfProto(family));
+    let all = |of, map| rule("", vec![family(of), Statement::ToThisHost, Statement::DnatMap(any, map)]);
+    let same: &[Field] = &[Field::Iifname, Field::Oifname];
+    vec![
+        chain(
+            PUBLISHED,
+            vec![
+                rule("", vec![Statement::DnatMap(one4, SetName::Published4)]),
+                all(IpFamily::V4, SetName::Published4Any),
+                rule("", vec![Statement::DnatMap(one6, SetName::Published6)]),
+                all(IpFamily::V6, SetName::Published6Any),
+            ],
+        ),
+        Chain {
+            name: "prerouting",
+            hook: hook(ChainKind::Nat, HookPoint::Prerouting, PRIORITY_DSTNAT),
+            rules: publish(),
+        },
+        Chain {
+            name: "output",
+            hook: hook(ChainKind::Nat, HookPoint::Output, PRIORITY_DSTNAT),
+            rules: publish(),
+        },
+        Chain {
+            name: "postrouting",
+            hook: hook(ChainKind::Nat, HookPoint::Postrouting, PRIORITY_SRCNAT),
+            rules: vec![
+                from_loopback(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8, Field::IpSaddr),
+                from_loopback(IpAddr::V6(Ipv6Addr::LOCALHOST), 128, Field::Ip6Saddr),
+                rule(
+                    "to a port published by the same bridge: or the answer would not come back by us",
+                    vec![Statement::Dnatted, Statement::InSet(same, SetName::Hairpin), Statement::Masquerade],
+                ),
+                rule("", vec![Statement::InSet(same, SetName::Hairpin), verdict(Verdict::Accept)]),
+                rule("", vec![Statement::SnatMap(&[Field::Iifname], SetName::Snat4)]),
+                rule("", vec![Statement::SnatMap(&[Field::Iifname], SetName::Snat6)]),
+                rule(
+                    "",
+                    vec![
+                        Statement::InSet(&[Field::NfProto, Field::Iifname], SetName::Masquerade),
+                        Statement::Masquerade,
+                    ],
+                ),
+            ],
+        },
+    ]
+}
+
+/// A container cannot answer to loopback, so it must see the bridge's address.
+fn from_loopback(network: IpAddr, prefix: u8, field: Field) -> Rule {
+    rule(
+        "from this host's loopback",
+        vec![
+            Statement::Prefix { field, network, prefix },
+            Statement::InSet(&[Field::Oifname], SetName::Bridges),
+            Statement::Masquerade,
+        ],
+    )
+}
+
+/// Bridges have `route_localnet`, so that a port of 127.0.0.1 can lead into them; without it the
+/// kernel itself drops these as martians.
+fn guard(field: Field) -> Rule {
+    rule(
+        "route_localnet opens loopback to nobody",
+        vec![
+            Statement::Compare { field: Field::Iifname, equal: false, value: Value::Lo },
+            Statement::Prefix { field, network: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), prefix: 8 },
+            Statement::Counter,
+            verdict(Verdict::Drop),
+        ],
+    )
+}
+
+/// Frames switched between two ports pass no inet hook unless br_netfilter is loaded.
+fn bridge_table() -> Table {
+    let icc_off = Set { name: SetName::IccOff, key: &[DataType::IfName], data: SetData::None };
+    let forward = Chain {
+        name: "forward",
+        hook: hook(ChainKind::Filter, HookPoint::Forward, PRIORITY_BRIDGE_FILTER),
+        rules: vec![rule(
+            "icc off: only to the bridge itself",
+            vec![
+                Statement::InSet(&[Field::Iifname], SetName::IccOff),
+                Statement::InSet(&[Field::Oifname], SetName::IccOff),
+                Statement::Counter,
+                verdict(Verdict::Drop),
+            ],
+        )],
+    };
+    Table { family: TableFamily::Bridge, name: TABLE, sets: vec![icc_off], chains: vec![forward] }
+}
+
+fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
+    Chain { name, hook: None, rules }
+}
+
+fn hook(kind: ChainKind, point: HookPoint, priority: i32) -> Option<Hook> {
+    Some(Hook { kind, point, priority })
+}
+
+fn rule(comment: &'static str, statements: Vec<Statement>) -> Rule {
+    Rule { statements, comment }
+}
+
+fn is(field: Field, value: Value) -> Statement {
+    Statement::Compare { field, equal: true, value }
+}
+
+fn verdict(verdict: Verdict) -> Statement {
+    Statement::Verdict(verdict)
+}
