@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// A container to be created.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// 64 hexadecimal digits.
     pub id: String,
@@ -31,7 +31,8 @@ pub struct ContainerSpec {
     pub stdio: Stdio,
     /// Where output is kept.
     pub log: LogSpec,
-    /// The network namespace to join; the host's if none.
+    /// The network namespace to join; the host's if none. Travels beside the message, as a descriptor.
+    #[serde(skip)]
     pub netns: Option<Arc<OwnedFd>>,
     /// PID namespace.
     pub pid: NamespaceMode,

@@ -1,0 +1,190 @@
+//! The handle to the launcher, the small process that shims are forked from.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::io::AsyncWriteExt;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+
+use super::connection;
+use super::shim::Shim;
+use crate::error::Attempt;
+use crate::spec::{ContainerSpec, SeccompProfile};
+use crate::wire::{self, Request, Response};
+use crate::{Error, Result, seccomp, state, sys};
+
+/// How to start the launcher.
+#[derive(Clone, Debug)]
+pub struct LauncherConfig {
+    /// Directory of runtime files; shims live in `shims/<id>` below it.
+    pub exec_root: PathBuf,
+    /// The program to run as launcher; this one if none.
+    pub executable: Option<PathBuf>,
+    /// What the program takes to become the launcher.
+    pub arguments: Vec<String>,
+}
+
+impl LauncherConfig {
+    /// This program's hidden subcommand `launcher`.
+    pub fn new(exec_root: impl Into<PathBuf>) -> Self {
+        Self { exec_root: exec_root.into(), executable: None, arguments: vec!["launcher".into()] }
+    }
+}
+
+/// The launcher: makes a shim per container. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    exec_root: PathBuf,
+    socket: OwnedFd,
+    /// The same socket, known to the tokio runtime; made on first use since `start` runs before it.
+    registered: OnceLock<AsyncFd<OwnedFd>>,
+    /// Compiled seccomp filters by what they depend on.
+    filters: Mutex<HashMap<FilterKey, Arc<Vec<u8>>>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct FilterKey {
+    profile: Option<String>,
+    capabilities: Vec<String>,
+}
+
+impl Launcher {
+    /// Starts the launcher. To be called first thing in `main`, before any thread exists; needs no
+    /// runtime.
+    ///
+    /// # Errors
+    /// The exec root cannot be made, or the program not be started.
+    pub fn start(config: LauncherConfig) -> Result<Self> {
+        let shims = config.exec_root.join(state::SHIMS);
+        std::fs::create_dir_all(&shims).attempt(|| format!("make {}", shims.display()))?;
+        let exec_root = config.exec_root.canonicalize().attempt(|| format!("find {}", config.exec_root.display()))?;
+        let (ours, theirs) = sys::seqpacket_pair().attempt(|| "make the launcher's socket".into())?;
+        let program = config.executable.unwrap_or_else(|| "/proc/self/exe".into());
+        let mut command = Command::new(&program);
+        command.args(&config.arguments).stdin(theirs).stdout(Stdio::null());
+        // Shown by ps; also the room in which shims write their own names.
+        command.arg0(format!("portolan-launcher {}", " ".repeat(80)));
+        command.spawn().attempt(|| format!("start the launcher {}", program.display()))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                exec_root,
+                socket: ours,
+                registered: OnceLock::new(),
+                filters: Mutex::new(HashMap::new()),
+            }),
+        })
+    }
+
+    /// The directory of runtime files.
+    pub fn exec_root(&self) -> &Path {
+        &self.inner.exec_root
+    }
+
+    /// Sets a container up: everything but the execution of its program.
+    ///
+    /// # Errors
+    /// [`Error::Start`] if it cannot be set up; nothing is left behind then.
+    pub async fn create(&self, spec: &ContainerSpec) -> Result<Shim> {
+        let filter = self.filter(spec)?;
+        let (connection, theirs) = UnixStream::pair().map_err(Error::io("make a shim's connection"))?;
+        let mut connection = connection;
+        let theirs = OwnedFd::from(theirs.into_std().map_err(Error::io("hand over a shim's connection"))?);
+        rustix::io::ioctl_fionbio(&theirs, false).attempt(|| "make a shim's connection blocking".into())?;
+        self.hand_over(theirs.as_fd(), spec.netns.as_deref().map(AsFd::as_fd)).await?;
+        drop(theirs);
+        let request = Request::Create {
+            spec: Box::new(spec.clone()),
+            exec_root: self.inner.exec_root.to_string_lossy().into_owned(),
+            filter: filter.len(),
+        };
+        let mut message = wire::encode(&request);
+        message.extend_from_slice(&filter);
+        connection.write_all(&message).await.map_err(Error::io(format!("hand {} to its shim", spec.id)))?;
+        match connection::receive::<Response>(&mut connection).await?.into_result(&spec.id)? {
+            Response::Created { pid } => Ok(Shim::fresh(&self.inner.exec_root, &spec.id, pid, connection)),
+            other => Err(Error::Protocol { from: "shim", what: format!("{other:?}") }),
+        }
+    }
+
+    /// Finds the shim of a container that an earlier daemon made. If the shim itself has died, what
+    /// is left of the container is killed and its exit status is 137.
+    ///
+    /// # Errors
+    /// The files of the shim exist but cannot be read.
+    pub async fn reconnect(&self, id: &str) -> Result<Option<Shim>> {
+        Shim::reconnect(&self.inner.exec_root, id).await
+    }
+
+    /// The ids of all containers that have a shim or what is left of one.
+    ///
+    /// # Errors
+    /// The exec root cannot be read.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        state::ids(&self.inner.exec_root)
+    }
+
+    /// The compiled seccomp filter, empty for none. A daemon compiles each only once.
+    fn filter(&self, spec: &ContainerSpec) -> Result<Arc<Vec<u8>>> {
+        let profile = match &spec.seccomp {
+            SeccompProfile::Unconfined => return Ok(Arc::default()),
+            _ if spec.privileged || spec.runtime.is_some() => return Ok(Arc::default()),
+            SeccompProfile::Default => None,
+            SeccompProfile::Json(text) => Some(text.clone()),
+        };
+        let key = FilterKey { profile, capabilities: spec.capabilities.clone() };
+        if let Some(filter) = self.inner.filters.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(filter.clone());
+        }
+        let compiled = Arc::new(seccomp::compile(&spec.seccomp, &spec.capabilities)?);
+        let mut filters = self.inner.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        if filters.len() >= 64 {
+            filters.clear();
+        }
+        filters.insert(key, compiled.clone());
+        Ok(compiled)
+    }
+
+    async fn hand_over(&self, connection: BorrowedFd<'_>, netns: Option<BorrowedFd<'_>>) -> Result<()> {
+        let mut fds = vec![connection];
+        fds.extend(netns);
+        // Almost always there is room: the launcher does nothing but fork.
+        match sys::send_fds(self.inner.socket.as_fd(), b"c", &fds) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other.map_err(lost),
+        }
+        let socket = self.registered()?;
+        loop {
+            let mut guard = socket.writable().await.map_err(Error::io("wait for the launcher"))?;
+            if let Ok(sent) = guard.try_io(|socket| sys::send_fds(socket.get_ref().as_fd(), b"c", &fds)) {
+                return sent.map_err(lost);
+            }
+        }
+    }
+
+    fn registered(&self) -> Result<&AsyncFd<OwnedFd>> {
+        if let Some(socket) = self.inner.registered.get() {
+            return Ok(socket);
+        }
+        let copy = self.inner.socket.try_clone().map_err(Error::io("copy the launcher's socket"))?;
+        let socket = AsyncFd::register(copy).map_err(std::io::Error::from).attempt(|| "watch the launcher's socket".into())?;
+        Ok(self.inner.registered.get_or_init(|| socket))
+    }
+}
+
+fn lost(source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::LauncherGone,
+        _ => Error::Io { what: "reach the launcher".into(), source },
+    }
+}
