@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::elements;
-use super::policy::{FirewallPolicy, PolicyItem, PublishedPort, Transaction};
+use super::policy::{FirewallPolicy, PolicyItem, PublishedPort};
 use super::ruleset::{Element, ElementData, ElementKey};
 use crate::model::{EndpointId, IfName};
 
@@ -106,7 +106,7 @@ impl<C: Compile> Compiled<C> {
         &mut self,
         remove: &[PolicyItem],
         add: &[PolicyItem],
-    ) -> Result<Difference<C::Key, C::Data>, Conflict> {
+    ) -> Result<(Difference<C::Key, C::Data>, Undo<C>), Conflict> {
         let was: Vec<(Identity, Option<PolicyItem>)> = self
             .touched(remove, add)
             .into_iter()
@@ -127,11 +127,11 @@ impl<C: Compile> Compiled<C> {
         }
         for item in was.iter().filter_map(|(identity, _)| get(&self.policy, identity)) {
             if let Err(conflict) = count_up::<C>(&mut self.counts, &item, &self.policy, &mut before) {
-                self.restore(was, before);
+                self.undo(Undo { was, before });
                 return Err(conflict);
             }
         }
-        Ok(self.difference(before))
+        Ok((self.difference(before.clone()), Undo { was, before }))
     }
 
     /// Every item whose form may depend on the change: those that it names, and what is on the bridges
@@ -153,14 +153,15 @@ impl<C: Compile> Compiled<C> {
         touched
     }
 
-    fn restore(&mut self, was: Vec<(Identity, Option<PolicyItem>)>, before: Before<C>) {
-        for (identity, item) in was {
+    /// Takes the last change back, for when the kernel refused it.
+    pub fn undo(&mut self, undo: Undo<C>) {
+        for (identity, item) in undo.was {
             match item {
                 Some(item) => put(&mut self.policy, item),
                 None => take(&mut self.policy, &identity),
             }
         }
-        for (key, was) in before {
+        for (key, was) in undo.before {
             match was {
                 Some(was) => self.counts.insert(key, was),
                 None => self.counts.remove(&key),
@@ -187,20 +188,11 @@ impl<C: Compile> Compiled<C> {
     }
 }
 
-impl<C: Compile> Compiled<C> {
-    /// Carries a transaction's meaning over: the new state for [`Transaction::Replace`] and
-    /// [`Transaction::Clear`], and for a change the difference as well.
-    pub fn apply(
-        &mut self,
-        transaction: &Transaction,
-    ) -> Result<Option<Difference<C::Key, C::Data>>, Conflict> {
-        match transaction {
-            Transaction::Replace(policy) => *self = Self::new(policy)?,
-            Transaction::Clear => *self = Self::default(),
-            Transaction::Change { remove, add } => return self.change(remove, add).map(Some),
-        }
-        Ok(None)
-    }
+/// The way back from one change.
+#[derive(Debug)]
+pub struct Undo<C: Compile> {
+    was: Vec<(Identity, Option<PolicyItem>)>,
+    before: Before<C>,
 }
 
 /// Counts as they were before the change, of what it touched.

@@ -6,7 +6,7 @@ use crate::firewall::FirewallError;
 
 /// The iptables backend.
 #[derive(Debug)]
-pub struct IptablesFirewall {}
+pub(crate) struct IptablesFirewall {}
 
 impl IptablesFirewall {
     pub(crate) fn open() -> Result<Self, FirewallError> {
@@ -18,4 +18,9 @@ impl IptablesFirewall {
     pub(crate) fn verify(&self) -> Result<Option<FirewallPolicy>, FirewallError> {
         Ok(None)
     }
+}
+
+/// Removes what this backend left in the kernel, if it did.
+pub(crate) fn remove_leftovers() -> Result<(), FirewallError> {
+    Ok(())
 }

@@ -1,0 +1,208 @@
+//! The nftables backend: the policy in force, and the socket that owns its tables.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use portolan_netcore::firewall::ruleset::TableFamily;
+use portolan_netcore::firewall::{
+    Compiled, Elements, FirewallPolicy, PolicyItem, TABLE, Transaction, USER_TABLE, skeleton, user_table,
+};
+
+use super::batch::Batch;
+use super::consts::{
+    NFPROTO_UNSPEC, NFT_MSG_GETGEN, NFT_MSG_GETTABLE, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, NFTA_TABLE_NAME,
+    NFTA_TABLE_OWNER,
+};
+use super::encode;
+use super::socket::NftSocket;
+use super::wire::{attributes, be32_of};
+use crate::firewall::FirewallError;
+use crate::iptables;
+
+/// The nftables backend.
+#[derive(Debug)]
+pub(crate) struct NftFirewall {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    socket: NftSocket,
+    /// Flags of our tables: `owner|persist`, or none where the kernel has not both. `owner` alone would
+    /// take the rules away with the engine.
+    flags: u32,
+    in_force: Option<Compiled<Elements>>,
+    /// The rule set's generation after our last commit, where nobody keeps others off our tables.
+    generation: Option<u32>,
+    /// The other backend's leftovers have been looked for.
+    cleaned: bool,
+}
+
+impl NftFirewall {
+    pub(crate) fn open() -> Result<Self, FirewallError> {
+        let state = State {
+            socket: NftSocket::open()?,
+            flags: NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST,
+            in_force: None,
+            generation: None,
+            cleaned: false,
+        };
+        Ok(Self { state: Mutex::new(state) })
+    }
+
+    pub(crate) fn apply(&self, transaction: &Transaction) -> Result<(), FirewallError> {
+        let mut state = self.lock();
+        match transaction {
+            Transaction::Replace(policy) => state.replace(policy),
+            Transaction::Change { remove, add } => state.change(remove, add),
+            Transaction::Clear => {
+                state.in_force = None;
+                delete_ours(&state.socket)
+            }
+        }
+    }
+
+    pub(crate) fn verify(&self) -> Result<Option<FirewallPolicy>, FirewallError> {
+        let state = self.lock();
+        let Some(in_force) = &state.in_force else {
+            return Ok(None);
+        };
+        let unchanged = if state.flags == 0 {
+            state.generation.is_some() && generation(&state.socket)? == state.generation
+        } else {
+            // Nobody but the owner can change an owned table, so being its owner is enough.
+            owned(&state.socket, TableFamily::Inet)? && owned(&state.socket, TableFamily::Bridge)?
+        };
+        Ok(unchanged.then(|| in_force.policy().clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic between two assignments cannot leave more than an outdated policy, which verify sees.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn replace(&mut self, policy: &FirewallPolicy) -> Result<(), FirewallError> {
+        let compiled =
+            Compiled::new(policy).map_err(|conflict| FirewallError::Inconsistent(conflict.to_string()))?;
+        self.install(compiled)?;
+        if !self.cleaned {
+            iptables::remove_leftovers()?;
+            self.cleaned = true;
+        }
+        Ok(())
+    }
+
+    /// Makes the tables be this, whatever was there: gone and back in one transaction.
+    fn install(&mut self, compiled: Compiled<Elements>) -> Result<(), FirewallError> {
+        self.in_force = None;
+        add_user_table(&self.socket)?;
+        let mut result = self.socket.commit(replacement(&self.socket, &compiled, self.flags)?);
+        if let Err(FirewallError::Kernel { errno: libc::EOPNOTSUPP | libc::EINVAL, what, .. }) = &result
+            && what.starts_with("add table")
+            && self.flags != 0
+        {
+            tracing::info!("this kernel cannot keep a table for us (before Linux 6.9): others may change our rules");
+            self.flags = 0;
+            result = self.socket.commit(replacement(&self.socket, &compiled, self.flags)?);
+        }
+        result?;
+        self.committed(compiled)
+    }
+
+    fn change(&mut self, remove: &[PolicyItem], add: &[PolicyItem]) -> Result<(), FirewallError> {
+        let Some(mut compiled) = self.in_force.take() else {
+            return Err(FirewallError::Inconsistent("no policy is in force yet: replace it as a whole first".into()));
+        };
+        let (difference, undo) = match compiled.change(remove, add) {
+            Ok(change) => change,
+            Err(conflict) => {
+                self.in_force = Some(compiled);
+                return Err(FirewallError::Inconsistent(conflict.to_string()));
+            }
+        };
+        let mut batch = Batch::new();
+        encode::delete_elements(&mut batch, difference.remove.iter().map(|(key, _)| key));
+        encode::add_elements(&mut batch, difference.add.iter().map(|(key, data)| (key, data)));
+        match self.socket.commit(batch) {
+            Ok(()) => self.committed(compiled),
+            // What we take out is not there, or what we put in is: somebody else was at our tables.
+            Err(FirewallError::Kernel { errno: libc::ENOENT | libc::EEXIST, what, reason, .. }) => {
+                tracing::warn!(what, reason, "firewall drifted: replacing it as a whole");
+                self.install(compiled)
+            }
+            Err(error) => {
+                compiled.undo(undo);
+                self.in_force = Some(compiled);
+                Err(error)
+            }
+        }
+    }
+
+    fn committed(&mut self, compiled: Compiled<Elements>) -> Result<(), FirewallError> {
+        self.in_force = Some(compiled);
+        if self.flags == 0 {
+            self.generation = generation(&self.socket)?;
+        }
+        Ok(())
+    }
+}
+
+fn replacement(socket: &NftSocket, compiled: &Compiled<Elements>, flags: u32) -> Result<Batch, FirewallError> {
+    let mut batch = Batch::new();
+    for our in skeleton() {
+        if table(socket, our.family, our.name)?.is_some() {
+            encode::delete_table(&mut batch, our.family, our.name);
+        }
+        encode::add_table(&mut batch, &our, flags);
+    }
+    encode::add_elements(&mut batch, compiled.iter());
+    Ok(batch)
+}
+
+/// Removes what this backend left, if it did.
+pub(crate) fn remove_tables() -> Result<(), FirewallError> {
+    delete_ours(&NftSocket::open()?)
+}
+
+fn delete_ours(socket: &NftSocket) -> Result<(), FirewallError> {
+    let mut batch = Batch::new();
+    for family in [TableFamily::Inet, TableFamily::Bridge] {
+        if table(socket, family, TABLE)?.is_some() {
+            encode::delete_table(&mut batch, family, TABLE);
+        }
+    }
+    socket.commit(batch)
+}
+
+/// The user's table is made if it is not there, and is the user's from then on.
+fn add_user_table(socket: &NftSocket) -> Result<(), FirewallError> {
+    if table(socket, TableFamily::Inet, USER_TABLE)?.is_some() {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    encode::add_table(&mut batch, &user_table(), 0);
+    socket.commit(batch)
+}
+
+/// The attributes of a table, if it is there.
+pub(super) fn table(socket: &NftSocket, family: TableFamily, name: &str) -> Result<Option<Vec<u8>>, FirewallError> {
+    socket.get(NFT_MSG_GETTABLE, encode::family(family), "look for a table", |w| w.text(NFTA_TABLE_NAME, name))
+}
+
+fn owned(socket: &NftSocket, family: TableFamily) -> Result<bool, FirewallError> {
+    let Some(found) = table(socket, family, TABLE)? else {
+        return Ok(false);
+    };
+    let owner = attributes(&found).find(|(kind, _)| *kind == NFTA_TABLE_OWNER).and_then(|(_, value)| be32_of(value));
+    Ok(owner == Some(socket.port()))
+}
+
+const NFTA_GEN_ID: u16 = 1;
+
+fn generation(socket: &NftSocket) -> Result<Option<u32>, FirewallError> {
+    let answer = socket.get(NFT_MSG_GETGEN, NFPROTO_UNSPEC, "read the generation", |_| {})?;
+    Ok(answer.and_then(|found| {
+        attributes(&found).find(|(kind, _)| *kind == NFTA_GEN_ID).and_then(|(_, value)| be32_of(value))
+    }))
+}

@@ -1,0 +1,254 @@
+//! Rules as nf_tables expressions: loads into registers, comparisons and what is done.
+
+use std::net::IpAddr;
+
+use portolan_netcore::firewall::ruleset::{Field, IpFamily, Rule, SetName, Statement, Value, Verdict};
+use portolan_netcore::model::Proto;
+
+use super::consts::*;
+use super::encode;
+use super::wire::Writer;
+
+/// The expressions of a rule, each an element of the list under `NFTA_RULE_EXPRESSIONS`.
+pub(super) fn rule(w: &mut Writer, rule: &Rule) {
+    let mut family = None;
+    for statement in &rule.statements {
+        depend(w, statement, &mut family);
+        write(w, statement);
+    }
+}
+
+/// Reading an IPv4 header out of an IPv6 packet would be nonsense: the first statement that needs a
+/// family is preceded by a comparison of it, which `nft list` leaves out again.
+fn depend(w: &mut Writer, statement: &Statement, known: &mut Option<IpFamily>) {
+    let needed = match statement {
+        Statement::Compare { field: Field::NfProto, equal: true, value: Value::NfProto(family) } => {
+            *known = Some(*family);
+            None
+        }
+        Statement::Compare { field, .. } | Statement::Prefix { field, .. } => family_of(&[*field]),
+        Statement::InSet(fields, _) | Statement::VerdictMap(fields, _) => family_of(fields),
+        Statement::DnatMap(_, map) | Statement::SnatMap(_, map) => Some(nat_family(*map)),
+        _ => None,
+    };
+    if let Some(family) = needed.filter(|family| *known != Some(*family)) {
+        load(w, Field::NfProto, NFT_REG32_00);
+        compare(w, NFT_CMP_EQ, &bytes_of(&Value::NfProto(family)));
+        *known = Some(family);
+    }
+}
+
+fn family_of(fields: &[Field]) -> Option<IpFamily> {
+    fields.iter().find_map(|field| match field {
+        Field::IpSaddr | Field::IpDaddr | Field::IcmpType => Some(IpFamily::V4),
+        Field::Ip6Saddr | Field::Ip6Daddr | Field::Icmp6Type => Some(IpFamily::V6),
+        _ => None,
+    })
+}
+
+fn nat_family(map: SetName) -> IpFamily {
+    match map {
+        SetName::Published6 | SetName::Published6Any | SetName::Snat6 => IpFamily::V6,
+        _ => IpFamily::V4,
+    }
+}
+
+fn write(w: &mut Writer, statement: &Statement) {
+    match statement {
+        Statement::Compare { field, equal, value } => {
+            load(w, *field, NFT_REG32_00);
+            compare(w, if *equal { NFT_CMP_EQ } else { NFT_CMP_NEQ }, &bytes_of(value));
+        }
+        Statement::Prefix { field, network, prefix } => prefix_match(w, *field, *network, *prefix),
+        Statement::Established => ct_bits(w, NFT_CT_STATE, CT_ESTABLISHED_OR_RELATED),
+        Statement::Dnatted => ct_bits(w, NFT_CT_STATUS, IPS_DST_NAT),
+        Statement::ToThisHost => {
+            expression(w, "fib", |w| {
+                w.be32(NFTA_FIB_DREG, NFT_REG32_00);
+                w.be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+                w.be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
+            });
+            compare(w, NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes());
+        }
+        Statement::InSet(fields, set) => lookup(w, fields, *set, None),
+        Statement::VerdictMap(fields, map) => lookup(w, fields, *map, Some(NFT_REG_VERDICT)),
+        Statement::DnatMap(fields, map) => {
+            lookup(w, fields, *map, Some(NFT_REG32_00));
+            nat(w, NFT_NAT_DNAT, nat_family(*map), true);
+        }
+        Statement::SnatMap(fields, map) => {
+            lookup(w, fields, *map, Some(NFT_REG32_00));
+            nat(w, NFT_NAT_SNAT, nat_family(*map), false);
+        }
+        Statement::Masquerade => expression(w, "masq", |_| {}),
+        Statement::SetPort(field, port, proto) => set_port(w, *field, *port, *proto),
+        Statement::Counter => expression(w, "counter", |w| {
+            w.bytes(NFTA_COUNTER_BYTES, &0_u64.to_be_bytes());
+            w.bytes(NFTA_COUNTER_PACKETS, &0_u64.to_be_bytes());
+        }),
+        Statement::Verdict(verdict) => immediate_verdict(w, *verdict),
+    }
+}
+
+fn expression(w: &mut Writer, name: &str, body: impl FnOnce(&mut Writer)) {
+    w.nest(NFTA_LIST_ELEM, |w| {
+        w.text(NFTA_EXPR_NAME, name);
+        w.nest(NFTA_EXPR_DATA, body);
+    });
+}
+
+/// Loads a field into the registers from `register` on.
+fn load(w: &mut Writer, field: Field, register: u32) {
+    let meta = |w: &mut Writer, key| {
+        expression(w, "meta", |w| {
+            w.be32(NFTA_META_DREG, register);
+            w.be32(NFTA_META_KEY, key);
+        });
+    };
+    let (base, offset) = match field {
+        Field::NfProto => return meta(w, NFT_META_NFPROTO),
+        Field::L4Proto => return meta(w, NFT_META_L4PROTO),
+        Field::Iifname => return meta(w, NFT_META_IIFNAME),
+        Field::Oifname => return meta(w, NFT_META_OIFNAME),
+        Field::IpSaddr => (NFT_PAYLOAD_NETWORK_HEADER, 12),
+        Field::IpDaddr => (NFT_PAYLOAD_NETWORK_HEADER, 16),
+        Field::Ip6Saddr => (NFT_PAYLOAD_NETWORK_HEADER, 8),
+        Field::Ip6Daddr => (NFT_PAYLOAD_NETWORK_HEADER, 24),
+        Field::ThSport => (NFT_PAYLOAD_TRANSPORT_HEADER, 0),
+        Field::ThDport => (NFT_PAYLOAD_TRANSPORT_HEADER, 2),
+        Field::IcmpType | Field::Icmp6Type => (NFT_PAYLOAD_TRANSPORT_HEADER, 0),
+    };
+    expression(w, "payload", |w| {
+        w.be32(NFTA_PAYLOAD_DREG, register);
+        w.be32(NFTA_PAYLOAD_BASE, base);
+        w.be32(NFTA_PAYLOAD_OFFSET, offset);
+        w.be32(NFTA_PAYLOAD_LEN, field_width(field));
+    });
+}
+
+fn field_width(field: Field) -> u32 {
+    match field {
+        Field::NfProto | Field::L4Proto | Field::IcmpType | Field::Icmp6Type => 1,
+        Field::ThSport | Field::ThDport => 2,
+        Field::IpSaddr | Field::IpDaddr => 4,
+        Field::Iifname | Field::Oifname | Field::Ip6Saddr | Field::Ip6Daddr => 16,
+    }
+}
+
+fn compare(w: &mut Writer, operator: u32, value: &[u8]) {
+    expression(w, "cmp", |w| {
+        w.be32(NFTA_CMP_SREG, NFT_REG32_00);
+        w.be32(NFTA_CMP_OP, operator);
+        w.nest(NFTA_CMP_DATA, |w| w.bytes(NFTA_DATA_VALUE, value));
+    });
+}
+
+fn mask(w: &mut Writer, mask: &[u8]) {
+    expression(w, "bitwise", |w| {
+        w.be32(NFTA_BITWISE_SREG, NFT_REG32_00);
+        w.be32(NFTA_BITWISE_DREG, NFT_REG32_00);
+        w.be32(NFTA_BITWISE_LEN, mask.len() as u32);
+        w.nest(NFTA_BITWISE_MASK, |w| w.bytes(NFTA_DATA_VALUE, mask));
+        w.nest(NFTA_BITWISE_XOR, |w| w.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()]));
+    });
+}
+
+fn prefix_match(w: &mut Writer, field: Field, network: IpAddr, prefix: u8) {
+    load(w, field, NFT_REG32_00);
+    let network = bytes_of(&Value::from(network));
+    if usize::from(prefix) < network.len() * 8 {
+        let bits = usize::from(prefix);
+        let ones: Vec<u8> = (0..network.len())
+            .map(|i| match bits.saturating_sub(i * 8) {
+                0 => 0,
+                rest if rest >= 8 => 0xff,
+                rest => 0xff << (8 - rest),
+            })
+            .collect();
+        mask(w, &ones);
+    }
+    compare(w, NFT_CMP_EQ, &network);
+}
+
+fn ct_bits(w: &mut Writer, key: u32, bits: u32) {
+    expression(w, "ct", |w| {
+        w.be32(NFTA_CT_DREG, NFT_REG32_00);
+        w.be32(NFTA_CT_KEY, key);
+    });
+    mask(w, &bits.to_ne_bytes());
+    compare(w, NFT_CMP_NEQ, &[0; 4]);
+}
+
+/// Loads the fields side by side, as concatenated keys are, and looks them up.
+fn lookup(w: &mut Writer, fields: &[Field], set: SetName, result: Option<u32>) {
+    let mut register = NFT_REG32_00;
+    for field in fields {
+        load(w, *field, register);
+        register += field_width(*field).div_ceil(4);
+    }
+    expression(w, "lookup", |w| {
+        w.text(NFTA_LOOKUP_SET, set.as_str());
+        w.be32(NFTA_LOOKUP_SREG, NFT_REG32_00);
+        if let Some(register) = result {
+            w.be32(NFTA_LOOKUP_DREG, register);
+        }
+    });
+}
+
+/// Translates to the address in the first registers and, if `port`, to the port right behind it.
+fn nat(w: &mut Writer, kind: u32, family: IpFamily, port: bool) {
+    let (number, registers) = match family {
+        IpFamily::V4 => (NFPROTO_IPV4, 1),
+        IpFamily::V6 => (NFPROTO_IPV6, 4),
+    };
+    expression(w, "nat", |w| {
+        w.be32(NFTA_NAT_TYPE, kind);
+        w.be32(NFTA_NAT_FAMILY, u32::from(number));
+        w.be32(NFTA_NAT_REG_ADDR_MIN, NFT_REG32_00);
+        if port {
+            w.be32(NFTA_NAT_REG_PROTO_MIN, NFT_REG32_00 + registers);
+        }
+    });
+}
+
+/// The kernel corrects the transport checksum by the difference, unless the device computes it.
+fn set_port(w: &mut Writer, field: Field, port: u16, proto: Proto) {
+    immediate(w, &port.to_be_bytes());
+    let offset = if field == Field::ThSport { 0 } else { 2 };
+    expression(w, "payload", |w| {
+        w.be32(NFTA_PAYLOAD_SREG, NFT_REG32_00);
+        w.be32(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER);
+        w.be32(NFTA_PAYLOAD_OFFSET, offset);
+        w.be32(NFTA_PAYLOAD_LEN, 2);
+        let checksum = match proto {
+            Proto::Tcp => Some(16),
+            Proto::Udp => Some(6),
+            // SCTP's is a CRC over the packet, which cannot be corrected so; no skeleton asks for it.
+            Proto::Sctp => None,
+        };
+        if let Some(offset) = checksum {
+            w.be32(NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET);
+            w.be32(NFTA_PAYLOAD_CSUM_OFFSET, offset);
+        }
+    });
+}
+
+fn immediate(w: &mut Writer, value: &[u8]) {
+    expression(w, "immediate", |w| {
+        w.be32(NFTA_IMMEDIATE_DREG, NFT_REG32_00);
+        w.nest(NFTA_IMMEDIATE_DATA, |w| w.bytes(NFTA_DATA_VALUE, value));
+    });
+}
+
+fn immediate_verdict(w: &mut Writer, verdict: Verdict) {
+    expression(w, "immediate", |w| {
+        w.be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+        w.nest(NFTA_IMMEDIATE_DATA, |w| encode::verdict_data(w, verdict));
+    });
+}
+
+fn bytes_of(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16);
+    encode::value(&mut bytes, value);
+    bytes
+}

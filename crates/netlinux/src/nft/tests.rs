@@ -1,0 +1,168 @@
+//! Against the kernel, each in a network namespace of its own thread. They need root, and say so
+//! where they are skipped.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use portolan_netcore::firewall::{BridgePolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
+use portolan_netcore::model::{GatewayMode, IfName, PortBinding, Proto};
+
+use super::backend::NftFirewall;
+use super::{has_dns_redirect, redirect_dns};
+
+/// Runs `body` in a thread with a network namespace of its own.
+fn in_namespace(body: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        // SAFETY: unshare takes no pointers and affects this thread only.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            eprintln!("skipped: needs root to make a network namespace");
+            return;
+        }
+        body();
+    });
+    thread.join().unwrap();
+}
+
+fn output(command: &str) -> String {
+    let output = Command::new("sh").arg("-c").arg(command).output().unwrap();
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn bridge(name: &str, subnet: &str) -> BridgePolicy {
+    BridgePolicy {
+        bridge: IfName::new(name).unwrap(),
+        subnets: vec![subnet.parse().unwrap()],
+        internal: false,
+        icc: true,
+        masquerade: true,
+        snat_ipv4: None,
+        snat_ipv6: None,
+        gateway_mode_ipv4: GatewayMode::Nat,
+        gateway_mode_ipv6: GatewayMode::Nat,
+        trusted_interfaces: Vec::new(),
+    }
+}
+
+fn port(host: u16, target: [u8; 4], container: u16) -> PublishedPort {
+    PublishedPort {
+        binding: PortBinding {
+            proto: Proto::Tcp,
+            container_port: container,
+            host_ip: Ipv4Addr::UNSPECIFIED.into(),
+            host_port: host,
+        },
+        bridge: IfName::new("docker0").unwrap(),
+        target: Ipv4Addr::from(target).into(),
+    }
+}
+
+fn policy() -> FirewallPolicy {
+    let docker0 = bridge("docker0", "172.17.0.0/16");
+    let user = bridge("br-0123456789ab", "172.18.0.0/16");
+    FirewallPolicy {
+        bridges: [docker0, user].into_iter().map(|bridge| (bridge.bridge.clone(), bridge)).collect(),
+        endpoints: [].into(),
+        published: [port(18080, [172, 17, 0, 4], 80)].into(),
+    }
+}
+
+fn change(remove: Vec<PolicyItem>, add: Vec<PolicyItem>) -> Transaction {
+    Transaction::Change { remove, add }
+}
+
+#[test]
+fn debians_nft_lists_what_we_made() {
+    in_namespace(|| {
+        let firewall = NftFirewall::open().unwrap();
+        firewall.apply(&Transaction::Replace(policy())).unwrap();
+        let listing = output("nft list ruleset");
+        println!("{listing}");
+        assert!(listing.contains("tcp . 18080 : 172.17.0.4 . 80"), "{listing}");
+        assert!(listing.contains("br-0123456789ab"), "{listing}");
+        assert!(listing.contains("masquerade"), "{listing}");
+        assert!(listing.contains("ct state established,related accept"), "{listing}");
+        assert_eq!(firewall.verify().unwrap(), Some(policy()));
+    });
+}
+
+#[test]
+fn a_strangers_flush_leaves_our_table() {
+    in_namespace(|| {
+        let firewall = NftFirewall::open().unwrap();
+        firewall.apply(&Transaction::Replace(policy())).unwrap();
+        output("nft flush ruleset");
+        assert!(output("nft list ruleset").contains("18080"));
+        assert_eq!(firewall.verify().unwrap(), Some(policy()));
+        drop(firewall);
+
+        let next = NftFirewall::open().unwrap();
+        assert_eq!(next.verify().unwrap(), None);
+        next.apply(&Transaction::Replace(policy())).unwrap();
+        output("nft flush ruleset");
+        assert!(output("nft list ruleset").contains("18080"));
+    });
+}
+
+#[test]
+fn a_change_is_its_elements_and_can_be_taken_back() {
+    in_namespace(|| {
+        let firewall = NftFirewall::open().unwrap();
+        firewall.apply(&Transaction::Replace(policy())).unwrap();
+        let second = PolicyItem::Port(port(18081, [172, 17, 0, 4], 80));
+        firewall.apply(&change(vec![], vec![second.clone()])).unwrap();
+        let listing = output("nft list ruleset");
+        assert!(listing.contains("18081"), "{listing}");
+        firewall.apply(&change(vec![second], vec![])).unwrap();
+        let listing = output("nft list ruleset");
+        assert!(!listing.contains("18081") && listing.contains("172.17.0.4 . tcp . 80"), "{listing}");
+        firewall.apply(&Transaction::Clear).unwrap();
+        let listing = output("nft list ruleset");
+        assert!(!listing.contains("table inet portolan {") && !listing.contains("bridge"), "{listing}");
+    });
+}
+
+#[test]
+fn a_thousand_ports_are_a_few_messages() {
+    in_namespace(|| {
+        let firewall = NftFirewall::open().unwrap();
+        firewall.apply(&Transaction::Replace(policy())).unwrap();
+        let many: Vec<PolicyItem> = (20000..30000).map(|host| PolicyItem::Port(port(host, [172, 17, 0, 4], host))).collect();
+        let start = std::time::Instant::now();
+        firewall.apply(&change(vec![], many.clone())).unwrap();
+        println!("10000 ports: {:?}", start.elapsed());
+        let one = PolicyItem::Port(port(19999, [172, 17, 0, 5], 80));
+        let start = std::time::Instant::now();
+        firewall.apply(&change(vec![], vec![one.clone()])).unwrap();
+        println!("one more: {:?}", start.elapsed());
+        firewall.apply(&change(many, vec![])).unwrap();
+        firewall.apply(&change(vec![one], vec![])).unwrap();
+        assert_eq!(firewall.verify().unwrap(), Some(policy()));
+    });
+}
+
+#[test]
+fn drift_heals_with_the_next_change() {
+    in_namespace(|| {
+        let firewall = NftFirewall::open().unwrap();
+        firewall.apply(&Transaction::Replace(policy())).unwrap();
+        // The owner itself is the only one who can: a second socket of this process could not.
+        let stray = PolicyItem::Port(port(1, [172, 17, 0, 9], 9));
+        firewall.apply(&change(vec![stray.clone()], vec![])).unwrap();
+        assert_eq!(firewall.verify().unwrap(), Some(policy()));
+    });
+}
+
+#[test]
+fn dns_redirect_is_replaced_as_a_whole() {
+    in_namespace(|| {
+        assert!(!has_dns_redirect().unwrap());
+        redirect_dns(4000, 4001).unwrap();
+        redirect_dns(5000, 5001).unwrap();
+        let listing = output("nft list table ip portolan-dns");
+        println!("{listing}");
+        assert!(listing.contains("udp dport 53 udp dport set 5000"), "{listing}");
+        assert!(listing.contains("tcp sport 5001 tcp sport set 53"), "{listing}");
+        assert!(!listing.contains("4000"), "{listing}");
+        assert!(has_dns_redirect().unwrap());
+    });
+}
