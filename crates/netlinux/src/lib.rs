@@ -1,4 +1,32 @@
-//! The Linux host: netlink codec, links, addresses, routes, namespaces, sysctls, held ports and
-//! firewall backends, and `LinuxHost`, which carries out the core's steps with them.
+//! The Linux host: [`LinuxHost`] carries out the core's steps and observes what they left.
+//!
+//! One file a kind of thing: links, addresses, routes, namespaces, sysctls, held ports, announcements,
+//! flows; `netlink` is the codec below them; `firewall` has the two backends. Only `execute` knows
+//! steps, and it chooses nothing.
 
+mod addr;
+mod announce;
+mod conntrack;
+mod error;
+mod execute;
+pub mod firewall;
+mod host;
+mod iptables;
+mod link;
 pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod observe;
+pub mod ports;
+mod route;
+mod rt;
+mod sandbox;
+pub mod sysctl;
+pub mod watch;
+
+pub use firewall::{Firewall, FirewallBackend, FirewallError};
+pub use host::{LinuxHost, LinuxHostConfig, OpenError};
+pub use rt::PROTOCOL as ROUTE_PROTOCOL;
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The kernel refused a request.
-    #[error("{}{}", io::Error::from_raw_os_error(*errno), extack.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    #[error("{}{}", crate::error::words(&io::Error::from_raw_os_error(*errno)), extack.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
     Refused {
         /// The errno, positive.
         errno: i32,
@@ -16,7 +16,7 @@ pub enum NetlinkError {
         index: usize,
     },
     /// A system call on the socket failed.
-    #[error("netlink {operation}: {source}")]
+    #[error("netlink {operation}: {}", crate::error::words(source))]
     Io {
         /// The call.
         operation: &'static str,

@@ -1,0 +1,354 @@
+//! Steps to effects. Neighbouring steps that happen in one sandbox go together: requests in one
+//! message, sysctls and the like on one thread.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use portolan_netcore::host::Report;
+use portolan_netcore::model::{IfName, SandboxId};
+use portolan_netcore::plan::{Link, LinkKey, Ns, Step};
+
+use crate::announce::Announcement;
+use crate::conntrack;
+use crate::error::Failure;
+use crate::host::LinuxHost;
+use crate::netlink::{Batch, Socket};
+use crate::netns;
+use crate::nft;
+use crate::observe;
+use crate::sysctl::Sysctls;
+use crate::{addr, link, route};
+
+/// A failure and its position among the steps of a group.
+type GroupFailure = (usize, Failure);
+
+/// How a step is carried out.
+#[derive(Debug, PartialEq, Eq)]
+enum Way<'a> {
+    /// By a request to the namespace's NETLINK_ROUTE socket.
+    Request(&'a Ns),
+    /// On a thread in the sandbox.
+    Inside(&'a SandboxId),
+    /// By itself.
+    Alone,
+}
+
+fn way(step: &Step) -> Way<'_> {
+    match step {
+        Step::RemoveLink((ns, _))
+        | Step::SetMaster((ns, _), _)
+        | Step::SetHairpin((ns, _), _)
+        | Step::AddAddress((ns, _), _)
+        | Step::RemoveAddress((ns, _), _)
+        | Step::SetUp((ns, _), _)
+        | Step::SetMtu((ns, _), _)
+        | Step::AddRoute(ns, _)
+        | Step::RemoveRoute(ns, _) => Way::Request(ns),
+        Step::SetSysctl(Ns::Sandbox(id), ..) | Step::RedirectDns { sandbox: id, .. } => Way::Inside(id),
+        Step::AddNamespace(_)
+        | Step::RemoveNamespace(_)
+        | Step::AddBridge(..)
+        | Step::AddVeth { .. }
+        | Step::SetSysctl(Ns::Host, ..)
+        | Step::Firewall(_)
+        | Step::HoldPort(_)
+        | Step::ReleasePort(_)
+        | Step::Announce(..)
+        | Step::ForgetFlows(_) => Way::Alone,
+    }
+}
+
+impl LinuxHost {
+    /// See `Host::execute`. If a request in a sandbox fails, later requests of the same message may
+    /// have taken effect in that sandbox although they count as not tried. On the host every request
+    /// goes by itself, so that this cannot happen.
+    pub(crate) fn execute_steps(&self, steps: &[Step]) -> Report {
+        let mut done = 0;
+        while let Some(first) = steps.get(done) {
+            let rest = &steps[done..];
+            let run =
+                |way_of_first: Way<'_>| rest.iter().take_while(|step| way(step) == way_of_first).count();
+            let (count, result) = match (first, way(first)) {
+                (_, Way::Request(Ns::Host)) => (1, self.request(&Ns::Host, &rest[..1])),
+                (_, Way::Request(ns)) => {
+                    let count = run(Way::Request(ns));
+                    (count, self.request(ns, &rest[..count]))
+                }
+                (_, Way::Inside(id)) => {
+                    let count = run(Way::Inside(id));
+                    (count, self.inside(id, &rest[..count]))
+                }
+                (Step::AddNamespace(id), _) => {
+                    let following = rest[1..].iter().take_while(|step| way(step) == Way::Inside(id)).count();
+                    (1 + following, self.add_namespace(id, &rest[1..1 + following]))
+                }
+                (step, Way::Alone) => (1, self.alone(step).map_err(|failure| (0, failure))),
+            };
+            if let Err((index, failure)) = result {
+                let done = done + index;
+                return Report { done, error: steps.get(done).map(|step| failure.at(step)) };
+            }
+            done += count;
+        }
+        Report { done, error: None }
+    }
+
+    fn add_namespace(&self, id: &SandboxId, following: &[Step]) -> Result<(), GroupFailure> {
+        let result = self.sandboxes.create(id, || set_inside(following)).map_err(|failure| (0, failure))?;
+        let applied = result.as_ref().map_or_else(|(index, _)| *index, |()| following.len());
+        self.remember(&following[..applied]);
+        result.map_err(|(index, failure)| (1 + index, failure))
+    }
+
+    fn inside(&self, id: &SandboxId, steps: &[Step]) -> Result<(), GroupFailure> {
+        let sandbox = self.sandboxes.get(id).and_then(|found| found.ok_or_else(|| no_namespace(id)));
+        let sandbox = sandbox.map_err(|failure| (0, failure))?;
+        let result =
+            netns::inside(sandbox.namespace(), || set_inside(steps)).map_err(|error| (0, error.into()))?;
+        let applied = result.as_ref().map_or_else(|(index, _)| *index, |()| steps.len());
+        self.remember(&steps[..applied]);
+        result
+    }
+
+    fn remember(&self, applied: &[Step]) {
+        let mut memory = self.memory();
+        for step in applied {
+            match step {
+                Step::SetSysctl(ns, key, _) => {
+                    memory.sysctls.insert((ns.clone(), key.clone()));
+                }
+                Step::RedirectDns { sandbox, udp, tcp } => {
+                    memory.dns_redirects.insert(sandbox.clone(), (*udp, *tcp));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Carries out requests of one namespace with one message to the kernel.
+    fn request(&self, ns: &Ns, steps: &[Step]) -> Result<(), GroupFailure> {
+        match ns {
+            Ns::Host => {
+                let mut outcome = Ok(());
+                let sent = self.with_socket(|socket| {
+                    outcome = send(socket, steps);
+                    Ok(())
+                });
+                sent.map_err(|error| (0, error.into())).and(outcome)
+            }
+            Ns::Sandbox(id) => match self.sandboxes.get(id).map_err(|failure| (0, failure))? {
+                Some(sandbox) => send(&mut sandbox.route(), steps),
+                // Nothing is left to remove in a namespace that is gone.
+                None => match steps.iter().position(|step| !is_removal(step)) {
+                    Some(index) => Err((index, no_namespace(id))),
+                    None => Ok(()),
+                },
+            },
+        }
+    }
+
+    fn alone(&self, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::RemoveNamespace(id) => self.remove_namespace(id),
+            Step::AddBridge(key, bridge) => self.add_bridge(key, bridge),
+            Step::AddVeth { host, host_link, container, container_link } => {
+                self.add_veth((host, host_link), (container, container_link))
+            }
+            Step::SetSysctl(_, key, value) => {
+                self.sysctls.write(key, value)?;
+                self.remember(std::slice::from_ref(step));
+                Ok(())
+            }
+            Step::Firewall(transaction) => Ok(self.firewall.apply(transaction)?),
+            Step::HoldPort(binding) => Ok(self.ports.hold(binding)?),
+            Step::ReleasePort(binding) => {
+                self.ports.release(binding);
+                Ok(())
+            }
+            Step::Announce(key, addresses) => self.announce(key, addresses),
+            Step::ForgetFlows(binding) => Ok(conntrack::forget(binding).map(drop)?),
+            _ => unreachable!("way() sends {step} elsewhere"),
+        }
+    }
+
+    fn remove_namespace(&self, id: &SandboxId) -> Result<(), Failure> {
+        let mut memory = self.memory();
+        memory.dns_redirects.remove(id);
+        memory.sysctls.retain(|(ns, _)| !matches!(ns, Ns::Sandbox(sandbox) if sandbox == id));
+        drop(memory);
+        Ok(self.sandboxes.remove(id)?)
+    }
+
+    fn add_bridge(&self, (ns, name): &LinkKey, bridge: &Link) -> Result<(), Failure> {
+        let mut create = Batch::new();
+        link::add_bridge(&mut create, name, bridge);
+        self.create_link(ns, create, name, bridge)
+    }
+
+    fn add_veth(&self, near: (&LinkKey, &Link), far: (&LinkKey, &Link)) -> Result<(), Failure> {
+        let ((near_ns, near_name), (far_ns, far_name)) = (near.0, far.0);
+        let master = match &near.1.master {
+            Some(master) => Some(self.in_namespace(near_ns, |socket| index(socket, master))?),
+            None => None,
+        };
+        let mut create = Batch::new();
+        let (near_end, far_end) = ((near_name, near.1), (far_name, far.1));
+        match far_ns {
+            Ns::Host => link::add_veth(&mut create, near_end, master, far_end, self.namespace.as_fd()),
+            Ns::Sandbox(id) => {
+                let sandbox = self.sandboxes.get(id)?.ok_or_else(|| no_namespace(id))?;
+                link::add_veth(&mut create, near_end, master, far_end, sandbox.namespace());
+                // The descriptor in the message must be open until it is sent.
+                return self.create_link(near_ns, create, near_name, near.1);
+            }
+        }
+        self.create_link(near_ns, create, near_name, near.1)
+    }
+
+    /// Creates a link, then gives it what only existing links take. Not in one message: the second
+    /// request must not meet a stranger's link of that name if the first is refused.
+    fn create_link(&self, ns: &Ns, mut create: Batch, name: &IfName, wanted: &Link) -> Result<(), Failure> {
+        let mut finish = Batch::new();
+        if let Some(alias) = &wanted.alias {
+            link::set_alias(&mut finish, name, alias);
+        }
+        if wanted.hairpin {
+            link::set_hairpin(&mut finish, name, true);
+        }
+        self.in_namespace(ns, |socket| {
+            socket.transact(&mut create)?;
+            let finished = socket.transact(&mut finish);
+            if finished.is_err() {
+                let mut undo = Batch::new();
+                link::remove(&mut undo, name);
+                // The cause is what the caller should hear of.
+                let _ = socket.transact(&mut undo);
+            }
+            Ok(finished?)
+        })
+    }
+
+    /// Calls `task` with a NETLINK_ROUTE socket in the namespace.
+    fn in_namespace<R>(
+        &self,
+        ns: &Ns,
+        task: impl FnOnce(&mut Socket) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        match ns {
+            Ns::Host => {
+                let mut outcome = None;
+                self.with_socket(|socket| {
+                    outcome = Some(task(socket));
+                    Ok(())
+                })?;
+                outcome.expect("with_socket calls its task")
+            }
+            Ns::Sandbox(id) => {
+                let sandbox = self.sandboxes.get(id)?.ok_or_else(|| no_namespace(id))?;
+                task(&mut sandbox.route())
+            }
+        }
+    }
+
+    fn announce(&self, (ns, name): &LinkKey, addresses: &[ipnet::IpNet]) -> Result<(), Failure> {
+        let links = self.in_namespace(ns, |socket| Ok(observe::links(socket)?))?;
+        let link = links.values().find(|link| link.name == *name).ok_or_else(|| no_link(name))?;
+        let Some(mac) = link.mac else { return Ok(()) };
+        let namespace: OwnedFd = match ns {
+            Ns::Host => self.namespace.try_clone()?,
+            Ns::Sandbox(id) => {
+                let sandbox = self.sandboxes.get(id)?.ok_or_else(|| no_namespace(id))?;
+                sandbox.namespace().try_clone_to_owned()?
+            }
+        };
+        let addresses = addresses.iter().map(ipnet::IpNet::addr).collect();
+        self.announcer.queue(Announcement { namespace, index: link.index, mac, addresses });
+        Ok(())
+    }
+}
+
+/// Encodes and sends requests. Indices are looked up while encoding: none of these steps makes a link.
+fn send(socket: &mut Socket, steps: &[Step]) -> Result<(), GroupFailure> {
+    let mut batch = Batch::new();
+    // The step of each request: a removal from a link that is gone needs none.
+    let mut owners = Vec::with_capacity(steps.len());
+    let mut unencoded = None;
+    for (position, step) in steps.iter().enumerate() {
+        match encode(socket, &mut batch, step) {
+            Ok(()) => owners.resize(batch.len(), position),
+            Err(failure) => {
+                unencoded = Some((position, failure));
+                break;
+            }
+        }
+    }
+    socket.transact(&mut batch).map_err(|error| {
+        let position = error.index().and_then(|index| owners.get(index)).copied().unwrap_or_default();
+        (position, Failure::from(error))
+    })?;
+    unencoded.map_or(Ok(()), Err)
+}
+
+fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure> {
+    match step {
+        Step::RemoveLink((_, name)) => link::remove(batch, name),
+        Step::SetMaster((_, name), master) => {
+            let index = master.as_ref().map_or(Ok(0), |master| index(socket, master))?;
+            link::set_master(batch, name, index);
+        }
+        Step::SetHairpin((_, name), on) => link::set_hairpin(batch, name, *on),
+        Step::AddAddress((_, name), address) => addr::add(batch, index(socket, name)?, *address),
+        Step::RemoveAddress((_, name), address) => {
+            if let Some(index) = socket.index_of(name.as_str())? {
+                addr::remove(batch, index, *address);
+            }
+        }
+        Step::SetUp((_, name), up) => link::set_up(batch, name, *up),
+        Step::SetMtu((_, name), mtu) => link::set_mtu(batch, name, *mtu),
+        Step::AddRoute(_, wanted) => route::add(batch, index(socket, &wanted.dev)?, wanted),
+        Step::RemoveRoute(_, unwanted) => {
+            if let Some(index) = socket.index_of(unwanted.dev.as_str())? {
+                route::remove(batch, index, unwanted);
+            }
+        }
+        _ => unreachable!("way() sends {step} elsewhere"),
+    }
+    Ok(())
+}
+
+/// Carries out sysctls and redirections on the calling thread, which is in the sandbox.
+fn set_inside(steps: &[Step]) -> Result<(), GroupFailure> {
+    let mut sysctls: Option<Sysctls> = None;
+    for (position, step) in steps.iter().enumerate() {
+        let result = match step {
+            Step::SetSysctl(_, key, value) => write_sysctl(&mut sysctls, key, value).map_err(Failure::from),
+            Step::RedirectDns { udp, tcp, .. } => nft::redirect_dns(*udp, *tcp).map_err(Failure::from),
+            _ => unreachable!("way() sends {step} elsewhere"),
+        };
+        result.map_err(|failure| (position, failure))?;
+    }
+    Ok(())
+}
+
+fn write_sysctl(sysctls: &mut Option<Sysctls>, key: &str, value: &str) -> io::Result<()> {
+    if sysctls.is_none() {
+        *sysctls = Some(Sysctls::open()?);
+    }
+    sysctls.as_ref().map_or(Ok(()), |sysctls| sysctls.write(key, value))
+}
+
+fn is_removal(step: &Step) -> bool {
+    matches!(step, Step::RemoveLink(_) | Step::RemoveAddress(..) | Step::RemoveRoute(..))
+}
+
+fn index(socket: &Socket, name: &IfName) -> Result<u32, Failure> {
+    socket.index_of(name.as_str())?.ok_or_else(|| no_link(name))
+}
+
+fn no_link(name: &IfName) -> Failure {
+    Failure::new(format!("no link {name}"), libc::ENODEV)
+}
+
+fn no_namespace(id: &SandboxId) -> Failure {
+    Failure::new(format!("no network namespace {}", id.short()), libc::ENOENT)
+}

@@ -1,0 +1,329 @@
+//! The host as the core sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portolan_netcore::host::{Host, HostFacts, Report, StepError};
+use portolan_netcore::model::{IfName, PortRange, SandboxId};
+use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Step};
+
+use crate::announce::Announcer;
+use crate::error::Failure;
+use crate::firewall::{Firewall, FirewallBackend, FirewallError};
+use crate::netlink::{NetlinkError, Protocol, Socket};
+use crate::netns::{self, Pins};
+use crate::observe::{self, LinkSeen};
+use crate::ports::HeldPorts;
+use crate::sandbox::Sandboxes;
+use crate::sysctl::Sysctls;
+use crate::watch;
+
+/// Links whose alias begins with this are ours.
+const ALIAS_PREFIX: &str = "portolan:";
+
+/// How to open a [`LinuxHost`].
+#[derive(Clone, Debug)]
+pub struct LinuxHostConfig {
+    /// Runtime files: namespaces are pinned in `<exec_root>/netns`.
+    pub exec_root: PathBuf,
+    /// What enforces the firewall.
+    pub firewall: FirewallBackend,
+}
+
+/// The host cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory for namespaces cannot be prepared.
+    #[error("cannot prepare {} for network namespaces: {}", path.display(), crate::error::words(source))]
+    Pins {
+        /// The exec root.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread, a namespace's descriptor or a procfs instance is not to be had.
+    #[error("cannot open {what}: {}", crate::error::words(source))]
+    Resource {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Links cannot be managed.
+    #[error("cannot talk to the kernel: {0}")]
+    Netlink(#[from] NetlinkError),
+    /// The firewall cannot be managed.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+}
+
+/// The machine whose network namespace the opening thread is in. All calls must come from threads in
+/// that same namespace.
+///
+/// What no kernel object remembers (held ports, which sysctls and DNS redirections we have set) is
+/// remembered here, and is gone with the process: the core then plans it again, which does no harm.
+#[derive(Debug)]
+pub struct LinuxHost {
+    pub(crate) namespace: OwnedFd,
+    pub(crate) sandboxes: Sandboxes,
+    pub(crate) ports: HeldPorts,
+    pub(crate) firewall: Firewall,
+    pub(crate) sysctls: Sysctls,
+    pub(crate) announcer: Announcer,
+    pub(crate) memory: Mutex<Memory>,
+    /// Idle NETLINK_ROUTE sockets in the host's namespace.
+    idle: Mutex<Vec<Socket>>,
+}
+
+/// See [`LinuxHost`].
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) sysctls: BTreeSet<(Ns, String)>,
+    pub(crate) dns_redirects: BTreeMap<SandboxId, (u16, u16)>,
+}
+
+impl LinuxHost {
+    /// Opens the host. It changes nothing but to prepare `<exec_root>/netns`.
+    pub fn open(config: &LinuxHostConfig) -> Result<Self, OpenError> {
+        let resource = |what| move |source| OpenError::Resource { what, source };
+        let pins = Pins::open(&config.exec_root)
+            .map_err(|source| OpenError::Pins { path: config.exec_root.clone(), source })?;
+        Ok(Self {
+            namespace: netns::current().map_err(resource("the host's network namespace"))?,
+            sandboxes: Sandboxes::new(pins),
+            ports: HeldPorts::default(),
+            firewall: Firewall::open(config.firewall)?,
+            sysctls: Sysctls::open().map_err(resource("a procfs instance"))?,
+            announcer: Announcer::start().map_err(resource("the announcing thread"))?,
+            memory: Mutex::default(),
+            idle: Mutex::new(vec![Socket::open(Protocol::Route)?]),
+        })
+    }
+
+    /// Where a sandbox's namespace is pinned, for the container's processes to enter it.
+    pub fn namespace_path(&self, id: &SandboxId) -> PathBuf {
+        self.sandboxes.pins().path(id)
+    }
+
+    /// The firewall, for those who look at it beyond what the core plans.
+    pub fn firewall(&self) -> &Firewall {
+        &self.firewall
+    }
+
+    /// Calls `task` with a NETLINK_ROUTE socket in the host's namespace. Several threads may do so at
+    /// once; the kernel serialises what it must.
+    pub(crate) fn with_socket<R>(
+        &self,
+        task: impl FnOnce(&mut Socket) -> Result<R, NetlinkError>,
+    ) -> Result<R, NetlinkError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut socket = match idle {
+            Some(socket) => socket,
+            None => Socket::open(Protocol::Route)?,
+        };
+        let result = task(&mut socket);
+        // A socket that did not get all its answers is not used again.
+        if matches!(result, Ok(_) | Err(NetlinkError::Refused { .. })) {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+        }
+        result
+    }
+
+    pub(crate) fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observe_all(&self) -> Result<HostState, Failure> {
+        let mut state = HostState {
+            namespaces: self.sandboxes.pins().list()?,
+            held_ports: self.ports.list(),
+            firewall: self.firewall.verify()?,
+            ..HostState::default()
+        };
+        let (links, addresses, routes) = self.with_socket(look)?;
+        let ours = links.values().filter(|link| is_ours(link)).map(|link| (link.index, link)).collect();
+        let mut peers: BTreeMap<u32, LinkKey> = BTreeMap::new();
+        for id in state.namespaces.clone() {
+            self.observe_sandbox(&id, &ours, &mut peers, &mut state)?;
+        }
+        for link in ours.values() {
+            let key = (Ns::Host, link.name.clone());
+            let kind = match link.kind.as_deref() {
+                Some("bridge") => LinkKind::Bridge,
+                // Without its other end in a pinned sandbox it is about to go, or left over: then it
+                // names itself.
+                Some("veth") => {
+                    LinkKind::Veth { peer: peers.get(&link.index).cloned().unwrap_or_else(|| key.clone()) }
+                }
+                _ => continue,
+            };
+            let master = link.master.and_then(|index| links.get(&index)).map(|master| master.name.clone());
+            state.links.insert(key, to_link(link, kind, master, addresses.get(&link.index)));
+        }
+        let name_of = |index: u32| links.get(&index).map(|link| link.name.clone());
+        for route in routes.iter().filter(|route| route.is_ours()) {
+            if let Some(dev) = route.device.and_then(name_of) {
+                state.routes.insert((Ns::Host, route.to_route(dev)));
+            }
+        }
+        self.observe_memory(&mut state);
+        Ok(state)
+    }
+
+    fn observe_sandbox(
+        &self,
+        id: &SandboxId,
+        host_links: &BTreeMap<u32, &LinkSeen>,
+        peers: &mut BTreeMap<u32, LinkKey>,
+        state: &mut HostState,
+    ) -> Result<(), Failure> {
+        let Some(sandbox) = self.sandboxes.get(id)? else {
+            state.namespaces.remove(id);
+            return Ok(());
+        };
+        let ns = Ns::Sandbox(id.clone());
+        let (links, addresses, routes) = look(&mut sandbox.route())?;
+        for link in links.values() {
+            let key = (ns.clone(), link.name.clone());
+            let is_veth = link.kind.as_deref() == Some("veth");
+            // Links that the container made for itself are its own affair.
+            let host_end = link.peer.filter(|_| is_veth).and_then(|peer| host_links.get(&peer));
+            if let Some(host_end) = host_end {
+                let kind = LinkKind::Veth { peer: (Ns::Host, host_end.name.clone()) };
+                peers.insert(host_end.index, key.clone());
+                state.links.insert(key, to_link(link, kind, None, addresses.get(&link.index)));
+            } else if link.index == crate::link::LOOPBACK_INDEX {
+                let addresses = addresses.get(&link.index);
+                let lo = Link { mac: None, mtu: None, ..to_link(link, LinkKind::Loopback, None, addresses) };
+                state.links.insert(key, lo);
+            }
+        }
+        for route in routes.iter().filter(|route| route.is_ours()) {
+            if let Some(link) = route.device.and_then(|index| links.get(&index)) {
+                state.routes.insert((ns.clone(), route.to_route(link.name.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sysctls and redirections that we have set and whose place still exists.
+    fn observe_memory(&self, state: &mut HostState) {
+        let memory = self.memory();
+        let exists = |id: &SandboxId| state.namespaces.contains(id);
+        state.dns_redirects = memory
+            .dns_redirects
+            .iter()
+            .filter(|(id, _)| exists(id))
+            .map(|(id, at)| (id.clone(), *at))
+            .collect();
+        let mut wanted: BTreeMap<Ns, Vec<String>> = BTreeMap::new();
+        for (ns, key) in &memory.sysctls {
+            wanted.entry(ns.clone()).or_default().push(key.clone());
+        }
+        drop(memory);
+        for (ns, keys) in wanted {
+            for (key, value) in self.read_sysctls(&ns, &keys) {
+                state.sysctls.insert((ns.clone(), key), value);
+            }
+        }
+    }
+
+    fn read_sysctls(&self, ns: &Ns, keys: &[String]) -> Vec<(String, String)> {
+        let read_all = |sysctls: &Sysctls| {
+            keys.iter().filter_map(|key| Some((key.clone(), sysctls.read(key).ok()?))).collect()
+        };
+        match ns {
+            Ns::Host => read_all(&self.sysctls),
+            Ns::Sandbox(id) => {
+                let Ok(Some(sandbox)) = self.sandboxes.get(id) else { return Vec::new() };
+                let inside = netns::inside(sandbox.namespace(), || Sysctls::open().map(|s| read_all(&s)));
+                inside.and_then(|values| values).unwrap_or_default()
+            }
+        }
+    }
+
+    fn read_facts(&self) -> Result<HostFacts, Failure> {
+        let range = self.sysctls.read("net/ipv4/ip_local_port_range")?;
+        let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse().ok());
+        let ephemeral = match (bounds.next(), bounds.next()) {
+            (Some(first), Some(last)) => PortRange { first, last },
+            _ => HostFacts::default().ephemeral,
+        };
+        let reserved = self.sysctls.read("net/ipv4/ip_local_reserved_ports")?;
+        let reserved = reserved.split(',').filter_map(port_range).collect();
+        let ipv6 = self.sysctls.read("net/ipv6/conf/all/disable_ipv6").is_ok();
+        // The key exists while br_netfilter is loaded.
+        let bridge_netfilter =
+            self.sysctls.read("net/bridge/bridge-nf-call-iptables").is_ok_and(|value| value == "1");
+        Ok(HostFacts { ephemeral, reserved, ipv6, bridge_netfilter })
+    }
+}
+
+impl Host for LinuxHost {
+    fn observe(&self) -> Result<HostState, StepError> {
+        self.observe_all().map_err(|failure| failure.at("observe the host"))
+    }
+
+    fn execute(&self, steps: &[Step]) -> Report {
+        self.execute_steps(steps)
+    }
+
+    /// Default routes are left out: they overlap with everything.
+    fn foreign_routes(&self) -> Result<Vec<IpNet>, StepError> {
+        let read = |socket: &mut Socket| Ok((observe::links(socket)?, observe::routes(socket)?));
+        let (links, routes) =
+            self.with_socket(read).map_err(|error| Failure::from(error).at("read the host's routes"))?;
+        let on_our_link = |index: Option<u32>| index.and_then(|index| links.get(&index)).is_some_and(is_ours);
+        let foreign = routes.iter().filter(|route| {
+            !route.is_ours() && !on_our_link(route.device) && route.destination.prefix_len() > 0
+        });
+        Ok(foreign.map(|route| route.destination).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    fn facts(&self) -> Result<HostFacts, StepError> {
+        self.read_facts().map_err(|failure| failure.at("read the host's port ranges"))
+    }
+
+    fn await_gone(&self, links: &[IfName], limit: Duration) -> Result<bool, StepError> {
+        watch::links_gone(links, limit).map_err(|error| Failure::from(error).at("wait for links to go"))
+    }
+}
+
+type Look = (BTreeMap<u32, LinkSeen>, BTreeMap<u32, BTreeSet<IpNet>>, Vec<observe::RouteSeen>);
+
+fn look(socket: &mut Socket) -> Result<Look, NetlinkError> {
+    Ok((observe::links(socket)?, observe::addresses(socket)?, observe::routes(socket)?))
+}
+
+fn is_ours(link: &LinkSeen) -> bool {
+    link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS_PREFIX))
+}
+
+fn to_link(
+    seen: &LinkSeen,
+    kind: LinkKind,
+    master: Option<IfName>,
+    addresses: Option<&BTreeSet<IpNet>>,
+) -> Link {
+    Link {
+        kind,
+        mac: seen.mac,
+        mtu: Some(seen.mtu),
+        master,
+        hairpin: seen.hairpin,
+        addresses: addresses.cloned().unwrap_or_default(),
+        up: seen.up,
+        alias: seen.alias.clone(),
+    }
+}
+
+/// `8080` or `9000-9100`, as `ip_local_reserved_ports` has them.
+fn port_range(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some(PortRange { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? })
+}

@@ -1,0 +1,109 @@
+//! Links: bridges, veth pairs, and what can be changed about them.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use portolan_netcore::model::IfName;
+use portolan_netcore::plan::Link;
+
+use crate::netlink::{Batch, Message, flags};
+use crate::rt::{
+    IFF_UP, IFLA_ADDRESS, IFLA_BRPORT_MODE, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD,
+    IFLA_TXQLEN, RTM_DELLINK, RTM_NEWLINK, RTM_SETLINK, VETH_INFO_PEER, ifinfomsg,
+};
+
+/// `lo` is the first link of every namespace.
+pub(crate) const LOOPBACK_INDEX: u32 = 1;
+
+/// Makes a bridge, down. Spanning tree stays off and multicast snooping on: the kernel's defaults,
+/// which Docker leaves alone, too.
+pub(crate) fn add_bridge(batch: &mut Batch, name: &IfName, link: &Link) {
+    let mut message = batch.message(RTM_NEWLINK, flags::CREATE | flags::EXCL, &ifinfomsg(0, 0, 0));
+    identity(&mut message, name, link);
+    message.nest(IFLA_LINKINFO, |info| {
+        info.attr_text(IFLA_INFO_KIND, "bridge");
+    });
+}
+
+/// Makes a veth pair in place, each end in its namespace at once: moving an end later would cost tens
+/// of milliseconds of RCU grace periods. The near end can be UP from the start, the far end cannot.
+pub(crate) fn add_veth(
+    batch: &mut Batch,
+    near: (&IfName, &Link),
+    master_index: Option<u32>,
+    far: (&IfName, &Link),
+    far_ns: BorrowedFd<'_>,
+) {
+    let up = if near.1.up { IFF_UP } else { 0 };
+    let mut message = batch.message(RTM_NEWLINK, flags::CREATE | flags::EXCL, &ifinfomsg(0, up, up));
+    identity(&mut message, near.0, near.1);
+    if let Some(index) = master_index {
+        message.attr_u32(IFLA_MASTER, index);
+    }
+    message.nest(IFLA_LINKINFO, |info| {
+        info.attr_text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
+            data.nest_with_header(VETH_INFO_PEER, &ifinfomsg(0, 0, 0), |peer| {
+                identity(peer, far.0, far.1);
+                peer.attr_u32(IFLA_NET_NS_FD, far_ns.as_raw_fd() as u32);
+            });
+        });
+    });
+}
+
+/// Removes a link. It returns after RCU grace periods: 15 to 55 ms.
+pub(crate) fn remove(batch: &mut Batch, name: &IfName) {
+    by_name(batch, RTM_DELLINK, name, 0, 0).tolerate(&[libc::ENODEV]);
+}
+
+/// Sets the alias, by which we recognise our links.
+pub(crate) fn set_alias(batch: &mut Batch, name: &IfName, alias: &str) {
+    by_name(batch, RTM_SETLINK, name, 0, 0).attr(IFLA_IFALIAS, alias.as_bytes());
+}
+
+/// Makes the link a port of the bridge with this index; 0 of none.
+pub(crate) fn set_master(batch: &mut Batch, name: &IfName, master_index: u32) {
+    by_name(batch, RTM_SETLINK, name, 0, 0).attr_u32(IFLA_MASTER, master_index);
+}
+
+/// Lets a bridge send frames back out of the port they came in by.
+pub(crate) fn set_hairpin(batch: &mut Batch, name: &IfName, on: bool) {
+    by_name(batch, RTM_NEWLINK, name, 0, 0).nest(IFLA_LINKINFO, |info| {
+        info.attr_text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
+            port.attr_u8(IFLA_BRPORT_MODE, u8::from(on));
+        });
+    });
+}
+
+/// Brings the link up or down.
+pub(crate) fn set_up(batch: &mut Batch, name: &IfName, up: bool) {
+    by_name(batch, RTM_SETLINK, name, if up { IFF_UP } else { 0 }, IFF_UP);
+}
+
+/// Brings `lo` up.
+pub(crate) fn set_loopback_up(batch: &mut Batch) {
+    batch.message(RTM_SETLINK, 0, &ifinfomsg(LOOPBACK_INDEX, IFF_UP, IFF_UP));
+}
+
+/// Sets the MTU.
+pub(crate) fn set_mtu(batch: &mut Batch, name: &IfName, mtu: u32) {
+    by_name(batch, RTM_SETLINK, name, 0, 0).attr_u32(IFLA_MTU, mtu);
+}
+
+fn by_name<'a>(batch: &'a mut Batch, kind: u16, name: &IfName, up: u32, change: u32) -> Message<'a> {
+    let mut message = batch.message(kind, 0, &ifinfomsg(0, up, change));
+    message.attr_text(IFLA_IFNAME, name.as_str());
+    message
+}
+
+/// What is given at birth. The alias is not among it: the kernel takes that only for existing links.
+fn identity(message: &mut Message<'_>, name: &IfName, link: &Link) {
+    message.attr_text(IFLA_IFNAME, name.as_str());
+    // No queue of its own, as Docker's links have none (`txqueuelen 0`).
+    message.attr_u32(IFLA_TXQLEN, 0);
+    if let Some(mac) = link.mac {
+        message.attr(IFLA_ADDRESS, &mac.0);
+    }
+    if let Some(mtu) = link.mtu {
+        message.attr_u32(IFLA_MTU, mtu);
+    }
+}

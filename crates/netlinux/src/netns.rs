@@ -1,0 +1,174 @@
+//! Network namespaces: made, pinned, entered, let go.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use portolan_netcore::model::SandboxId;
+use rustix::fs::{CWD, Mode, OFlags, StatxFlags, openat};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+/// The calling thread's namespace. Not `/proc/self`, which is that of the process's first thread.
+pub(crate) const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
+
+/// `NSFS_MAGIC` of `include/uapi/linux/magic.h`.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+/// `STATX_ATTR_MOUNT_ROOT` (5.8).
+const ATTR_MOUNT_ROOT: u64 = 0x2000;
+
+/// The namespaces pinned below one exec root: bind mounts `netns/<first 12 digits>`, and beside them
+/// `netns-ids/<first 12 digits>`, symbolic links that spell the whole id.
+///
+/// `netns` is a mount of its own without propagation. Otherwise every later mount namespace would
+/// receive the pins, and a namespace would live until the last copy of its pin is gone.
+#[derive(Debug)]
+pub struct Pins {
+    pins: PathBuf,
+    ids: PathBuf,
+}
+
+impl Pins {
+    /// Prepares the directories below `exec_root`; existing pins stay.
+    pub fn open(exec_root: &Path) -> io::Result<Self> {
+        let pins = Self { pins: exec_root.join("netns"), ids: exec_root.join("netns-ids") };
+        fs::create_dir_all(&pins.pins)?;
+        fs::create_dir_all(&pins.ids)?;
+        if !is_mount_root(&pins.pins)? {
+            mount_bind(&pins.pins, &pins.pins)?;
+        }
+        mount_change(&pins.pins, MountPropagationFlags::PRIVATE)?;
+        Ok(pins)
+    }
+
+    /// Where a sandbox's namespace is pinned.
+    pub fn path(&self, id: &SandboxId) -> PathBuf {
+        self.pins.join(id.short())
+    }
+
+    /// Makes a namespace, pins it, and calls `inside` on a thread in it before that thread ends.
+    pub fn create<R: Send>(
+        &self,
+        id: &SandboxId,
+        inside: impl FnOnce() -> R + Send,
+    ) -> io::Result<(OwnedFd, R)> {
+        let path = self.path(id);
+        let label = self.ids.join(id.short());
+        match symlink(id.as_str(), &label) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if fs::read_link(&label)?.as_os_str() != id.as_str() || is_namespace(&path)? {
+                    return Err(error);
+                }
+            }
+            result => result?,
+        }
+        OpenOptions::new().create(true).append(true).open(&path)?;
+        let made = on_thread(|| -> io::Result<(OwnedFd, R)> {
+            // SAFETY: the thread was started for this, shares its network namespace with nothing that
+            // outlives it, and ends right after; no other resource is unshared.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+            mount_bind(OWN_NAMESPACE, &path)?;
+            Ok((open_namespace(Path::new(OWN_NAMESPACE))?, inside()))
+        });
+        let made = made.and_then(|made| made);
+        if made.is_err() {
+            // The cause is what the caller should hear of.
+            let _ = self.remove(id);
+        }
+        made
+    }
+
+    /// Unpins a namespace. It and its links go when its last process, socket and descriptor are gone;
+    /// this does not wait for it. True if there was a pin.
+    pub fn remove(&self, id: &SandboxId) -> io::Result<bool> {
+        let path = self.path(id);
+        let pinned = match unmount(&path, UnmountFlags::DETACH) {
+            Ok(()) => true,
+            // Not a mount point, or not there.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => false,
+            Err(error) => return Err(error.into()),
+        };
+        remove_if_there(&path)?;
+        remove_if_there(&self.ids.join(id.short()))?;
+        Ok(pinned)
+    }
+
+    /// The pinned namespace; `None` if there is none.
+    pub fn get(&self, id: &SandboxId) -> io::Result<Option<OwnedFd>> {
+        let path = self.path(id);
+        if is_namespace(&path)? { open_namespace(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Every sandbox that has a pin.
+    pub fn list(&self) -> io::Result<BTreeSet<SandboxId>> {
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(&self.ids)? {
+            let target = fs::read_link(entry?.path())?;
+            let Some(id) = target.to_str().and_then(|text| text.parse::<SandboxId>().ok()) else { continue };
+            if is_namespace(&self.path(&id))? {
+                found.insert(id);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Calls `task` on a thread of its own in the namespace, and waits for it. Never on the calling thread:
+/// an async runtime's worker must not change its namespace.
+pub fn inside<R: Send>(namespace: BorrowedFd<'_>, task: impl FnOnce() -> R + Send) -> io::Result<R> {
+    on_thread(|| {
+        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
+        Ok(task())
+    })
+    .and_then(|result| result)
+}
+
+/// The calling thread's network namespace.
+pub fn current() -> io::Result<OwnedFd> {
+    open_namespace(Path::new(OWN_NAMESPACE))
+}
+
+fn on_thread<R: Send>(task: impl FnOnce() -> R + Send) -> io::Result<R> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("netns".to_owned())
+            .stack_size(256 * 1024)
+            .spawn_scoped(scope, task)?;
+        thread.join().or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn open_namespace(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn is_namespace(path: &Path) -> io::Result<bool> {
+    match rustix::fs::statfs(path) {
+        Ok(found) => Ok(found.f_type as i64 == NSFS_MAGIC),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_mount_root(path: &Path) -> io::Result<bool> {
+    let found = rustix::fs::statx(CWD, path, rustix::fs::AtFlags::empty(), StatxFlags::empty())?;
+    let (known, set) = (found.stx_attributes_mask.bits(), found.stx_attributes.bits());
+    if known & ATTR_MOUNT_ROOT != 0 {
+        return Ok(set & ATTR_MOUNT_ROOT != 0);
+    }
+    // Before 5.8. The fifth field is the mount point, with blanks and backslashes in octal.
+    let wanted = fs::canonicalize(path)?;
+    let wanted = wanted.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
+    Ok(mounts.lines().any(|line| line.split(' ').nth(4) == Some(&wanted)))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

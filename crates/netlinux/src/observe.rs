@@ -1,0 +1,195 @@
+//! Reading what is there: links, addresses and routes of one namespace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portolan_netcore::model::{IfName, MacAddr};
+use portolan_netcore::plan::Route;
+
+use crate::netlink::{Batch, NetlinkError, Reply, Socket, flags};
+use crate::rt::{
+    AF_INET, AF_INET6, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO, IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_ADDRESS,
+    IFLA_BRPORT_MODE, IFLA_EXT_MASK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
+    IFLA_LINK, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, PROTOCOL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF,
+    RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, address_from, ifinfomsg,
+};
+
+/// The kernel's metric for IPv6 routes that were given none (`IP6_RT_PRIO_USER`).
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// A link as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkSeen {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: IfName,
+    /// `bridge`, `veth`, ... ; none for physical links and `lo`.
+    pub kind: Option<String>,
+    /// `IFLA_IFALIAS`.
+    pub alias: Option<String>,
+    /// Its hardware address.
+    pub mac: Option<MacAddr>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Index of the bridge it is a port of.
+    pub master: Option<u32>,
+    /// Index of a veth's other end in its own namespace.
+    pub peer: Option<u32>,
+    /// `IFLA_BRPORT_MODE`.
+    pub hairpin: bool,
+    /// `IFF_UP`.
+    pub up: bool,
+}
+
+/// A route of a main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSeen {
+    /// `rtm_protocol`.
+    pub protocol: u8,
+    /// `rtm_type`.
+    pub kind: u8,
+    /// Where to.
+    pub destination: IpNet,
+    /// The next hop.
+    pub gateway: Option<IpAddr>,
+    /// Index of the link it leaves by; none for multipath routes.
+    pub device: Option<u32>,
+    /// Its metric, 0 if it was given none.
+    pub metric: u32,
+}
+
+impl RouteSeen {
+    /// It was made by us.
+    pub fn is_ours(&self) -> bool {
+        self.protocol == PROTOCOL && self.kind == RTN_UNICAST
+    }
+
+    /// The same in the core's words, its link being `dev`.
+    pub fn to_route(&self, dev: IfName) -> Route {
+        Route { destination: self.destination, gateway: self.gateway, dev, metric: self.metric }
+    }
+}
+
+/// Every link of the socket's namespace, by index.
+pub fn links(socket: &mut Socket) -> Result<BTreeMap<u32, LinkSeen>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch
+        .message(RTM_GETLINK, flags::DUMP, &ifinfomsg(0, 0, 0))
+        .attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    socket.dump(&mut batch, BTreeMap::new, |links, reply| {
+        if let Some(link) = link(&reply) {
+            links.insert(link.index, link);
+        }
+    })
+}
+
+/// The addresses of the socket's namespace that somebody gave to a link, by the link's index: those
+/// that the kernel makes by itself are left out, and where the kernel tells, foreign ones too.
+pub fn addresses(socket: &mut Socket) -> Result<BTreeMap<u32, BTreeSet<IpNet>>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.message(RTM_GETADDR, flags::DUMP, &[0; IFADDRMSG_LEN]);
+    let seen = socket.dump(&mut batch, Vec::new, |seen, reply| seen.extend(address(&reply)))?;
+    // From 5.18 on, addresses say who made them: at least lo's always do. Before, none does.
+    let tells = seen.iter().any(|(_, _, protocol)| protocol.is_some());
+    let mut found: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
+    for (index, address, protocol) in seen {
+        let ours = if tells { protocol == Some(PROTOCOL) } else { !made_by_kernel(address) };
+        if ours {
+            found.entry(index).or_default().insert(address);
+        }
+    }
+    Ok(found)
+}
+
+/// The unicast and other routes of the main table of the socket's namespace.
+pub fn routes(socket: &mut Socket) -> Result<Vec<RouteSeen>, NetlinkError> {
+    let mut found = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        let mut header = [0; RTMSG_LEN];
+        header[0] = family;
+        header[4] = RT_TABLE_MAIN;
+        let mut batch = Batch::new();
+        batch.message(RTM_GETROUTE, flags::DUMP, &header).attr_u32(RTA_TABLE, RT_TABLE_MAIN.into());
+        let dumped = socket.dump(&mut batch, Vec::new, |routes, reply| routes.extend(route(&reply)));
+        match dumped {
+            // A kernel without IPv6.
+            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => {}
+            result => found.extend(result?),
+        }
+    }
+    Ok(found)
+}
+
+fn link(reply: &Reply<'_>) -> Option<LinkSeen> {
+    if reply.kind != RTM_NEWLINK {
+        return None;
+    }
+    let header = reply.payload.first_chunk::<IFINFOMSG_LEN>()?;
+    let attrs = reply.attrs(IFINFOMSG_LEN);
+    let info = attrs.get(IFLA_LINKINFO).map(|info| info.nested());
+    let port = info.as_ref().and_then(|info| info.get(IFLA_INFO_SLAVE_DATA)).map(|port| port.nested());
+    let number = |kind| attrs.get(kind).and_then(|attr| attr.u32());
+    Some(LinkSeen {
+        index: u32::from_ne_bytes([header[4], header[5], header[6], header[7]]),
+        name: IfName::new(attrs.get(IFLA_IFNAME)?.text()?).ok()?,
+        kind: info.and_then(|info| info.get(IFLA_INFO_KIND)?.text().map(str::to_owned)),
+        alias: attrs.get(IFLA_IFALIAS).and_then(|alias| alias.text()).map(str::to_owned),
+        mac: attrs.get(IFLA_ADDRESS).and_then(|mac| mac.array()).map(MacAddr),
+        mtu: number(IFLA_MTU)?,
+        master: number(IFLA_MASTER),
+        peer: number(IFLA_LINK),
+        hairpin: port.and_then(|port| port.get(IFLA_BRPORT_MODE)?.u8()).is_some_and(|mode| mode != 0),
+        up: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) & IFF_UP != 0,
+    })
+}
+
+fn address(reply: &Reply<'_>) -> Option<(u32, IpNet, Option<u8>)> {
+    if reply.kind != RTM_NEWADDR {
+        return None;
+    }
+    let header = reply.payload.first_chunk::<IFADDRMSG_LEN>()?;
+    let attrs = reply.attrs(IFADDRMSG_LEN);
+    let index = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
+    let bytes = attrs.get(IFA_LOCAL).or_else(|| attrs.get(IFA_ADDRESS))?.payload;
+    let address = IpNet::new(address_from(bytes)?, header[1]).ok()?;
+    Some((index, address, attrs.get(IFA_PROTO).and_then(|protocol| protocol.u8())))
+}
+
+fn route(reply: &Reply<'_>) -> Option<RouteSeen> {
+    if reply.kind != RTM_NEWROUTE {
+        return None;
+    }
+    let header = reply.payload.first_chunk::<RTMSG_LEN>()?;
+    let attrs = reply.attrs(RTMSG_LEN);
+    // A kernel that does not filter sends every table.
+    let table = attrs.get(RTA_TABLE).and_then(|table| table.u32()).unwrap_or(header[4].into());
+    if table != u32::from(RT_TABLE_MAIN) {
+        return None;
+    }
+    let is_ipv4 = header[0] == AF_INET;
+    let any = if is_ipv4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let network = attrs.get(RTA_DST).and_then(|dst| address_from(dst.payload)).unwrap_or(any);
+    let metric = attrs.get(RTA_PRIORITY).and_then(|metric| metric.u32()).unwrap_or_default();
+    let via = || attrs.get(RTA_VIA).and_then(|via| address_from(via.payload.get(2..)?));
+    Some(RouteSeen {
+        protocol: header[5],
+        kind: header[7],
+        destination: IpNet::new(network, header[1]).ok()?,
+        gateway: attrs.get(RTA_GATEWAY).and_then(|gateway| address_from(gateway.payload)).or_else(via),
+        device: attrs.get(RTA_OIF).and_then(|device| device.u32()),
+        metric: if !is_ipv4 && metric == IPV6_DEFAULT_METRIC { 0 } else { metric },
+    })
+}
+
+/// Loopback and link-local addresses, but for `fe80::1`, which bridges are given by hand.
+fn made_by_kernel(address: IpNet) -> bool {
+    match address.addr() {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || (v6.is_unicast_link_local() && v6.segments()[1..] != [0, 0, 0, 0, 0, 0, 1])
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Holding published host ports, so that no other program takes a port whose packets we redirect, and
+//! nobody publishes a port that a program of the host serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use portolan_netcore::model::{PortBinding, Proto};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+
+/// Longest that a refusal may take to find out who has the port.
+const HOLDER_BUDGET: Duration = Duration::from_millis(20);
+
+/// A port that cannot be held. The texts are Docker's, and who has the port.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Somebody has it.
+    #[error("failed to bind host port {binding}: address already in use{}", holder.as_ref().map(|h| format!(" by {h}")).unwrap_or_default())]
+    InUse {
+        /// `address:port/protocol`.
+        binding: String,
+        /// Who, if that could be found out quickly.
+        holder: Option<Holder>,
+    },
+    /// The kernel refused, for instance because the host does not have the address.
+    #[error("failed to bind host port {binding}: {}", crate::error::words(source))]
+    Refused {
+        /// `address:port/protocol`.
+        binding: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl PortError {
+    /// The errno.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::InUse { .. } => Some(libc::EADDRINUSE),
+            Self::Refused { source, .. } => source.raw_os_error(),
+        }
+    }
+}
+
+/// A process that has a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id.
+    pub pid: u32,
+    /// Its name (`/proc/<pid>/comm`).
+    pub name: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.name, self.pid)
+    }
+}
+
+type Key = (Proto, IpAddr, u16);
+
+/// The sockets that hold ports. They are bound and never listen: packets are redirected before any
+/// socket would see them.
+#[derive(Debug, Default)]
+pub struct HeldPorts(Mutex<BTreeMap<Key, Held>>);
+
+#[derive(Debug)]
+struct Held {
+    binding: PortBinding,
+    /// None where the kernel has no SCTP: then no program can have such a port either.
+    _socket: Option<OwnedFd>,
+}
+
+impl HeldPorts {
+    /// Binds the port in the calling thread's namespace.
+    pub fn hold(&self, binding: &PortBinding) -> Result<(), PortError> {
+        let key = (binding.proto, binding.host_ip, binding.host_port);
+        let in_use = |holder| PortError::InUse { binding: text(binding), holder };
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.contains_key(&key) {
+            return Err(in_use(None));
+        }
+        match open(binding) {
+            Ok(socket) => {
+                held.insert(key, Held { binding: binding.clone(), _socket: socket });
+                Ok(())
+            }
+            Err(Errno::ADDRINUSE) => {
+                drop(held);
+                Err(in_use(holder(binding)))
+            }
+            Err(errno) => Err(PortError::Refused { binding: text(binding), source: errno.into() }),
+        }
+    }
+
+    /// Lets go of the port. One that is not held is none of our business.
+    pub fn release(&self, binding: &PortBinding) {
+        let key = (binding.proto, binding.host_ip, binding.host_port);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// Every port held.
+    pub fn list(&self) -> BTreeSet<PortBinding> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.values().map(|held| held.binding.clone()).collect()
+    }
+}
+
+fn text(binding: &PortBinding) -> String {
+    format!("{}/{}", SocketAddr::new(binding.host_ip, binding.host_port), binding.proto)
+}
+
+fn open(binding: &PortBinding) -> Result<Option<OwnedFd>, Errno> {
+    let family = if binding.host_ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let (kind, protocol) = match binding.proto {
+        Proto::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Proto::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Proto::Sctp => (SocketType::STREAM, ipproto::SCTP),
+    };
+    let socket = match socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol)) {
+        Ok(socket) => socket,
+        Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if binding.proto == Proto::Sctp => {
+            return Ok(None);
+        }
+        Err(errno) => return Err(errno),
+    };
+    if binding.host_ip.is_ipv6() {
+        // [::] must leave 0.0.0.0 to its own binding.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if binding.proto == Proto::Udp {
+        discard_all(&socket)?;
+    }
+    let address = SocketAddr::new(binding.host_ip, binding.host_port);
+    match bind(&socket, &address) {
+        Err(Errno::ADDRINUSE) if binding.proto == Proto::Tcp => {
+            // Connections of an earlier server in TIME_WAIT are no reason to refuse. Once bound, the
+            // option goes off again: with it on, a program that sets it could listen beside us.
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &address)?;
+            sockopt::set_socket_reuseaddr(&socket, false)?;
+        }
+        result => result?,
+    }
+    Ok(Some(socket))
+}
+
+/// Datagrams that reach the socket in spite of the redirection must not fill its queue.
+fn discard_all(socket: &OwnedFd) -> Result<(), Errno> {
+    const BPF_RET_K: u16 = 0x06;
+    let mut program = [libc::sock_filter { code: BPF_RET_K, jt: 0, jf: 0, k: 0 }];
+    let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    // SAFETY: the descriptor is open; the option's value is a whole `sock_fprog` whose program of one
+    // instruction outlives the call, which copies it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
+}
+
+/// The process that has the port, from `/proc`. A socket that is bound without listening is not listed
+/// there, and descriptors of other users' processes may be hidden: then nobody is named.
+fn holder(binding: &PortBinding) -> Option<Holder> {
+    let deadline = Instant::now() + HOLDER_BUDGET;
+    let inodes = inodes(binding);
+    if inodes.is_empty() {
+        return None;
+    }
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if Instant::now() > deadline {
+            return None;
+        }
+        let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else { continue };
+        let has_it = descriptors.flatten().any(|descriptor| {
+            std::fs::read_link(descriptor.path())
+                .is_ok_and(|target| inodes.iter().any(|i| target.as_os_str() == i.as_str()))
+        });
+        if has_it {
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            return Some(Holder { pid, name: name.trim_end().to_owned() });
+        }
+    }
+    None
+}
+
+/// `socket:[inode]` of the sockets that have the port, from `/proc/net/{tcp,tcp6,udp,udp6}`.
+fn inodes(binding: &PortBinding) -> Vec<String> {
+    const TCP_LISTEN: &str = "0A";
+    let tables: &[&str] = match binding.proto {
+        Proto::Tcp => &["tcp", "tcp6"],
+        Proto::Udp => &["udp", "udp6"],
+        Proto::Sctp => &[],
+    };
+    let suffix = format!(":{:04X}", binding.host_port);
+    let mut found = Vec::new();
+    for table in tables {
+        let Ok(text) = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")) else { continue };
+        for line in text.lines().skip(1) {
+            // sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, local, _, state, _, _, _, _, _, inode, ..] = fields.as_slice() else { continue };
+            if local.ends_with(&suffix) && (binding.proto == Proto::Udp || *state == TCP_LISTEN) {
+                found.push(format!("socket:[{inode}]"));
+            }
+        }
+    }
+    found
+}

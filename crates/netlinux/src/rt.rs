@@ -1,0 +1,97 @@
+//! Numbers and headers of rtnetlink (`include/uapi/linux/{rtnetlink,if_link,if_addr,if_bridge,veth}.h`).
+//! The `libc` crate has only some of them.
+
+/// Number that marks routes and addresses as ours (`rtm_protocol`, `IFA_PROTO`), unassigned in
+/// `rtnetlink.h` and iproute2's `rt_protos`. Routes with it are ours to remove; all others are not.
+pub const PROTOCOL: u8 = 0xd2;
+
+pub(crate) const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_DELLINK: u16 = 17;
+pub(crate) const RTM_GETLINK: u16 = 18;
+pub(crate) const RTM_SETLINK: u16 = 19;
+pub(crate) const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_DELADDR: u16 = 21;
+pub(crate) const RTM_GETADDR: u16 = 22;
+pub(crate) const RTM_NEWROUTE: u16 = 24;
+pub(crate) const RTM_DELROUTE: u16 = 25;
+pub(crate) const RTM_GETROUTE: u16 = 26;
+
+/// Multicast group of link changes.
+pub(crate) const RTNLGRP_LINK: u32 = 1;
+
+pub(crate) const IFLA_ADDRESS: u16 = 1;
+pub(crate) const IFLA_IFNAME: u16 = 3;
+pub(crate) const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_LINK: u16 = 5;
+pub(crate) const IFLA_MASTER: u16 = 10;
+pub(crate) const IFLA_TXQLEN: u16 = 13;
+pub(crate) const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_IFALIAS: u16 = 20;
+pub(crate) const IFLA_NET_NS_FD: u16 = 28;
+pub(crate) const IFLA_EXT_MASK: u16 = 29;
+pub(crate) const IFLA_INFO_KIND: u16 = 1;
+pub(crate) const IFLA_INFO_DATA: u16 = 2;
+pub(crate) const IFLA_INFO_SLAVE_KIND: u16 = 4;
+pub(crate) const IFLA_INFO_SLAVE_DATA: u16 = 5;
+pub(crate) const IFLA_BRPORT_MODE: u16 = 4;
+pub(crate) const VETH_INFO_PEER: u16 = 1;
+/// Leaves counters out of link dumps.
+pub(crate) const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+
+pub(crate) const IFA_ADDRESS: u16 = 1;
+pub(crate) const IFA_LOCAL: u16 = 2;
+pub(crate) const IFA_BROADCAST: u16 = 4;
+pub(crate) const IFA_PROTO: u16 = 11;
+pub(crate) const IFA_F_NODAD: u8 = 0x02;
+
+pub(crate) const RTA_DST: u16 = 1;
+pub(crate) const RTA_OIF: u16 = 4;
+pub(crate) const RTA_GATEWAY: u16 = 5;
+pub(crate) const RTA_PRIORITY: u16 = 6;
+pub(crate) const RTA_TABLE: u16 = 15;
+pub(crate) const RTA_VIA: u16 = 18;
+pub(crate) const RT_TABLE_MAIN: u8 = 254;
+pub(crate) const RT_SCOPE_UNIVERSE: u8 = 0;
+pub(crate) const RT_SCOPE_LINK: u8 = 253;
+pub(crate) const RT_SCOPE_HOST: u8 = 254;
+pub(crate) const RTN_UNICAST: u8 = 1;
+
+pub(crate) const IFF_UP: u32 = libc::IFF_UP as u32;
+
+pub(crate) const AF_INET: u8 = libc::AF_INET as u8;
+pub(crate) const AF_INET6: u8 = libc::AF_INET6 as u8;
+
+/// Sizes of the family headers.
+pub(crate) const IFINFOMSG_LEN: usize = 16;
+pub(crate) const IFADDRMSG_LEN: usize = 8;
+pub(crate) const RTMSG_LEN: usize = 12;
+
+/// `struct ifinfomsg` of a link known by index, or by `IFLA_IFNAME` if that is 0.
+pub(crate) fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_LEN] {
+    let mut header = [0; IFINFOMSG_LEN];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+/// The bytes of an address, 4 or 16.
+pub(crate) fn address_bytes(address: std::net::IpAddr) -> Vec<u8> {
+    match address {
+        std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+        std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// An address from its 4 or 16 bytes.
+pub(crate) fn address_from(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(Into::into)
+}
+
+/// `AF_INET` or `AF_INET6`.
+pub(crate) fn family_of(address: std::net::IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}

@@ -1,0 +1,83 @@
+use std::net::{TcpListener, TcpStream, UdpSocket};
+
+use portolan_netcore::host::Host;
+use portolan_netcore::model::{PortBinding, Proto};
+use portolan_netcore::plan::Step;
+
+use super::lab::{Lab, add_bridge};
+
+fn binding(proto: Proto, host_ip: &str, host_port: u16) -> PortBinding {
+    PortBinding { proto, container_port: 0, host_ip: host_ip.parse().unwrap(), host_port }
+}
+
+#[test]
+fn a_held_port_is_taken_for_everybody_else() {
+    Lab::run("hold", |lab| {
+        lab.execute(&add_bridge());
+        let ports = [
+            binding(Proto::Tcp, "0.0.0.0", 8080),
+            binding(Proto::Tcp, "::", 8080),
+            binding(Proto::Udp, "0.0.0.0", 8080),
+            binding(Proto::Sctp, "0.0.0.0", 8080),
+            binding(Proto::Tcp, "10.77.0.1", 8081),
+        ];
+        lab.execute(&ports.clone().map(Step::HoldPort));
+        assert_eq!(lab.host.observe().unwrap().held_ports, ports.clone().into());
+        for taken in ["0.0.0.0:8080", "127.0.0.1:8080", "[::]:8080", "10.77.0.1:8081"] {
+            assert!(TcpListener::bind(taken).is_err(), "{taken}");
+        }
+        assert!(UdpSocket::bind("127.0.0.1:8080").is_err());
+        TcpListener::bind("[::1]:8081").unwrap();
+        let report = lab.host.execute(&[Step::HoldPort(ports[0].clone())]);
+        assert_eq!(report.error.unwrap().errno, Some(libc::EADDRINUSE));
+
+        lab.execute(&ports.map(Step::ReleasePort));
+        TcpListener::bind("0.0.0.0:8080").unwrap();
+        assert!(lab.host.observe().unwrap().held_ports.is_empty());
+    });
+}
+
+#[test]
+fn a_refusal_says_who_has_the_port() {
+    Lab::run("holder", |lab| {
+        lab.execute(&add_bridge());
+        let _server = TcpListener::bind("0.0.0.0:8080").unwrap();
+        let error = lab.host.execute(&[Step::HoldPort(binding(Proto::Tcp, "0.0.0.0", 8080))]).error.unwrap();
+        let who = format!("(pid {})", std::process::id());
+        assert!(
+            error.reason.starts_with("failed to bind host port 0.0.0.0:8080/tcp: address already in use by ")
+        );
+        assert!(error.reason.ends_with(&who), "{}", error.reason);
+
+        let absent = binding(Proto::Tcp, "192.0.2.1", 8080);
+        let error = lab.host.execute(&[Step::HoldPort(absent)]).error.unwrap();
+        assert_eq!(error.errno, Some(libc::EADDRNOTAVAIL));
+        assert!(error.reason.ends_with("cannot assign requested address"), "{}", error.reason);
+    });
+}
+
+#[test]
+fn connections_in_time_wait_do_not_keep_a_port_from_being_held() {
+    Lab::run("timewait", |lab| {
+        lab.execute(&add_bridge());
+        let server = TcpListener::bind("10.77.0.1:8080").unwrap();
+        let client = TcpStream::connect("10.77.0.1:8080").unwrap();
+        let (accepted, _) = server.accept().unwrap();
+        // The side that closes first waits.
+        drop(accepted);
+        drop(client);
+        drop(server);
+        lab.execute(&[Step::HoldPort(binding(Proto::Tcp, "0.0.0.0", 8080))]);
+        // A program that sets SO_REUSEADDR, as std does, cannot listen beside us.
+        assert!(TcpListener::bind("10.77.0.1:8080").is_err());
+    });
+}
+
+#[test]
+fn flows_of_a_port_are_forgotten_and_no_others() {
+    Lab::run("flows", |lab| {
+        lab.execute(&add_bridge());
+        // Without a rule that needs it the kernel tracks nothing; that there is nothing is no failure.
+        lab.execute(&[Step::ForgetFlows(binding(Proto::Udp, "0.0.0.0", 53))]);
+    });
+}

@@ -1,0 +1,215 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use portolan_netcore::host::Host;
+use portolan_netcore::plan::{LinkKind, Ns, Step};
+
+use super::lab::{Guest, Lab, add_bridge, bridge, bridge_link, name, open, sandbox_id};
+use crate::netlink::{Protocol, Socket};
+use crate::observe;
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn what_was_executed_is_observed_and_carries_traffic() {
+    Lab::run("observe", |lab| {
+        lab.execute(&add_bridge());
+        let (one, two) = (Guest::new(1), Guest::new(2));
+        lab.execute(&one.add());
+        lab.execute(&two.add());
+
+        let state = lab.host.observe().unwrap();
+        assert_eq!(state.namespaces, [one.id.clone(), two.id.clone()].into());
+        assert_eq!(state.links[&bridge()], bridge_link());
+        for guest in [&one, &two] {
+            let mut host_end = state.links[&guest.host].clone();
+            assert!(host_end.mac.take().is_some(), "the kernel chose one");
+            assert_eq!(host_end, guest.host_link);
+            assert_eq!(state.links[&guest.container], guest.container_link);
+            let lo = &state.links[&(Ns::Sandbox(guest.id.clone()), name("lo"))];
+            assert!(lo.up && lo.kind == LinkKind::Loopback && lo.addresses.is_empty());
+            let unprivileged =
+                (Ns::Sandbox(guest.id.clone()), "net/ipv4/ip_unprivileged_port_start".to_owned());
+            assert_eq!(state.sysctls[&unprivileged], "0");
+        }
+        assert_eq!(state.routes, one.routes.union(&two.routes).cloned().collect());
+
+        for address in ["10.77.1.2:80", "[fd77::1:2]:80"] {
+            let server = lab.inside(&two.id, || TcpListener::bind(address).unwrap());
+            let mut client = lab.inside(&one.id, || TcpStream::connect(address).unwrap());
+            client.write_all(b"hello").unwrap();
+            let (mut accepted, _) = server.accept().unwrap();
+            let mut text = [0; 5];
+            accepted.read_exact(&mut text).unwrap();
+            assert_eq!(&text, b"hello");
+        }
+        TcpListener::bind("10.77.0.1:80").unwrap();
+    });
+}
+
+#[test]
+fn a_second_process_finds_the_sandboxes_and_can_work_in_them() {
+    Lab::run("adopt", |lab| {
+        lab.execute(&add_bridge());
+        let guest = Guest::new(3);
+        lab.execute(&guest.add());
+        let before = lab.host.observe().unwrap();
+        let next = open(&lab.exec_root);
+        let mut adopted = next.observe().unwrap();
+        // Set sysctls are in nobody's memory but the first one's.
+        adopted.sysctls = before.sysctls.clone();
+        assert_eq!(adopted, before);
+        let address = "10.77.9.9/32".parse().unwrap();
+        let report = next.execute(&[Step::AddAddress(guest.container.clone(), address)]);
+        assert_eq!(report.error, None);
+        assert!(lab.host.observe().unwrap().links[&guest.container].addresses.contains(&address));
+    });
+}
+
+#[test]
+fn removal_returns_at_once_leaves_nothing_and_may_be_repeated() {
+    Lab::run("removal", |lab| {
+        lab.execute(&add_bridge());
+        let guest = Guest::new(4);
+        lab.execute(&guest.add());
+        let start = Instant::now();
+        lab.execute(&[Step::RemoveNamespace(guest.id.clone())]);
+        println!("RemoveNamespace: {:?}", start.elapsed());
+        assert!(lab.host.await_gone(std::slice::from_ref(&guest.host.1), SOON).unwrap());
+        println!("until the host end is gone: {:?}", start.elapsed());
+
+        let removals = [
+            Step::RemoveNamespace(guest.id.clone()),
+            Step::RemoveLink(guest.host.clone()),
+            Step::RemoveLink(guest.container.clone()),
+            Step::RemoveAddress(bridge(), "10.77.8.8/16".parse().unwrap()),
+            Step::RemoveLink(bridge()),
+            Step::RemoveLink(bridge()),
+        ];
+        lab.execute(&removals);
+        let state = lab.host.observe().unwrap();
+        assert!(state.links.is_empty() && state.namespaces.is_empty() && state.routes.is_empty());
+        assert!(std::fs::read_dir(lab.exec_root.join("netns")).unwrap().next().is_none());
+        assert!(std::fs::read_dir(lab.exec_root.join("netns-ids")).unwrap().next().is_none());
+        let links = observe::links(&mut Socket::open(Protocol::Route).unwrap()).unwrap();
+        assert_eq!(links.len(), 1, "only lo: {links:?}");
+    });
+}
+
+#[test]
+fn fifty_sandboxes_start_side_by_side() {
+    Lab::run("parallel", |lab| {
+        lab.execute(&add_bridge());
+        let guests: Vec<Guest> = (1..=50).map(Guest::new).collect();
+        // A test harness has one namespace a thread: started here, they are in the lab's.
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for guest in &guests {
+                scope.spawn(|| lab.execute(&guest.add()));
+            }
+        });
+        println!("50 sandboxes started side by side: {:?}", start.elapsed());
+        let state = lab.host.observe().unwrap();
+        assert_eq!(state.namespaces.len(), 50);
+        assert!(guests.iter().all(|guest| state.links[&guest.container] == guest.container_link));
+
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for guest in &guests {
+                scope.spawn(|| lab.execute(&[Step::RemoveNamespace(guest.id.clone())]));
+            }
+        });
+        println!("removed: {:?}", start.elapsed());
+        let ends: Vec<_> = guests.iter().map(|guest| guest.host.1.clone()).collect();
+        assert!(lab.host.await_gone(&ends, SOON).unwrap());
+        println!("until all host ends are gone: {:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn a_failure_names_the_step_and_what_the_kernel_said() {
+    Lab::run("failure", |lab| {
+        lab.execute(&add_bridge());
+        let report = lab.host.execute(&add_bridge());
+        assert_eq!(report.done, 0);
+        let error = report.error.unwrap();
+        assert_eq!(error.errno, Some(libc::EEXIST));
+        assert!(error.to_string().starts_with("[host] link add br-test"), "{error}");
+        assert!(error.to_string().ends_with("file exists"), "{error}");
+
+        // The third step of one message: the route's gateway is not reachable.
+        let guest = Guest::new(5);
+        let mut steps = guest.add();
+        let Some(Step::AddRoute(_, route)) = steps.last_mut() else { panic!("routes come last") };
+        route.gateway = Some("fd99::1".parse().unwrap());
+        let report = lab.host.execute(&steps);
+        assert_eq!(report.done, steps.len() - 1);
+        assert!(report.error.unwrap().errno.is_some());
+
+        // A stranger's link of that name is left as it is.
+        let mut twin = Guest::new(6);
+        twin.host = guest.host.clone();
+        let report = lab.host.execute(&twin.add());
+        assert_eq!(report.error.unwrap().errno, Some(libc::EEXIST));
+        let state = lab.host.observe().unwrap();
+        assert_eq!(state.links[&guest.host].alias, guest.host_link.alias);
+    });
+}
+
+#[test]
+fn links_that_a_container_makes_are_its_own() {
+    Lab::run("foreign", |lab| {
+        lab.execute(&add_bridge());
+        let guest = Guest::new(7);
+        lab.execute(&guest.add());
+        let before = lab.host.observe().unwrap();
+        lab.inside(&guest.id, || {
+            let mut socket = Socket::open(Protocol::Route).unwrap();
+            let mut batch = crate::netlink::Batch::new();
+            crate::link::add_bridge(&mut batch, &name("mine"), &bridge_link());
+            socket.transact(&mut batch).unwrap();
+        });
+        assert_eq!(lab.host.observe().unwrap(), before);
+        assert!(lab.host.foreign_routes().unwrap().is_empty(), "the bridge's own subnet is ours");
+    });
+}
+
+#[test]
+fn announcements_reach_the_bridge_and_sysctls_keep_to_their_namespace() {
+    Lab::run("announce", |lab| {
+        lab.execute(&add_bridge());
+        let (one, two) = (Guest::new(8), Guest::new(9));
+        lab.execute(&one.add());
+        lab.execute(&two.add());
+        // Two sends to one, and so knows its hardware address.
+        lab.inside(&two.id, || {
+            let socket = UdpSocket::bind("10.77.1.9:0").unwrap();
+            socket.send_to(b"x", "10.77.1.8:9").unwrap();
+        });
+        let addresses = one.container_link.addresses.iter().copied().collect();
+        lab.execute(&[Step::Announce(one.container.clone(), addresses)]);
+
+        let key = "net/ipv4/ip_forward".to_owned();
+        lab.execute(&[Step::SetSysctl(Ns::Host, key.clone(), "1".to_owned())]);
+        lab.execute(&[Step::SetSysctl(Ns::Sandbox(one.id.clone()), key.clone(), "0".to_owned())]);
+        let state = lab.host.observe().unwrap();
+        assert_eq!(state.sysctls[&(Ns::Host, key.clone())], "1");
+        assert_eq!(state.sysctls[&(Ns::Sandbox(one.id.clone()), key)], "0");
+        for bad in ["net/../kernel/hostname", "/etc/passwd", "net//ipv4"] {
+            let step = Step::SetSysctl(Ns::Host, bad.to_owned(), "1".to_owned());
+            assert!(lab.host.execute(&[step]).error.is_some(), "{bad}");
+        }
+        assert_eq!(lab.host.facts().unwrap().ephemeral.first, 32_768);
+    });
+}
+
+#[test]
+fn a_missing_namespace_is_an_error_only_for_those_who_need_it() {
+    Lab::run("missing", |lab| {
+        let key = (Ns::Sandbox(sandbox_id(99)), name("eth0"));
+        lab.execute(&[Step::RemoveLink(key.clone())]);
+        let report = lab.host.execute(&[Step::SetUp(key, true)]);
+        assert_eq!(report.error.unwrap().errno, Some(libc::ENOENT));
+    });
+}
