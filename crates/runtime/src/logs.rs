@@ -234,7 +234,7 @@ fn watch(path: &Path) -> Result<AsyncFd<OwnedFd>> {
     let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).attempt(what)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     inotify::add_watch(&fd, directory, inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE).attempt(what)?;
-    AsyncFd::register(fd).map_err(io::Error::from).attempt(what)
+    crate::sys::register(fd).attempt(what)
 }
 
 /// All files of the log, oldest first: `.N` ... `.1`, current.

@@ -424,3 +424,9 @@ pub(crate) fn attach_device_program(program: &OwnedFd, cgroup: &impl AsFd) -> io
     })
     .map(drop)
 }
+
+/// Makes a descriptor known to the tokio runtime.
+pub(crate) fn register(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps its descriptor open and its number the same for as long as it lives.
+    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(io::Error::from)
+}

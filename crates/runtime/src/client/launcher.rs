@@ -177,7 +177,7 @@ impl Launcher {
             return Ok(socket);
         }
         let copy = self.inner.socket.try_clone().map_err(Error::io("copy the launcher's socket"))?;
-        let socket = AsyncFd::register(copy).map_err(std::io::Error::from).attempt(|| "watch the launcher's socket".into())?;
+        let socket = sys::register(copy).attempt(|| "watch the launcher's socket".into())?;
         Ok(self.inner.registered.get_or_init(|| socket))
     }
 }
