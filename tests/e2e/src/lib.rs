@@ -1,0 +1,64 @@
+//! The black-box suite: a client drives an engine and the tests look at what it prints, at the kernel
+//! and at packets. It knows nothing of either's inside, so that it can be pointed at a real dockerd
+//! (`make test-docker`) and be proven there. The tests are in `tests/`; this is what they share.
+
+use std::time::{Duration, Instant};
+
+use portolan_testkit::{Engine, EngineKind, Host, Output};
+
+/// Runs `check` until it gives a value, for at most `seconds`; `what` is for the message.
+#[track_caller]
+pub fn eventually<T>(what: &str, seconds: u64, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Asserts that some line of `text` has `words` in this order, with anything between them.
+#[track_caller]
+pub fn has_line(text: &str, words: &[&str]) {
+    let matches = |line: &&str| {
+        let mut rest = *line;
+        words.iter().all(|word| match rest.find(word) {
+            Some(at) => {
+                rest = &rest[at + word.len()..];
+                true
+            }
+            None => false,
+        })
+    };
+    assert!(text.lines().any(|line| matches(&line)), "no line has {words:?} in\n{text}");
+}
+
+/// Fetches a page in `host`, giving up after five seconds.
+pub fn fetch(host: &Host, url: &str) -> Output {
+    host.run(&["curl", "-sS", "-g", "-m", "5", "--noproxy", "*", url])
+}
+
+/// The value that a template of `inspect` gives.
+pub fn inspect(engine: &Engine, name: &str, template: &str) -> String {
+    engine.docker(&["inspect", "--format", template, name]).ok().to_owned()
+}
+
+/// Starts a container that answers `answer` to every TCP connection on `port`.
+pub fn run_server(engine: &Engine, name: &str, port: u16, answer: &str, flags: &[&str]) {
+    let serve = format!("while true; do echo {answer} | nc -l -p {port}; done");
+    let words = [&["run", "-d", "--name", name], flags, &["busybox", "sh", "-c", &serve]].concat();
+    engine.docker(&words).ok();
+}
+
+/// What a TCP server says to a client in `host`; empty if it cannot be reached within two seconds.
+pub fn hear(host: &Host, address: &str, port: u16) -> String {
+    let line = format!("curl -s -m 2 telnet://{address}:{port} </dev/null");
+    host.run(&["sh", "-c", &line]).stdout.trim().to_owned()
+}
+
+/// Whether the engine under test is ours, for what Docker does not have.
+pub fn is_portolan(engine: &Engine) -> bool {
+    engine.kind() == EngineKind::Portolan
+}

@@ -1,0 +1,156 @@
+//! What a crash of the daemon leaves standing, and that nothing is left behind.
+
+use std::time::Duration;
+
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
+use portolan_testkit::{Engine, EngineBuilder};
+
+/// dockerd keeps containers over a restart only when told to.
+fn durable() -> EngineBuilder {
+    let builder = Engine::builder().image("busybox");
+    match portolan_testkit::EngineKind::from_env() {
+        portolan_testkit::EngineKind::Docker => builder.arg("--live-restore"),
+        portolan_testkit::EngineKind::Portolan => builder,
+    }
+}
+
+#[test]
+fn containers_their_logs_and_ports_survive_a_kill_of_the_daemon() {
+    let mut engine = durable().start();
+    engine.docker(&["network", "create", "mine"]).ok();
+    run_server(&engine, "server", 7000, "alive", &["--network", "mine", "-p", "8000:7000"]);
+    engine
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "ticker",
+            "busybox",
+            "sh",
+            "-c",
+            "while :; do echo tick; sleep 0.1; done",
+        ])
+        .ok();
+    engine.docker(&["run", "-di", "--name", "cat", "busybox", "cat"]).ok();
+    let pid = inspect(&engine, "server", "{{.State.Pid}}");
+    let address = inspect(&engine, "server", "{{.NetworkSettings.Networks.mine.IPAddress}}");
+    eventually("it answers", 10, || (hear(engine.host(), "127.0.0.1", 8000) == "alive").then_some(()));
+
+    engine.kill_daemon();
+    if is_portolan(&engine) {
+        assert_eq!(hear(engine.host(), "127.0.0.1", 8000), "alive", "the data path does not need the daemon");
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    engine.start_daemon();
+
+    assert_eq!(inspect(&engine, "server", "{{.State.Running}} {{.State.Pid}}"), format!("true {pid}"));
+    assert_eq!(inspect(&engine, "server", "{{.NetworkSettings.Networks.mine.IPAddress}}"), address);
+    eventually("it answers again", 10, || (hear(engine.host(), "127.0.0.1", 8000) == "alive").then_some(()));
+    let ticks = || engine.docker(&["logs", "ticker"]).stdout.lines().count();
+    let before = ticks();
+    assert!(before >= 5, "output during the outage is kept: {before} lines");
+    eventually("logs go on", 10, || (ticks() > before).then_some(()));
+    assert_eq!(engine.docker(&["exec", "server", "echo", "exec works"]).ok(), "exec works");
+    engine.docker(&["run", "--rm", "--network", "mine", "busybox", "ping", "-c1", "-W2", "server"]).ok();
+    engine.docker(&["stop", "-t", "0", "server"]).ok();
+    assert_eq!(hear(engine.host(), "127.0.0.1", 8000), "", "the port is closed with it");
+    has_line(engine.docker(&["ps"]).ok(), &["ticker"]);
+}
+
+#[test]
+fn an_exit_during_the_outage_is_known_afterwards() {
+    let mut engine = durable().start();
+    engine
+        .docker(&["run", "-d", "--name", "brief", "busybox", "sh", "-c", "sleep 1; echo last words; exit 17"])
+        .ok();
+    engine.kill_daemon();
+    std::thread::sleep(Duration::from_millis(1500));
+    engine.start_daemon();
+    eventually("the exit is recorded", 10, || {
+        (inspect(&engine, "brief", "{{.State.Status}} {{.State.ExitCode}}") == "exited 17").then_some(())
+    });
+    assert_eq!(engine.docker(&["logs", "brief"]).ok(), "last words");
+}
+
+#[test]
+fn a_clean_stop_leaves_containers_running_unless_told_otherwise() {
+    let mut engine = durable().start();
+    engine.docker(&["run", "-d", "--name", "stays", "busybox", "sleep", "600"]).ok();
+    let pid = inspect(&engine, "stays", "{{.State.Pid}}");
+    engine.stop_daemon();
+    assert!(!engine.socket().exists() || !is_portolan(&engine), "the socket is gone");
+    assert_eq!(engine.host().run(&["kill", "-0", &pid]).code, 0, "live-restore is the default");
+    engine.start_daemon();
+    assert_eq!(inspect(&engine, "stays", "{{.State.Pid}}"), pid);
+
+    let mut other = Engine::builder().image("busybox").arg("--live-restore=false").start();
+    other.docker(&["run", "-d", "--name", "goes", "busybox", "sleep", "600"]).ok();
+    let pid = inspect(&other, "goes", "{{.State.Pid}}");
+    other.stop_daemon();
+    assert_ne!(other.host().run(&["kill", "-0", &pid]).code, 0);
+}
+
+#[test]
+fn a_container_whose_shim_is_killed_ends_and_leaves_nothing() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        portolan_testkit::skip!("containerd's shims have other names");
+    }
+    engine.docker(&["run", "-d", "--name", "orphan", "-p", "8000:80", "busybox", "sleep", "600"]).ok();
+    let pid = inspect(&engine, "orphan", "{{.State.Pid}}");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let parent =
+        status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim().to_owned();
+    engine.host().run(&["kill", "-9", &parent]).ok();
+    eventually("it is seen to have ended", 10, || {
+        (inspect(&engine, "orphan", "{{.State.Running}}") == "false").then_some(())
+    });
+    assert_eq!(inspect(&engine, "orphan", "{{.State.ExitCode}}"), "137");
+    assert_ne!(engine.host().run(&["kill", "-0", &pid]).code, 0, "its process is gone");
+    engine.docker(&["start", "orphan"]).ok();
+    assert_eq!(inspect(&engine, "orphan", "{{.State.Running}}"), "true", "and it can be started again");
+}
+
+#[test]
+fn nothing_is_left_when_all_is_removed() {
+    let mut engine = Engine::start();
+    let traces = |engine: &Engine| {
+        let home = engine.home().display();
+        engine.host().sh(&format!("ip -o link | grep -c veth; ls {home}/exec/netns 2>/dev/null | grep -vc default; grep -c '{home}/.*overlay' /proc/mounts; nft list ruleset | grep -c 8000; true")).stdout
+    };
+    engine.docker(&["network", "create", "mine"]).ok();
+    for round in 0..3 {
+        for n in 0..4 {
+            let (name, port) = (format!("c{n}"), format!("{}:80", 8000 + n));
+            engine
+                .docker(&[
+                    "run",
+                    "-d",
+                    "--name",
+                    &name,
+                    "--network",
+                    "mine",
+                    "-p",
+                    &port,
+                    "busybox",
+                    "sleep",
+                    "600",
+                ])
+                .ok();
+        }
+        if round == 1 {
+            engine.kill_daemon();
+            engine.start_daemon();
+        }
+        engine.wipe();
+        if is_portolan(&engine) {
+            assert_eq!(
+                traces(&engine),
+                "0\n0\n0\n0\n",
+                "links, namespaces, mounts, rules after round {round}"
+            );
+        }
+    }
+    engine.docker(&["network", "rm", "mine"]).ok();
+    assert!(!engine.host().run(&["ip", "-o", "link"]).ok().contains("br-"));
+}

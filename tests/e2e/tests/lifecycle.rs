@@ -1,0 +1,312 @@
+//! Containers from create to rm.
+
+use std::time::{Duration, Instant};
+
+use portolan_e2e::{eventually, has_line, inspect, is_portolan};
+use portolan_testkit::Engine;
+
+#[test]
+fn a_container_goes_through_its_states() {
+    let engine = Engine::start();
+    let id = engine.docker(&["create", "--name", "box", "-i", "busybox", "cat"]).ok().to_owned();
+    assert_eq!(
+        inspect(&engine, "box", "{{.State.Status}} {{.State.Running}} {{.State.Pid}}"),
+        "created false 0"
+    );
+    assert_eq!(engine.docker(&["start", "box"]).ok(), "box");
+    assert_eq!(inspect(&engine, "box", "{{.State.Status}}"), "running");
+    assert_eq!(engine.docker(&["ps", "-q", "--no-trunc"]).ok(), id);
+    assert_eq!(engine.docker(&["kill", "box"]).ok(), "box");
+    assert_eq!(engine.docker(&["wait", "box"]).ok(), "137");
+    assert_eq!(inspect(&engine, "box", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    assert_eq!(engine.docker(&["ps", "-q"]).ok(), "");
+    engine.docker(&["restart", "box"]).ok();
+    assert_eq!(inspect(&engine, "box", "{{.State.Status}}"), "running");
+    assert_eq!(engine.docker(&["rename", "box", "lid"]).ok(), "");
+    has_line(engine.docker(&["rm", "lid"]).fails(), &["remove", "running"]);
+    assert_eq!(engine.docker(&["rm", "-f", "lid"]).ok(), "lid");
+    has_line(engine.docker(&["inspect", "lid"]).fails(), &["o such object: lid"]);
+}
+
+#[test]
+fn run_passes_the_exit_code_and_output_on() {
+    let engine = Engine::start();
+    assert_eq!(engine.docker(&["run", "--rm", "busybox", "sh", "-c", "exit 42"]).code, 42);
+    let both = engine.docker(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((both.stdout.as_str(), both.stderr.as_str()), ("out\n", "err\n"));
+    let missing = engine.docker(&["run", "--rm", "busybox", "nosuchprogram"]);
+    assert_eq!(missing.code, 127);
+    has_line(&missing.stderr, &["\"nosuchprogram\": executable file not found in $PATH"]);
+    let directory = engine.docker(&["run", "--rm", "busybox", "/etc"]);
+    assert_eq!(directory.code, 126);
+    assert_eq!(engine.docker(&["ps", "-aq"]).ok(), "", "a start that fails leaves nothing with --rm");
+    assert_eq!(engine.host().sh("ip -o link | grep -c veth").stdout.trim(), "0");
+}
+
+#[test]
+fn stop_asks_first_and_kills_later() {
+    let engine = Engine::start();
+    let script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+    engine.docker(&["run", "-d", "--name", "polite", "busybox", "sh", "-c", script]).ok();
+    eventually("the trap is set", 5, || {
+        engine.docker(&["logs", "polite"]).stdout.contains("ready").then_some(())
+    });
+    engine.docker(&["stop", "polite"]).ok();
+    assert_eq!(inspect(&engine, "polite", "{{.State.ExitCode}}"), "7");
+    assert_eq!(engine.docker(&["logs", "polite"]).ok(), "ready\nbye");
+    engine
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "deaf",
+            "busybox",
+            "sh",
+            "-c",
+            "trap '' TERM; sleep 600 & wait; sleep 600",
+        ])
+        .ok();
+    let since = Instant::now();
+    engine.docker(&["stop", "-t", "1", "deaf"]).ok();
+    assert!(since.elapsed() >= Duration::from_secs(1) && since.elapsed() < Duration::from_secs(8));
+    assert_eq!(inspect(&engine, "deaf", "{{.State.ExitCode}}"), "137");
+    engine
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "own",
+            "--stop-signal",
+            "USR1",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'exit 3' USR1; echo ready; while :; do sleep 0.1; done",
+        ])
+        .ok();
+    eventually("the trap is set", 5, || {
+        engine.docker(&["logs", "own"]).stdout.contains("ready").then_some(())
+    });
+    engine.docker(&["stop", "own"]).ok();
+    assert_eq!(inspect(&engine, "own", "{{.State.ExitCode}}"), "3");
+}
+
+#[test]
+fn names_are_unique_and_ids_may_be_cut_short() {
+    let engine = Engine::start();
+    let id = engine.docker(&["create", "--name", "one", "busybox"]).ok().to_owned();
+    let conflict = engine.docker(&["create", "--name", "one", "busybox"]);
+    has_line(
+        conflict.fails(),
+        &["Conflict. The container name \"/one\" is already in use by container", &id],
+    );
+    assert_eq!(inspect(&engine, &id[..6], "{{.Name}}"), "/one");
+    has_line(
+        engine.docker(&["create", "--name", "b@d", "busybox"]).fails(),
+        &["Invalid container name (b@d)"],
+    );
+    has_line(engine.docker(&["start", "nothere"]).fails(), &["No such container: nothere"]);
+    engine.docker(&["create", "busybox"]).ok();
+    let names = engine.docker(&["ps", "-a", "--format", "{{.Names}}"]);
+    assert!(names.ok().lines().any(|name| name != "one" && name.contains('_')), "{}", names.stdout);
+}
+
+#[test]
+fn ps_filters_and_formats() {
+    let engine = Engine::start();
+    engine.docker(&["run", "-d", "--name", "up", "-l", "tier=front", "busybox", "sleep", "600"]).ok();
+    engine.docker(&["run", "--name", "down", "-l", "tier=back", "busybox", "sh", "-c", "exit 3"]);
+    let names = |filters: &[&str]| {
+        let words = [&["ps", "-a", "--format", "{{.Names}}"], filters].concat();
+        let mut names: Vec<_> = engine.docker(&words).ok().lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&[]), ["down", "up"]);
+    assert_eq!(names(&["-f", "status=running"]), ["up"]);
+    assert_eq!(names(&["-f", "status=exited"]), ["down"]);
+    assert_eq!(names(&["-f", "exited=3"]), ["down"]);
+    assert_eq!(names(&["-f", "label=tier"]), ["down", "up"]);
+    assert_eq!(names(&["-f", "label=tier=back"]), ["down"]);
+    assert_eq!(names(&["-f", "name=^up$"]), ["up"]);
+    assert_eq!(names(&["-f", "ancestor=busybox"]), ["down", "up"]);
+    assert_eq!(names(&["-f", "network=bridge"]).len(), 2);
+    assert_eq!(names(&["-n", "1"]), ["down"]);
+    has_line(engine.docker(&["ps", "-f", "nosuch=1"]).fails(), &["nvalid filter", "nosuch"]);
+    has_line(
+        engine.docker(&["ps", "-a"]).ok(),
+        &["busybox", "\"sh -c 'exit 3'\"", "Exited (3)", "ago", "down"],
+    );
+    has_line(engine.docker(&["container", "prune", "-f"]).ok(), &["Deleted Containers:"]);
+    assert_eq!(names(&[]), ["up"]);
+}
+
+#[test]
+fn the_environment_user_and_directory_are_as_asked() {
+    let engine = Engine::start();
+    let run = |words: &[&str]| engine.docker(&[&["run", "--rm"], words].concat()).ok().to_owned();
+    assert_eq!(run(&["-e", "A=1", "-e", "B=two words", "busybox", "sh", "-c", "echo $A-$B"]), "1-two words");
+    assert_eq!(run(&["-w", "/new/dir", "busybox", "pwd"]), "/new/dir");
+    assert_eq!(run(&["-u", "nobody", "busybox", "id", "-u"]), "65534");
+    assert_eq!(run(&["-u", "12:34", "busybox", "sh", "-c", "echo $(id -u) $(id -g)"]), "12 34");
+    assert_eq!(run(&["--entrypoint", "echo", "busybox", "hello"]), "hello");
+    assert_eq!(run(&["-h", "box", "busybox", "hostname"]), "box");
+    assert_eq!(
+        run(&["busybox", "sh", "-c", "echo $HOME:$PATH"]),
+        "/root:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    );
+    has_line(
+        engine.docker(&["run", "--rm", "-u", "ghost", "busybox"]).fails(),
+        &["unable to find user ghost"],
+    );
+}
+
+#[test]
+fn mounts_and_limits_hold() {
+    let engine = Engine::start();
+    let run = |words: &[&str]| engine.docker(&[&["run", "--rm"], words].concat());
+    let shared = engine.home().join("shared");
+    std::fs::create_dir(&shared).expect("a directory");
+    std::fs::write(shared.join("in"), "from the host\n").expect("a file");
+    let bind = format!("{}:/mnt", shared.display());
+    assert_eq!(
+        run(&["-v", &bind, "busybox", "sh", "-c", "cat /mnt/in; echo back >/mnt/out"]).ok(),
+        "from the host"
+    );
+    assert_eq!(std::fs::read_to_string(shared.join("out")).expect("a file"), "back\n");
+    let readonly = run(&["-v", &format!("{bind}:ro"), "busybox", "touch", "/mnt/x"]);
+    has_line(readonly.fails(), &["Read-only file system"]);
+    has_line(run(&["--read-only", "busybox", "touch", "/x"]).fails(), &["Read-only file system"]);
+    has_line(
+        run(&["--tmpfs", "/t:size=64k", "busybox", "mount"]).ok(),
+        &["tmpfs on /t type tmpfs", "size=64k"],
+    );
+    assert_eq!(
+        run(&["--ulimit", "nofile=64:128", "busybox", "sh", "-c", "ulimit -n; ulimit -Hn"]).ok(),
+        "64\n128"
+    );
+    let memory =
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
+    assert_eq!(run(&["-m", "64m", "busybox", "sh", "-c", memory]).ok(), "67108864");
+    let forks = "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done; wait";
+    assert!(
+        run(&["--pids-limit", "10", "busybox", "sh", "-c", forks]).all().contains("fork"),
+        "pids are limited"
+    );
+    let init = run(&["--init", "busybox", "cat", "/proc/1/comm"]);
+    assert!(init.ok().contains("init"), "pid 1 is an init: {}", init.stdout);
+    engine.docker(&["volume", "create", "data"]).ok();
+    run(&["-v", "data:/d", "busybox", "sh", "-c", "echo kept >/d/f"]).ok();
+    assert_eq!(run(&["-v", "data:/d", "busybox", "cat", "/d/f"]).ok(), "kept");
+    engine.docker(&["volume", "rm", "data"]).ok();
+}
+
+#[test]
+fn a_container_is_confined() {
+    let engine = Engine::start();
+    let run = |words: &[&str]| engine.docker(&[&["run", "--rm"], words].concat());
+    let caps = |flags: &[&str]| {
+        let out = run(&[flags, &["busybox", "grep", "CapEff", "/proc/self/status"]].concat());
+        out.ok().split_whitespace().last().unwrap_or_default().to_owned()
+    };
+    assert_eq!(caps(&[]), "00000000a80425fb", "Docker's default capabilities");
+    assert_eq!(caps(&["--cap-drop", "ALL"]), "0000000000000000");
+    assert_eq!(caps(&["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"]), "0000000000001000");
+    if is_portolan(&engine) {
+        // runc refuses where the engine itself lacks a capability; ours takes all there are.
+        assert_ne!(caps(&["--privileged"]), caps(&[]));
+    }
+    has_line(&run(&["busybox", "mount", "-t", "tmpfs", "none", "/tmp"]).all(), &["denied"]);
+    has_line(&run(&["busybox", "unshare", "-r", "true"]).all(), &["not permitted"]);
+    run(&[
+        "--security-opt",
+        "seccomp=unconfined",
+        "--cap-add",
+        "SYS_ADMIN",
+        "busybox",
+        "unshare",
+        "-m",
+        "true",
+    ])
+    .ok();
+    let masked = run(&[
+        "busybox",
+        "sh",
+        "-c",
+        "wc -c </proc/kcore; ls /proc/acpi /sys/firmware 2>/dev/null | grep -c '^[a-z]'",
+    ]);
+    assert_eq!(masked.stdout.lines().next(), Some("0"), "/proc/kcore is masked");
+    has_line(&run(&["busybox", "sh", "-c", "echo 1 >/proc/sys/kernel/panic"]).all(), &["Read-only"]);
+    assert_eq!(run(&["busybox", "sh", "-c", "dd if=/dev/vda of=/dev/null count=1 2>&1; mknod /tmp/vda b 254 0 && dd if=/tmp/vda count=1 2>&1 | tail -1"]).stdout.contains("512 bytes"), false);
+    assert_eq!(
+        run(&["busybox", "grep", "Seccomp:", "/proc/self/status"]).ok().split_whitespace().last(),
+        Some("2")
+    );
+    assert_eq!(
+        run(&["--security-opt", "no-new-privileges", "busybox", "grep", "NoNewPrivs", "/proc/self/status"])
+            .ok()
+            .split_whitespace()
+            .last(),
+        Some("1")
+    );
+    let devices = run(&["busybox", "ls", "/dev"]);
+    for device in
+        ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue", "stdin"]
+    {
+        assert!(devices.ok().split_whitespace().any(|d| d == device), "/dev/{device}");
+    }
+}
+
+#[test]
+fn events_tell_what_happened() {
+    let engine = Engine::start();
+    engine.docker(&["run", "--rm", "--name", "told", "busybox", "true"]).ok();
+    let until = engine.host().sh("date +%s").ok().parse::<u64>().expect("seconds") + 1;
+    let words = [
+        "events",
+        "--since",
+        "10m",
+        "--until",
+        &until.to_string(),
+        "--filter",
+        "container=told",
+        "--format",
+        "{{.Type}} {{.Action}}",
+    ];
+    let events = engine.docker(&words);
+    let actions: Vec<_> = events.ok().lines().collect();
+    for wanted in ["container create", "container start", "container die", "container destroy"] {
+        assert!(actions.contains(&wanted), "{wanted} is missing in {actions:?}");
+    }
+}
+
+#[test]
+fn a_restart_policy_brings_a_container_back() {
+    let engine = Engine::start();
+    engine
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "again",
+            "--restart",
+            "on-failure:2",
+            "busybox",
+            "sh",
+            "-c",
+            "exit 1",
+        ])
+        .ok();
+    eventually("two restarts", 20, || {
+        (inspect(&engine, "again", "{{.RestartCount}} {{.State.Status}}") == "2 exited").then_some(())
+    });
+    engine.docker(&["run", "-d", "--name", "always", "--restart", "always", "busybox", "sleep", "600"]).ok();
+    let pid = inspect(&engine, "always", "{{.State.Pid}}");
+    engine.host().run(&["kill", "-9", &pid]).ok();
+    eventually("a new process", 20, || {
+        let now = inspect(&engine, "always", "{{.State.Running}} {{.State.Pid}}");
+        (now.starts_with("true") && !now.ends_with(&format!(" {pid}"))).then_some(())
+    });
+    engine.docker(&["stop", "-t", "0", "always"]).ok();
+    assert_eq!(inspect(&engine, "always", "{{.State.Running}}"), "false", "stopped by hand stays stopped");
+}

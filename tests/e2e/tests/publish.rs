@@ -1,0 +1,135 @@
+//! Published ports: from everywhere they should be reached, and from nowhere else.
+
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
+use portolan_testkit::{Engine, Host, skip};
+
+fn reached(host: &Host, address: &str, port: u16) -> String {
+    eventually("the port answers", 10, || Some(hear(host, address, port)).filter(|heard| !heard.is_empty()))
+}
+
+#[test]
+fn a_port_is_reached_from_everywhere() {
+    let engine = Engine::start();
+    let host = engine.host();
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", host, "up1", "198.51.100.2/24");
+    run_server(&engine, "server", 7000, "hello", &["-p", "8000:7000"]);
+    for (who, address) in
+        [(host, "127.0.0.1"), (host, "172.17.0.1"), (host, "198.51.100.2"), (&outside, "198.51.100.2")]
+    {
+        assert_eq!(reached(who, address, 8000), "hello", "{} by {address}", who.name());
+    }
+    engine.docker(&["network", "create", "other"]).ok();
+    let from = |flags: &[&str], address: &str| {
+        let line = format!("nc -w 2 {address} 8000 </dev/null");
+        engine.docker(&[&["run", "--rm"], flags, &["busybox", "sh", "-c", &line]].concat()).stdout
+    };
+    assert_eq!(from(&["--network", "other"], "198.51.100.2").trim(), "hello", "from another network");
+    assert_eq!(from(&[], "172.17.0.1").trim(), "hello", "from its own network");
+    let hairpin = engine.docker(&["exec", "server", "sh", "-c", "nc -w 2 198.51.100.2 8000 </dev/null"]);
+    assert_eq!(hairpin.stdout.trim(), "hello", "from itself");
+    engine.docker(&["stop", "-t", "0", "server"]).ok();
+    assert_eq!(hear(&outside, "198.51.100.2", 8000), "", "closed when it stops");
+}
+
+#[test]
+fn addresses_ranges_protocols_and_free_ports() {
+    let engine = Engine::start();
+    let flags = ["-p", "127.0.0.1:8001:80", "-p", "9000-9002:9000-9002", "-p", "5353:53/udp", "-p", "7777"];
+    engine
+        .docker(&[&["run", "-d", "--name", "many"], flags.as_slice(), &["busybox", "sleep", "600"]].concat())
+        .ok();
+    let ports = engine.docker(&["port", "many"]);
+    for line in [
+        "80/tcp -> 127.0.0.1:8001",
+        "9001/tcp -> 0.0.0.0:9001",
+        "53/udp -> 0.0.0.0:5353",
+        "7777/tcp -> 0.0.0.0:",
+    ] {
+        has_line(ports.ok(), &[line]);
+    }
+    assert_eq!(engine.docker(&["port", "many", "80"]).ok(), "127.0.0.1:8001");
+    let free: u16 =
+        inspect(&engine, "many", r#"{{(index (index .NetworkSettings.Ports "7777/tcp") 0).HostPort}}"#)
+            .parse()
+            .expect("a port");
+    assert!(free >= 1024);
+    has_line(engine.docker(&["ps"]).ok(), &["127.0.0.1:8001->80/tcp"]);
+    has_line(engine.docker(&["port", "many", "81"]).fails(), &["No public port '81"]);
+    engine.docker(&["run", "-d", "--name", "all", "--expose", "81", "-P", "busybox", "sleep", "600"]).ok();
+    has_line(engine.docker(&["port", "all"]).ok(), &["81/tcp -> 0.0.0.0:"]);
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_and_nothing_stays() {
+    let engine = Engine::start();
+    engine.docker(&["run", "-d", "--name", "first", "-p", "8002:80", "busybox", "sleep", "600"]).ok();
+    let second =
+        engine.docker(&["run", "-d", "--name", "second", "-p", "8002:80", "busybox", "sleep", "600"]);
+    assert_eq!(second.code, 125);
+    has_line(&second.stderr, &["Bind for 0.0.0.0:8002 failed: port is already allocated"]);
+    assert_eq!(inspect(&engine, "second", "{{.State.Running}}"), "false");
+    assert_eq!(engine.host().sh("ip -o link | grep -c veth").stdout.trim(), "1", "only the first has a link");
+    engine.docker(&["rm", "-f", "first"]).ok();
+    engine.docker(&["start", "second"]).ok();
+    has_line(engine.docker(&["port", "second"]).ok(), &["80/tcp -> 0.0.0.0:8002"]);
+}
+
+#[test]
+fn a_port_of_another_program_is_refused() {
+    let engine = Engine::start();
+    let script = "import socket,time\ns=socket.socket(); s.bind(('0.0.0.0',8003)); s.listen(); print('up', flush=True); time.sleep(60)";
+    let mut words = engine.host().prefix();
+    words.extend(["python3", "-c", script].map(Into::into));
+    let mut other = std::process::Command::new(&words[0]).args(&words[1..]).spawn().expect("python3 runs");
+    eventually("it listens", 10, || {
+        engine.host().sh("ss -ltn | grep -q :8003 || netstat -ltn | grep -q :8003").code.eq(&0).then_some(())
+    });
+    let refused = engine.docker(&["run", "-d", "-p", "8003:80", "busybox", "sleep", "600"]);
+    has_line(refused.fails(), &["8003", "address already in use"]);
+    other.kill().expect("it is ours");
+    other.wait().expect("it is ours");
+}
+
+#[test]
+fn unpublished_ports_and_loopback_ones_are_closed_to_neighbours() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker before 28 leaves container addresses open to neighbours");
+    }
+    let host = engine.host();
+    let neighbour = Host::new("neighbour");
+    neighbour.wire("up0", "198.51.100.1/24", host, "up1", "198.51.100.2/24");
+    neighbour.run(&["ip", "route", "add", "172.17.0.0/16", "via", "198.51.100.2"]).ok();
+    neighbour.run(&["ip", "route", "add", "127.0.0.1/32", "via", "198.51.100.2", "table", "99"]);
+    run_server(&engine, "server", 7000, "hello", &["-p", "127.0.0.1:8004:7000"]);
+    assert_eq!(reached(host, "127.0.0.1", 8004), "hello");
+    assert_eq!(hear(&neighbour, "172.17.0.2", 7000), "", "no direct routing to a container");
+    assert_eq!(hear(&neighbour, "198.51.100.2", 8004), "", "loopback only");
+    run_server(&engine, "open", 7001, "open", &["-p", "8005:7001"]);
+    assert_eq!(reached(&neighbour, "198.51.100.2", 8005), "open");
+    assert_eq!(hear(&neighbour, "172.17.0.3", 7001), "", "published is not routed");
+}
+
+#[test]
+fn udp_is_published_too() {
+    let engine = Engine::start();
+    engine.docker(&["run", "-d", "--name", "udp", "-p", "8006:7000/udp", "busybox", "sleep", "600"]).ok();
+    // The image has no program that serves UDP: one of the host's runs in the container's namespace.
+    let netns = format!("--net=/proc/{}/ns/net", inspect(&engine, "udp", "{{.State.Pid}}"));
+    let serve = "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('',7000))\n\
+                 while True: data,peer=s.recvfrom(9); s.sendto(b'pong '+peer[0].encode(),peer)";
+    let mut server = std::process::Command::new("nsenter")
+        .args([netns.as_str(), "python3", "-c", serve])
+        .spawn()
+        .expect("nsenter runs");
+    let ask = "import socket,sys\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(0.5)\n\
+               s.sendto(b'ping',(sys.argv[1],8006)); print(s.recv(99).decode())";
+    for address in ["127.0.0.1", "172.17.0.1"] {
+        eventually("udp answers", 10, || {
+            engine.host().run(&["python3", "-c", ask, address]).stdout.contains("pong").then_some(())
+        });
+    }
+    server.kill().expect("it is ours");
+    server.wait().expect("it is ours");
+}
