@@ -1,6 +1,7 @@
 //! An engine in a host of its own.
 
 use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -286,7 +287,7 @@ impl Engine {
 
     fn await_answer(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while UnixStream::connect(self.socket()).is_err() {
+        while !answers(&self.socket()) {
             let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());
             assert!(ended.is_none(), "the daemon ended\n{}", self.log());
             assert!(Instant::now() < deadline, "the daemon does not answer\n{}", self.log());
@@ -312,6 +313,17 @@ impl Drop for Engine {
             }
         }
     }
+}
+
+/// Whether an engine answers a ping at this socket.
+fn answers(socket: &Path) -> bool {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    let mut answer = Vec::new();
+    let asked = stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    asked.is_ok()
+        && stream.read_to_end(&mut answer).is_ok()
+        && answer.starts_with(b"HTTP/1.")
+        && answer.ends_with(b"OK")
 }
 
 /// Takes away the mounts that an engine keeps while it lives, so that its directory can be removed.
