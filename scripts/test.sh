@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Runs every test and prints the totals.
+#   scripts/test.sh          unit, kernel and end-to-end tests of the release binary: the docker CLI and
+#                            our own as clients, nftables and iptables as backends
+#   scripts/test.sh docker   the end-to-end tests on Debian's dockerd, to prove the tests
+# A test that cannot run says SKIPPED and why; it is counted and named, and in CI it is a failure.
+set -uo pipefail
+source "$(dirname "$0")/lib.sh"
+need_root
+cd "$root" || exit
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+what=${1:-all}
+
+# step NAME COMMAND...: runs a test command, keeps what it printed.
+step() {
+  local name=$1 start=$SECONDS
+  shift
+  say "$name"
+  if "$@" >"$results/$name.log" 2>&1; then
+    grep -E '^test result' "$results/$name.log" | sort | uniq -c | sort -rn | head -n 3
+  else
+    echo "$name" >>"$results/failed"
+    sed 's/^/    | /' "$results/$name.log" | grep -vE '^    \| test .* ok$' | tail -n 200
+  fi
+  printf '    %d s\n' $((SECONDS - start))
+}
+
+# e2e NAME TEST...: end-to-end tests with the variables that are set.
+e2e() {
+  local name=$1 tests=() test
+  shift
+  for test in "$@"; do tests+=(--test "$test"); done
+  step "$name" cargo test --locked -p portolan-e2e "${tests[@]}" -- --show-output
+}
+
+scripts/packages.sh build run test || exit
+scripts/images.sh || exit
+export PORTOLAN_BIN=${PORTOLAN_BIN:-$target/release/portolan}
+networking=(transcript networks publish crash)
+
+if [[ $what == docker ]]; then
+  scripts/docker.sh >/dev/null || exit
+  PORTOLAN_E2E_ENGINE=docker e2e dockerd
+  unset CI
+else
+  scripts/docker.sh client >/dev/null || exit
+  step build cargo build --locked --release
+  [[ ! -s $results/failed ]] || exit 1
+  step unit cargo test --locked --workspace --exclude portolan-e2e -- --show-output
+  PORTOLAN_E2E_CLIENT=docker PORTOLAN_E2E_FIREWALL=nftables e2e docker-cli-nftables
+  PORTOLAN_E2E_CLIENT=portolan PORTOLAN_E2E_FIREWALL=nftables e2e portolan-cli-nftables
+  PORTOLAN_E2E_CLIENT=docker PORTOLAN_E2E_FIREWALL=iptables e2e docker-cli-iptables "${networking[@]}"
+  PORTOLAN_E2E_CLIENT=portolan PORTOLAN_E2E_FIREWALL=iptables e2e portolan-cli-iptables transcript
+fi
+
+count() { cat "$results"/*.log | sed -nE "s/^test result: .* ([0-9]+) $1;.*/\1/p" | awk '{ n += $1 } END { print n + 0 }'; }
+skipped=$(grep -hE '^SKIPPED: ' "$results"/*.log | sort | uniq -c)
+skips=$(grep -hcE '^SKIPPED: ' "$results"/*.log | awk '{ n += $1 } END { print n + 0 }')
+[[ -z $skipped ]] || { say 'skipped'; echo "$skipped"; }
+failed=$(count failed)
+[[ ! -s $results/failed ]] || say "failed: $(xargs <"$results/failed")"
+say 'totals'
+# A test that skips itself counts as passed to cargo.
+printf '%d passed, %d failed, %d skipped\n' $(($(count passed) - skips)) "$failed" "$skips"
+[[ ! -s $results/failed && $failed == 0 ]] || exit 1
+if [[ ${CI:-} == true && $skips != 0 ]]; then die 'a skipped test is a failure here'; fi
