@@ -40,6 +40,7 @@ install: ## the binary, completions and a systemd unit; needs `make build` first
 	target/release/portolan completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/portolan.fish
 
 uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/portolan $(DESTDIR)$(PREFIX)/lib/systemd/system/portolan.service
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/portolan $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_portolan $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/portolan.fish
 
 clean:
