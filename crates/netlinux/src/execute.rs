@@ -1,8 +1,8 @@
 //! Steps to effects. Neighbouring steps that happen in one sandbox go together: requests in one
 //! message, sysctls and the like on one thread.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use portolan_netcore::host::Report;
 use portolan_netcore::model::{IfName, SandboxId};
@@ -63,19 +63,34 @@ impl LinuxHost {
     /// have taken effect in that sandbox although they count as not tried. On the host every request
     /// goes by itself, so that this cannot happen.
     pub(crate) fn execute_steps(&self, steps: &[Step]) -> Report {
+        // Work inside sandboxes takes a thread that may change its namespace: one for the whole plan.
+        let changes_namespace =
+            |step: &Step| matches!(way(step), Way::Inside(_)) || matches!(step, Step::AddNamespace(_));
+        let report = if steps.iter().any(changes_namespace) {
+            netns::on_thread(|| self.run(steps)).unwrap_or_else(|error| {
+                let error = steps.first().map(|step| Failure::from(error).at(step));
+                Report { done: 0, error }
+            })
+        } else {
+            self.run(steps)
+        };
+        self.sandboxes.close(steps.iter().filter_map(sandbox_of));
+        report
+    }
+
+    fn run(&self, steps: &[Step]) -> Report {
         let mut done = 0;
         while let Some(first) = steps.get(done) {
             let rest = &steps[done..];
-            let run =
-                |way_of_first: Way<'_>| rest.iter().take_while(|step| way(step) == way_of_first).count();
+            let alike = |first: Way<'_>| rest.iter().take_while(|step| way(step) == first).count();
             let (count, result) = match (first, way(first)) {
                 (_, Way::Request(Ns::Host)) => (1, self.request(&Ns::Host, &rest[..1])),
                 (_, Way::Request(ns)) => {
-                    let count = run(Way::Request(ns));
+                    let count = alike(Way::Request(ns));
                     (count, self.request(ns, &rest[..count]))
                 }
                 (_, Way::Inside(id)) => {
-                    let count = run(Way::Inside(id));
+                    let count = alike(Way::Inside(id));
                     (count, self.inside(id, &rest[..count]))
                 }
                 (Step::AddNamespace(id), _) => {
@@ -94,7 +109,9 @@ impl LinuxHost {
     }
 
     fn add_namespace(&self, id: &SandboxId, following: &[Step]) -> Result<(), GroupFailure> {
-        let result = self.sandboxes.create(id, || set_inside(following)).map_err(|failure| (0, failure))?;
+        let home = self.namespace.as_fd();
+        let made = self.sandboxes.create(id, home, || self.set_inside(following));
+        let result = made.map_err(|failure| (0, failure))?;
         let applied = result.as_ref().map_or_else(|(index, _)| *index, |()| following.len());
         self.remember(&following[..applied]);
         result.map_err(|(index, failure)| (1 + index, failure))
@@ -103,11 +120,39 @@ impl LinuxHost {
     fn inside(&self, id: &SandboxId, steps: &[Step]) -> Result<(), GroupFailure> {
         let sandbox = self.sandboxes.get(id).and_then(|found| found.ok_or_else(|| no_namespace(id)));
         let sandbox = sandbox.map_err(|failure| (0, failure))?;
-        let result =
-            netns::inside(sandbox.namespace(), || set_inside(steps)).map_err(|error| (0, error.into()))?;
+        let home = self.namespace.as_fd();
+        let result = netns::visit(sandbox.namespace(), home, || self.set_inside(steps))
+            .map_err(|error| (0, error.into()))?;
         let applied = result.as_ref().map_or_else(|(index, _)| *index, |()| steps.len());
         self.remember(&steps[..applied]);
         result
+    }
+
+    /// Carries out sysctls and redirections on the calling thread, which is in the sandbox.
+    fn set_inside(&self, steps: &[Step]) -> Result<(), GroupFailure> {
+        let mut sysctls: Option<Arc<Sysctls>> = None;
+        for (position, step) in steps.iter().enumerate() {
+            let result = match step {
+                Step::SetSysctl(_, key, value) => self.write_sysctl(&mut sysctls, key, value),
+                Step::RedirectDns { udp, tcp, .. } => nft::redirect_dns(*udp, *tcp).map_err(Failure::from),
+                _ => unreachable!("way() sends {step} elsewhere"),
+            };
+            result.map_err(|failure| (position, failure))?;
+        }
+        Ok(())
+    }
+
+    fn write_sysctl(
+        &self,
+        sysctls: &mut Option<Arc<Sysctls>>,
+        key: &str,
+        value: &str,
+    ) -> Result<(), Failure> {
+        let sysctls = match sysctls {
+            Some(sysctls) => sysctls,
+            None => sysctls.insert(self.sandbox_sysctls.get()?),
+        };
+        Ok(sysctls.write(key, value)?)
     }
 
     fn remember(&self, applied: &[Step]) {
@@ -267,6 +312,20 @@ impl LinuxHost {
     }
 }
 
+/// The sandbox that a step opens.
+fn sandbox_of(step: &Step) -> Option<&SandboxId> {
+    let ns = match (way(step), step) {
+        (Way::Inside(id), _) | (_, Step::AddNamespace(id)) => return Some(id),
+        (Way::Request(ns), _) => ns,
+        (_, Step::AddVeth { container: (ns, _), .. } | Step::Announce((ns, _), _)) => ns,
+        _ => return None,
+    };
+    match ns {
+        Ns::Sandbox(id) => Some(id),
+        Ns::Host => None,
+    }
+}
+
 /// Encodes and sends requests. Indices are looked up while encoding: none of these steps makes a link.
 fn send(socket: &mut Socket, steps: &[Step]) -> Result<(), GroupFailure> {
     let mut batch = Batch::new();
@@ -314,27 +373,6 @@ fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure
         _ => unreachable!("way() sends {step} elsewhere"),
     }
     Ok(())
-}
-
-/// Carries out sysctls and redirections on the calling thread, which is in the sandbox.
-fn set_inside(steps: &[Step]) -> Result<(), GroupFailure> {
-    let mut sysctls: Option<Sysctls> = None;
-    for (position, step) in steps.iter().enumerate() {
-        let result = match step {
-            Step::SetSysctl(_, key, value) => write_sysctl(&mut sysctls, key, value).map_err(Failure::from),
-            Step::RedirectDns { udp, tcp, .. } => nft::redirect_dns(*udp, *tcp).map_err(Failure::from),
-            _ => unreachable!("way() sends {step} elsewhere"),
-        };
-        result.map_err(|failure| (position, failure))?;
-    }
-    Ok(())
-}
-
-fn write_sysctl(sysctls: &mut Option<Sysctls>, key: &str, value: &str) -> io::Result<()> {
-    if sysctls.is_none() {
-        *sysctls = Some(Sysctls::open()?);
-    }
-    sysctls.as_ref().map_or(Ok(()), |sysctls| sysctls.write(key, value))
 }
 
 fn is_removal(step: &Step) -> bool {

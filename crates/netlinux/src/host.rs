@@ -20,7 +20,7 @@ use crate::netns::{self, Pins};
 use crate::observe::{self, LinkSeen};
 use crate::ports::HeldPorts;
 use crate::sandbox::Sandboxes;
-use crate::sysctl::Sysctls;
+use crate::sysctl::{SharedSysctls, Sysctls};
 use crate::watch;
 
 /// Links whose alias begins with this are ours.
@@ -73,7 +73,10 @@ pub struct LinuxHost {
     pub(crate) sandboxes: Sandboxes,
     pub(crate) ports: HeldPorts,
     pub(crate) firewall: Firewall,
+    /// For the host's own sysctls.
     pub(crate) sysctls: Sysctls,
+    /// For the sandboxes'.
+    pub(crate) sandbox_sysctls: SharedSysctls,
     pub(crate) announcer: Announcer,
     pub(crate) memory: Mutex<Memory>,
     /// Idle NETLINK_ROUTE sockets in the host's namespace.
@@ -99,6 +102,7 @@ impl LinuxHost {
             ports: HeldPorts::default(),
             firewall: Firewall::open(config.firewall)?,
             sysctls: Sysctls::open().map_err(resource("a procfs instance"))?,
+            sandbox_sysctls: SharedSysctls::default(),
             announcer: Announcer::start().map_err(resource("the announcing thread"))?,
             memory: Mutex::default(),
             idle: Mutex::new(vec![Socket::open(Protocol::Route)?]),
@@ -149,7 +153,9 @@ impl LinuxHost {
         let ours = links.values().filter(|link| is_ours(link)).map(|link| (link.index, link)).collect();
         let mut peers: BTreeMap<u32, LinkKey> = BTreeMap::new();
         for id in state.namespaces.clone() {
-            self.observe_sandbox(&id, &ours, &mut peers, &mut state)?;
+            let seen = self.observe_sandbox(&id, &ours, &mut peers, &mut state);
+            self.sandboxes.close([&id]);
+            seen?;
         }
         for link in ours.values() {
             let key = (Ns::Host, link.name.clone());
@@ -241,8 +247,8 @@ impl LinuxHost {
             Ns::Host => read_all(&self.sysctls),
             Ns::Sandbox(id) => {
                 let Ok(Some(sandbox)) = self.sandboxes.get(id) else { return Vec::new() };
-                let inside = netns::inside(sandbox.namespace(), || Sysctls::open().map(|s| read_all(&s)));
-                inside.and_then(|values| values).unwrap_or_default()
+                let Ok(sysctls) = self.sandbox_sysctls.get() else { return Vec::new() };
+                netns::inside(sandbox.namespace(), || read_all(&sysctls)).unwrap_or_default()
             }
         }
     }

@@ -16,7 +16,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 pub(crate) const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// `NSFS_MAGIC` of `include/uapi/linux/magic.h`.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: i128 = 0x6e73_6673;
 /// `STATX_ATTR_MOUNT_ROOT` (5.8).
 const ATTR_MOUNT_ROOT: u64 = 0x2000;
 
@@ -49,11 +49,13 @@ impl Pins {
         self.pins.join(id.short())
     }
 
-    /// Makes a namespace, pins it, and calls `inside` on a thread in it before that thread ends.
-    pub fn create<R: Send>(
+    /// Makes a namespace, pins it, and calls `inside` in it. The calling thread is in it meanwhile and
+    /// back in `home` afterwards: it must be a thread that was started for such work.
+    pub(crate) fn create<R>(
         &self,
         id: &SandboxId,
-        inside: impl FnOnce() -> R + Send,
+        home: BorrowedFd<'_>,
+        inside: impl FnOnce() -> R,
     ) -> io::Result<(OwnedFd, R)> {
         let path = self.path(id);
         let label = self.ids.join(id.short());
@@ -66,14 +68,15 @@ impl Pins {
             result => result?,
         }
         OpenOptions::new().create(true).append(true).open(&path)?;
-        let made = on_thread(|| -> io::Result<(OwnedFd, R)> {
-            // SAFETY: the thread was started for this, shares its network namespace with nothing that
-            // outlives it, and ends right after; no other resource is unshared.
-            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+        // SAFETY: only the calling thread's network namespace changes, nothing else is unshared; the
+        // thread was started for this, and goes back right after.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+        let made = || -> io::Result<(OwnedFd, R)> {
             mount_bind(OWN_NAMESPACE, &path)?;
-            Ok((open_namespace(Path::new(OWN_NAMESPACE))?, inside()))
-        });
-        let made = made.and_then(|made| made);
+            Ok((current()?, inside()))
+        };
+        let made = made();
+        enter(home)?;
         if made.is_err() {
             // The cause is what the caller should hear of.
             let _ = self.remove(id);
@@ -116,14 +119,26 @@ impl Pins {
     }
 }
 
-/// Calls `task` on a thread of its own in the namespace, and waits for it. Never on the calling thread:
-/// an async runtime's worker must not change its namespace.
+/// Calls `task` on a thread of its own in the namespace, and waits for it.
 pub fn inside<R: Send>(namespace: BorrowedFd<'_>, task: impl FnOnce() -> R + Send) -> io::Result<R> {
     on_thread(|| {
-        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
+        enter(namespace)?;
         Ok(task())
     })
     .and_then(|result| result)
+}
+
+/// Calls `task` in the namespace and comes back to `home`. Only for threads that were started for such
+/// work, never an async runtime's: if there is no way back, the thread must do nothing more.
+pub(crate) fn visit<R>(
+    namespace: BorrowedFd<'_>,
+    home: BorrowedFd<'_>,
+    task: impl FnOnce() -> R,
+) -> io::Result<R> {
+    enter(namespace)?;
+    let result = task();
+    enter(home)?;
+    Ok(result)
 }
 
 /// The calling thread's network namespace.
@@ -131,7 +146,9 @@ pub fn current() -> io::Result<OwnedFd> {
     open_namespace(Path::new(OWN_NAMESPACE))
 }
 
-fn on_thread<R: Send>(task: impl FnOnce() -> R + Send) -> io::Result<R> {
+/// Calls `task` on a thread of its own and waits for it. Starting it and waiting takes 0.07 ms, changing
+/// its namespace 1.4 us.
+pub(crate) fn on_thread<R: Send>(task: impl FnOnce() -> R + Send) -> io::Result<R> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("netns".to_owned())
@@ -141,13 +158,17 @@ fn on_thread<R: Send>(task: impl FnOnce() -> R + Send) -> io::Result<R> {
     })
 }
 
+fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?)
+}
+
 fn open_namespace(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn is_namespace(path: &Path) -> io::Result<bool> {
     match rustix::fs::statfs(path) {
-        Ok(found) => Ok(found.f_type as i64 == NSFS_MAGIC),
+        Ok(found) => Ok(i128::from(found.f_type) == NSFS_MAGIC),
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! What we keep open of a sandbox, so that working in it needs no thread there.
+//! What we have open of a sandbox while a plan is carried out: work in it then needs no thread there.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,13 +47,15 @@ impl Sandboxes {
         &self.pins
     }
 
-    /// Makes a sandbox with `lo` up, and calls `inside` on the thread that made it.
-    pub(crate) fn create<R: Send>(
+    /// Makes a sandbox with `lo` up, and calls `inside` in it, on the calling thread: see
+    /// [`Pins::create`].
+    pub(crate) fn create<R>(
         &self,
         id: &SandboxId,
-        inside: impl FnOnce() -> R + Send,
+        home: BorrowedFd<'_>,
+        inside: impl FnOnce() -> R,
     ) -> Result<R, Failure> {
-        let (namespace, made) = self.pins.create(id, || {
+        let (namespace, made) = self.pins.create(id, home, || {
             let socket = Socket::open(Protocol::Route).and_then(|mut socket| {
                 let mut batch = Batch::new();
                 link::set_loopback_up(&mut batch);
@@ -92,6 +94,16 @@ impl Sandboxes {
         let route = netns::inside(namespace.as_fd(), || Socket::open(Protocol::Route))??;
         let sandbox = Arc::new(Sandbox { namespace, route: Mutex::new(route) });
         Ok(Some(Arc::clone(self.lock().entry(id.clone()).or_insert(sandbox))))
+    }
+
+    /// Closes what is open of these sandboxes, so that descriptors are not kept for as long as
+    /// containers run. Whoever works in one of them at the moment goes on.
+    pub(crate) fn close<'a>(&self, ids: impl IntoIterator<Item = &'a SandboxId>) {
+        let mut open = self.lock();
+        let closed: Vec<_> = ids.into_iter().filter_map(|id| open.remove(id)).collect();
+        // Closing takes its time, the lock need not.
+        drop(open);
+        drop(closed);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Arc<Sandbox>>> {

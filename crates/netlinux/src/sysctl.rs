@@ -2,10 +2,12 @@
 //!
 //! The kernel shows `net` of the namespace that the calling thread is in. Looking a name up in one
 //! procfs instance takes longer the more namespaces were looked at through it (73 us grow to 737 us
-//! at 1000), so we go through instances of our own that nobody else sees.
+//! at 1000), so we go through instances of our own that nobody else sees, and take a new one now and
+//! then. Making one for each sandbox would cost 0.1 ms; a first write through a used one takes 0.025 ms.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
@@ -56,5 +58,28 @@ impl Sysctls {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{key:?} is not a sysctl")));
         }
         Ok(openat(&self.0, format!("sys/{key}"), access | OFlags::CLOEXEC, Mode::empty())?)
+    }
+}
+
+/// Instances for sandboxes, each for a limited number of visits.
+#[derive(Debug, Default)]
+pub(crate) struct SharedSysctls(Mutex<Option<(Arc<Sysctls>, u32)>>);
+
+impl SharedSysctls {
+    /// Visits that one instance serves. The cost of a look-up grows by 0.7 us a namespace.
+    const VISITS: u32 = 32;
+
+    /// An instance for one visit to one namespace.
+    pub(crate) fn get(&self) -> io::Result<Arc<Sysctls>> {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((sysctls, visits)) = current.as_mut()
+            && *visits < Self::VISITS
+        {
+            *visits += 1;
+            return Ok(Arc::clone(sysctls));
+        }
+        let sysctls = Arc::new(Sysctls::open()?);
+        *current = Some((Arc::clone(&sysctls), 1));
+        Ok(sysctls)
     }
 }

@@ -79,5 +79,25 @@ fn flows_of_a_port_are_forgotten_and_no_others() {
         lab.execute(&add_bridge());
         // Without a rule that needs it the kernel tracks nothing; that there is nothing is no failure.
         lab.execute(&[Step::ForgetFlows(binding(Proto::Udp, "0.0.0.0", 53))]);
+        let rules =
+            "table inet t { chain c { type filter hook output priority 0; ct state new accept\n }\n }";
+        match std::process::Command::new("nft").arg(rules).status() {
+            Ok(status) => assert!(status.success()),
+            Err(error) => return println!("skipped flows: no nft to make the kernel track them: {error}"),
+        }
+        let client = UdpSocket::bind("10.77.0.1:9").unwrap();
+        let client6 = UdpSocket::bind("[fd77::1]:9").unwrap();
+        for port in [53, 54] {
+            client.send_to(b"x", ("10.77.0.1", port)).unwrap();
+            client6.send_to(b"x", ("fd77::1", port)).unwrap();
+        }
+        let udp = |address, port| binding(Proto::Udp, address, port);
+        assert_eq!(crate::conntrack::forget(&binding(Proto::Tcp, "0.0.0.0", 53)).unwrap(), 0);
+        assert_eq!(crate::conntrack::forget(&udp("10.77.0.2", 53)).unwrap(), 0);
+        assert_eq!(crate::conntrack::forget(&udp("10.77.0.1", 53)).unwrap(), 1);
+        assert_eq!(crate::conntrack::forget(&udp("0.0.0.0", 53)).unwrap(), 0);
+        assert_eq!(crate::conntrack::forget(&udp("0.0.0.0", 54)).unwrap(), 1);
+        assert_eq!(crate::conntrack::forget(&udp("::", 53)).unwrap(), 1);
+        assert_eq!(crate::conntrack::forget(&udp("fd77::1", 54)).unwrap(), 1);
     });
 }
