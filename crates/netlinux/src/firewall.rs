@@ -101,7 +101,8 @@ impl FirewallError {
             Self::Io { errno, .. } => *errno,
             _ => None,
         };
-        let transient = errno.is_some_and(|e| matches!(e, libc::EBUSY | libc::EAGAIN | libc::ENOBUFS | libc::EINTR));
+        let transient =
+            errno.is_some_and(|e| matches!(e, libc::EBUSY | libc::EAGAIN | libc::ENOBUFS | libc::EINTR));
         StepError { step: step.to_owned(), reason: self.to_string(), errno, transient }
     }
 }

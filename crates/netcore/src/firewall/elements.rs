@@ -118,11 +118,13 @@ pub(super) fn of_port(port: &PublishedPort, policy: &FirewallPolicy) -> Vec<Elem
     };
     let open = if port.target.is_ipv4() { SetName::Open4 } else { SetName::Open6 };
     let target = Value::Port(binding.container_port);
-    let mut elements = Vec::with_capacity(2);
+    let mut elements = Vec::with_capacity(3);
     if access != Access::Closed {
         elements.push(member(open, vec![port.target.into(), Value::Proto(binding.proto), target.clone()]));
     }
     if access.translates() && binding.host_port != 0 {
+        let itself = if port.target.is_ipv4() { SetName::Self4 } else { SetName::Self6 };
+        elements.push(member(itself, vec![port.target.into(), port.target.into()]));
         let mut key = vec![Value::Proto(binding.proto), Value::Port(binding.host_port)];
         let set = match (binding.host_ip, binding.host_ip.is_unspecified()) {
             (IpAddr::V4(_), true) => SetName::Published4Any,

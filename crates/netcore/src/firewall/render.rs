@@ -213,6 +213,9 @@ impl Display for Statement {
             }
             Self::Masquerade => f.write_str("masquerade"),
             Self::SetPort(field, port, _) => write!(f, "{field} set {port}"),
+            Self::Marked(bit) => write!(f, "meta mark & {bit:#010x} == {bit:#010x}"),
+            Self::Mark(bit) => write!(f, "meta mark set meta mark | {bit:#010x}"),
+            Self::Unmark(bit) => write!(f, "meta mark set meta mark & {:#010x}", !bit),
             Self::Counter => f.write_str("counter"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
         }

@@ -60,6 +60,10 @@ pub enum SetName {
     SameBridge,
     /// A bridge twice: what it sends itself through the host is a hairpin.
     Hairpin,
+    /// A published container address twice: what it sends itself while br_netfilter is on, IPv4.
+    Self4,
+    /// The same for IPv6.
+    Self6,
     /// `incoming link . bridge`: direct routing to published ports is allowed.
     Trusted,
     /// `family . bridge` whose outgoing traffic is masqueraded.
@@ -87,6 +91,8 @@ impl SetName {
             Self::FromBridge => "from_bridge",
             Self::SameBridge => "same_bridge",
             Self::Hairpin => "hairpin",
+            Self::Self4 => "self4",
+            Self::Self6 => "self6",
             Self::Trusted => "trusted",
             Self::Masquerade => "masquerade",
             Self::Snat4 => "snat4",
@@ -266,6 +272,12 @@ pub enum Statement {
     Masquerade,
     /// `th dport set N` or `th sport set N`, with the transport checksum kept right.
     SetPort(Field, u16, Proto),
+    /// `meta mark & bit == bit`.
+    Marked(u32),
+    /// `meta mark set meta mark | bit`.
+    Mark(u32),
+    /// `meta mark set meta mark & ~bit`.
+    Unmark(u32),
     /// `counter`.
     Counter,
     /// What becomes of the packet.

@@ -32,8 +32,12 @@ const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_USER: i32 = -10;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
-/// `NF_BR_PRI_FILTER_BRIDGED`.
-const PRIORITY_BRIDGE_FILTER: i32 = -200;
+/// `NF_BR_PRI_FILTER_OTHER`: after br_netfilter has taken a frame through the inet hooks, if it does.
+const PRIORITY_BRIDGE_FILTER: i32 = 200;
+
+/// The bit by which `icc_off` of the inet table tells the bridge table of the same frame that it may
+/// pass. It exists between those two hooks only; frames arrive from other namespaces without a mark.
+const ICC_MARK: u32 = 0x2000_0000;
 
 /// The chain of a bridge in mode nat.
 pub(super) const TO_NAT: &str = "to_nat";
@@ -121,6 +125,8 @@ fn sets() -> Vec<Set> {
         set(SetName::FromBridge, &[NfProto, IfName], SetData::Verdict),
         set(SetName::SameBridge, &[IfName, IfName], SetData::Verdict),
         set(SetName::Hairpin, &[IfName, IfName], SetData::None),
+        set(SetName::Self4, &[Ipv4Addr, Ipv4Addr], SetData::None),
+        set(SetName::Self6, &[Ipv6Addr, Ipv6Addr], SetData::None),
         set(SetName::Trusted, &[IfName, IfName], SetData::None),
         set(SetName::Masquerade, &[NfProto, IfName], SetData::None),
         set(SetName::Snat4, &[IfName], SetData::Values(&[Ipv4Addr])),
@@ -135,6 +141,7 @@ fn filter_chains() -> Vec<Chain> {
     let established = || rule("", vec![Statement::Established, verdict(Verdict::Accept)]);
     let published = || rule("by way of a published port", vec![Statement::Dnatted, verdict(Verdict::Accept)]);
     let drop = || rule("", vec![Statement::Counter, verdict(Verdict::Drop)]);
+    let pass = |matched| rule("", vec![matched, Statement::Mark(ICC_MARK), verdict(Verdict::Accept)]);
     let echo = |field, number, kind| {
         let accept = verdict(Verdict::Accept);
         rule(
@@ -172,7 +179,7 @@ fn filter_chains() -> Vec<Chain> {
                 rule("", vec![verdict(Verdict::Goto(TO_PUBLISHED))]),
             ],
         ),
-        chain(ICC_OFF_CHAIN, vec![established(), published(), drop()]),
+        chain(ICC_OFF_CHAIN, vec![pass(Statement::Established), pass(Statement::Dnatted), drop()]),
         Chain {
             name: "guard",
             hook: hook(ChainKind::Filter, HookPoint::Prerouting, PRIORITY_RAW),
@@ -233,6 +240,8 @@ fn nat_chains() -> Vec<Chain> {
                     "to a port published by the same bridge: or the answer would not come back by us",
                     vec![Statement::Dnatted, Statement::InSet(same, SetName::Hairpin), Statement::Masquerade],
                 ),
+                to_itself(&[Field::IpSaddr, Field::IpDaddr], SetName::Self4),
+                to_itself(&[Field::Ip6Saddr, Field::Ip6Daddr], SetName::Self6),
                 rule("", vec![Statement::InSet(same, SetName::Hairpin), verdict(Verdict::Accept)]),
                 rule("", vec![Statement::SnatMap(&[Field::Iifname], SetName::Snat4)]),
                 rule("", vec![Statement::SnatMap(&[Field::Iifname], SetName::Snat6)]),
@@ -246,6 +255,12 @@ fn nat_chains() -> Vec<Chain> {
             ],
         },
     ]
+}
+
+/// With br_netfilter the frame is switched back to its port after translation, so it has no incoming
+/// link here; a container takes nothing from its own address.
+fn to_itself(pair: &'static [Field], set: SetName) -> Rule {
+    rule("", vec![Statement::Dnatted, Statement::InSet(pair, set), Statement::Masquerade])
 }
 
 /// A container cannot answer to loopback, so it must see the bridge's address.
@@ -274,21 +289,29 @@ fn guard(field: Field) -> Rule {
     )
 }
 
-/// Frames switched between two ports pass no inet hook unless br_netfilter is loaded.
+/// Frames switched between two ports pass no inet hook unless br_netfilter is loaded. Where it is, a
+/// port published by one endpoint of a bridge and asked for by another is translated while the frame is
+/// switched, so such a frame comes by here too, marked.
 fn bridge_table() -> Table {
     let icc_off = Set { name: SetName::IccOff, key: &[DataType::IfName], data: SetData::None };
     let forward = Chain {
         name: "forward",
         hook: hook(ChainKind::Filter, HookPoint::Forward, PRIORITY_BRIDGE_FILTER),
-        rules: vec![rule(
-            "icc off: only to the bridge itself",
-            vec![
-                Statement::InSet(&[Field::Iifname], SetName::IccOff),
-                Statement::InSet(&[Field::Oifname], SetName::IccOff),
-                Statement::Counter,
-                verdict(Verdict::Drop),
-            ],
-        )],
+        rules: vec![
+            rule(
+                "by way of a published port",
+                vec![Statement::Marked(ICC_MARK), Statement::Unmark(ICC_MARK), verdict(Verdict::Accept)],
+            ),
+            rule(
+                "icc off: only to the bridge itself",
+                vec![
+                    Statement::InSet(&[Field::Iifname], SetName::IccOff),
+                    Statement::InSet(&[Field::Oifname], SetName::IccOff),
+                    Statement::Counter,
+                    verdict(Verdict::Drop),
+                ],
+            ),
+        ],
     };
     Table { family: TableFamily::Bridge, name: TABLE, sets: vec![icc_off], chains: vec![forward] }
 }

@@ -1,26 +1,12 @@
-//! The iptables backend: one `iptables-restore` per family and transaction.
+//! The iptables backend: one `iptables-restore` for each family that a transaction concerns.
+//!
+//! What goes in is netcore's text; this runs the programs, legacy or nf_tables, whichever the host
+//! calls `iptables`. Each table of a family changes at once; the tables and families do not change
+//! together, so what filters is sent before what translates.
 
-use portolan_netcore::firewall::{FirewallPolicy, Transaction};
+mod backend;
+mod command;
+#[cfg(test)]
+mod tests;
 
-use crate::firewall::FirewallError;
-
-/// The iptables backend.
-#[derive(Debug)]
-pub(crate) struct IptablesFirewall {}
-
-impl IptablesFirewall {
-    pub(crate) fn open() -> Result<Self, FirewallError> {
-        Ok(Self {})
-    }
-    pub(crate) fn apply(&self, _transaction: &Transaction) -> Result<(), FirewallError> {
-        Ok(())
-    }
-    pub(crate) fn verify(&self) -> Result<Option<FirewallPolicy>, FirewallError> {
-        Ok(None)
-    }
-}
-
-/// Removes what this backend left in the kernel, if it did.
-pub(crate) fn remove_leftovers() -> Result<(), FirewallError> {
-    Ok(())
-}
+pub(crate) use self::backend::{IptablesFirewall, remove_leftovers};

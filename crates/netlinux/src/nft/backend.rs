@@ -9,8 +9,8 @@ use portolan_netcore::firewall::{
 
 use super::batch::Batch;
 use super::consts::{
-    NFPROTO_UNSPEC, NFT_MSG_GETGEN, NFT_MSG_GETTABLE, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, NFTA_TABLE_NAME,
-    NFTA_TABLE_OWNER,
+    NFPROTO_UNSPEC, NFT_MSG_GETGEN, NFT_MSG_GETTABLE, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST,
+    NFTA_TABLE_NAME, NFTA_TABLE_OWNER,
 };
 use super::encode;
 use super::socket::NftSocket;
@@ -102,7 +102,9 @@ impl State {
             && what.starts_with("add table")
             && self.flags != 0
         {
-            tracing::info!("this kernel cannot keep a table for us (before Linux 6.9): others may change our rules");
+            tracing::info!(
+                "this kernel cannot keep a table for us (before Linux 6.9): others may change our rules"
+            );
             self.flags = 0;
             result = self.socket.commit(replacement(&self.socket, &compiled, self.flags)?);
         }
@@ -112,7 +114,9 @@ impl State {
 
     fn change(&mut self, remove: &[PolicyItem], add: &[PolicyItem]) -> Result<(), FirewallError> {
         let Some(mut compiled) = self.in_force.take() else {
-            return Err(FirewallError::Inconsistent("no policy is in force yet: replace it as a whole first".into()));
+            return Err(FirewallError::Inconsistent(
+                "no policy is in force yet: replace it as a whole first".into(),
+            ));
         };
         let (difference, undo) = match compiled.change(remove, add) {
             Ok(change) => change,
@@ -148,7 +152,11 @@ impl State {
     }
 }
 
-fn replacement(socket: &NftSocket, compiled: &Compiled<Elements>, flags: u32) -> Result<Batch, FirewallError> {
+fn replacement(
+    socket: &NftSocket,
+    compiled: &Compiled<Elements>,
+    flags: u32,
+) -> Result<Batch, FirewallError> {
     let mut batch = Batch::new();
     for our in skeleton() {
         if table(socket, our.family, our.name)?.is_some() {
@@ -186,15 +194,21 @@ fn add_user_table(socket: &NftSocket) -> Result<(), FirewallError> {
 }
 
 /// The attributes of a table, if it is there.
-pub(super) fn table(socket: &NftSocket, family: TableFamily, name: &str) -> Result<Option<Vec<u8>>, FirewallError> {
-    socket.get(NFT_MSG_GETTABLE, encode::family(family), "look for a table", |w| w.text(NFTA_TABLE_NAME, name))
+pub(super) fn table(
+    socket: &NftSocket,
+    family: TableFamily,
+    name: &str,
+) -> Result<Option<Vec<u8>>, FirewallError> {
+    socket
+        .get(NFT_MSG_GETTABLE, encode::family(family), "look for a table", |w| w.text(NFTA_TABLE_NAME, name))
 }
 
 fn owned(socket: &NftSocket, family: TableFamily) -> Result<bool, FirewallError> {
     let Some(found) = table(socket, family, TABLE)? else {
         return Ok(false);
     };
-    let owner = attributes(&found).find(|(kind, _)| *kind == NFTA_TABLE_OWNER).and_then(|(_, value)| be32_of(value));
+    let owner =
+        attributes(&found).find(|(kind, _)| *kind == NFTA_TABLE_OWNER).and_then(|(_, value)| be32_of(value));
     Ok(owner == Some(socket.port()))
 }
 

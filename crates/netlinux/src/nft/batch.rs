@@ -56,7 +56,14 @@ impl Batch {
     }
 
     /// Adds a message; `body` writes its attributes.
-    pub(super) fn push(&mut self, about: About, kind: u16, family: u8, flags: u16, body: impl FnOnce(&mut Writer)) {
+    pub(super) fn push(
+        &mut self,
+        about: About,
+        kind: u16,
+        family: u8,
+        flags: u16,
+        body: impl FnOnce(&mut Writer),
+    ) {
         self.about.push(about);
         self.last_start = self.writer.len();
         let head = Head {

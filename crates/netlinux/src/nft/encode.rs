@@ -1,10 +1,10 @@
 //! The rule set's syntax tree as nf_tables messages.
 
+use portolan_netcore::firewall::TABLE;
 use portolan_netcore::firewall::ruleset::{
-    Chain, ChainKind, DataType, ElementData, ElementKey, Hook, HookPoint, IpFamily, Set, SetData, SetName, Table,
+    Chain, ChainKind, DataType, ElementData, ElementKey, Hook, HookPoint, IpFamily, Set, SetData, Table,
     TableFamily, Value, Verdict,
 };
-use portolan_netcore::firewall::TABLE;
 use portolan_netcore::model::Proto;
 
 use super::batch::{About, Batch};
@@ -42,7 +42,7 @@ pub(super) fn add_table(batch: &mut Batch, table: &Table, flags: u32) {
             batch.push(About::Rule(chain.name, index), NFT_MSG_NEWRULE, proto, flags, |w| {
                 w.text(NFTA_RULE_TABLE, table.name);
                 w.text(NFTA_RULE_CHAIN, chain.name);
-                w.nest(NFTA_RULE_EXPRESSIONS, |w| expr::rule(w, rule));
+                w.nest(NFTA_RULE_EXPRESSIONS, |w| expr::rule(w, rule, table.family));
                 if !rule.comment.is_empty() {
                     w.bytes(NFTA_RULE_USERDATA, &comment(rule.comment));
                 }

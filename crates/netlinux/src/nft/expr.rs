@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use portolan_netcore::firewall::ruleset::{Field, IpFamily, Rule, SetName, Statement, Value, Verdict};
+use portolan_netcore::firewall::ruleset::{
+    Field, IpFamily, Rule, SetName, Statement, TableFamily, Value, Verdict,
+};
 use portolan_netcore::model::Proto;
 
 use super::consts::*;
@@ -10,8 +12,9 @@ use super::encode;
 use super::wire::Writer;
 
 /// The expressions of a rule, each an element of the list under `NFTA_RULE_EXPRESSIONS`.
-pub(super) fn rule(w: &mut Writer, rule: &Rule) {
-    let mut family = None;
+pub(super) fn rule(w: &mut Writer, rule: &Rule, table: TableFamily) {
+    // In a table of one family every packet is of it.
+    let mut family = (table == TableFamily::Ip).then_some(IpFamily::V4);
     for statement in &rule.statements {
         depend(w, statement, &mut family);
         write(w, statement);
@@ -82,6 +85,13 @@ fn write(w: &mut Writer, statement: &Statement) {
         }
         Statement::Masquerade => expression(w, "masq", |_| {}),
         Statement::SetPort(field, port, proto) => set_port(w, *field, *port, *proto),
+        Statement::Marked(bit) => {
+            load_meta(w, NFT_META_MARK, NFT_REG32_00);
+            mask(w, &bit.to_ne_bytes(), 0);
+            compare(w, NFT_CMP_EQ, &bit.to_ne_bytes());
+        }
+        Statement::Mark(bit) => set_mark(w, !bit, *bit),
+        Statement::Unmark(bit) => set_mark(w, !bit, 0),
         Statement::Counter => expression(w, "counter", |w| {
             w.bytes(NFTA_COUNTER_BYTES, &0_u64.to_be_bytes());
             w.bytes(NFTA_COUNTER_PACKETS, &0_u64.to_be_bytes());
@@ -99,12 +109,7 @@ fn expression(w: &mut Writer, name: &str, body: impl FnOnce(&mut Writer)) {
 
 /// Loads a field into the registers from `register` on.
 fn load(w: &mut Writer, field: Field, register: u32) {
-    let meta = |w: &mut Writer, key| {
-        expression(w, "meta", |w| {
-            w.be32(NFTA_META_DREG, register);
-            w.be32(NFTA_META_KEY, key);
-        });
-    };
+    let meta = |w: &mut Writer, key| load_meta(w, key, register);
     let (base, offset) = match field {
         Field::NfProto => return meta(w, NFT_META_NFPROTO),
         Field::L4Proto => return meta(w, NFT_META_L4PROTO),
@@ -126,6 +131,23 @@ fn load(w: &mut Writer, field: Field, register: u32) {
     });
 }
 
+fn load_meta(w: &mut Writer, key: u32, register: u32) {
+    expression(w, "meta", |w| {
+        w.be32(NFTA_META_DREG, register);
+        w.be32(NFTA_META_KEY, key);
+    });
+}
+
+/// mark = (mark & keep) ^ set
+fn set_mark(w: &mut Writer, keep: u32, set: u32) {
+    load_meta(w, NFT_META_MARK, NFT_REG32_00);
+    mask(w, &keep.to_ne_bytes(), set);
+    expression(w, "meta", |w| {
+        w.be32(NFTA_META_KEY, NFT_META_MARK);
+        w.be32(NFTA_META_SREG, NFT_REG32_00);
+    });
+}
+
 fn field_width(field: Field) -> u32 {
     match field {
         Field::NfProto | Field::L4Proto | Field::IcmpType | Field::Icmp6Type => 1,
@@ -143,13 +165,16 @@ fn compare(w: &mut Writer, operator: u32, value: &[u8]) {
     });
 }
 
-fn mask(w: &mut Writer, mask: &[u8]) {
+/// value = (value & mask) ^ xor, `xor` being the first four bytes.
+fn mask(w: &mut Writer, mask: &[u8], xor: u32) {
+    let mut flips = vec![0; mask.len()];
+    flips[..4].copy_from_slice(&xor.to_ne_bytes());
     expression(w, "bitwise", |w| {
         w.be32(NFTA_BITWISE_SREG, NFT_REG32_00);
         w.be32(NFTA_BITWISE_DREG, NFT_REG32_00);
         w.be32(NFTA_BITWISE_LEN, mask.len() as u32);
         w.nest(NFTA_BITWISE_MASK, |w| w.bytes(NFTA_DATA_VALUE, mask));
-        w.nest(NFTA_BITWISE_XOR, |w| w.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()]));
+        w.nest(NFTA_BITWISE_XOR, |w| w.bytes(NFTA_DATA_VALUE, &flips));
     });
 }
 
@@ -165,7 +190,7 @@ fn prefix_match(w: &mut Writer, field: Field, network: IpAddr, prefix: u8) {
                 rest => 0xff << (8 - rest),
             })
             .collect();
-        mask(w, &ones);
+        mask(w, &ones, 0);
     }
     compare(w, NFT_CMP_EQ, &network);
 }
@@ -175,7 +200,7 @@ fn ct_bits(w: &mut Writer, key: u32, bits: u32) {
         w.be32(NFTA_CT_DREG, NFT_REG32_00);
         w.be32(NFTA_CT_KEY, key);
     });
-    mask(w, &bits.to_ne_bytes());
+    mask(w, &bits.to_ne_bytes(), 0);
     compare(w, NFT_CMP_NEQ, &[0; 4]);
 }
 

@@ -13,8 +13,8 @@ mod socket;
 mod tests;
 mod wire;
 
-use portolan_netcore::firewall::{DNS_TABLE, dns_table};
 use portolan_netcore::firewall::ruleset::TableFamily;
+use portolan_netcore::firewall::{DNS_TABLE, dns_table};
 
 use self::batch::Batch;
 use self::consts::{NFPROTO_IPV4, NFT_MSG_GETCHAIN, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE};

@@ -28,7 +28,8 @@ struct Answer {
 impl NftSocket {
     pub(super) fn open() -> Result<Self, FirewallError> {
         // SAFETY: socket() takes no pointers; the result is checked before it is owned.
-        let raw = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, NETLINK_NETFILTER) };
+        let raw =
+            unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, NETLINK_NETFILTER) };
         if raw < 0 {
             return Err(io_error("open a netlink socket"));
         }
@@ -148,8 +149,9 @@ impl NftSocket {
     fn set(&self, level: i32, name: i32, value: libc::c_int) -> Result<(), FirewallError> {
         let length = size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: `value` is an int of `length` bytes.
-        let done =
-            unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, name, (&raw const value).cast(), length) == 0 };
+        let done = unsafe {
+            libc::setsockopt(self.fd.as_raw_fd(), level, name, (&raw const value).cast(), length) == 0
+        };
         if done { Ok(()) } else { Err(io_error("set a netlink socket's option")) }
     }
 }
@@ -187,7 +189,9 @@ fn refusal(answer: &Answer, about: &[About]) -> FirewallError {
 
 fn errno_text(errno: i32) -> String {
     match errno {
-        libc::EPERM => "operation not permitted (the table is another process's, or CAP_NET_ADMIN is missing)".to_owned(),
+        libc::EPERM => {
+            "operation not permitted (the table is another process's, or CAP_NET_ADMIN is missing)".to_owned()
+        }
         libc::EOPNOTSUPP => "not supported by this kernel".to_owned(),
         other => io::Error::from_raw_os_error(other).to_string(),
     }

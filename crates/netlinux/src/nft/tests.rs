@@ -126,7 +126,8 @@ fn a_thousand_ports_are_a_few_messages() {
     in_namespace(|| {
         let firewall = NftFirewall::open().unwrap();
         firewall.apply(&Transaction::Replace(policy())).unwrap();
-        let many: Vec<PolicyItem> = (20000..30000).map(|host| PolicyItem::Port(port(host, [172, 17, 0, 4], host))).collect();
+        let many: Vec<PolicyItem> =
+            (20000..30000).map(|host| PolicyItem::Port(port(host, [172, 17, 0, 4], host))).collect();
         let start = std::time::Instant::now();
         firewall.apply(&change(vec![], many.clone())).unwrap();
         println!("10000 ports: {:?}", start.elapsed());

@@ -64,7 +64,8 @@ impl Writer {
         self.bytes.extend_from_slice(&[0; 2]);
         self.bytes.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
         body(self);
-        let length = u16::try_from(self.bytes.len() - start).expect("elements are sent in chunks below 64 KiB");
+        let length =
+            u16::try_from(self.bytes.len() - start).expect("elements are sent in chunks below 64 KiB");
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
     }
 }

@@ -1,0 +1,152 @@
+//! The policy in force, and what of the other backend and of earlier runs goes.
+
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+
+use portolan_netcore::firewall::iptables::{Found, Lines, OUR_CHAIN, XTable, change, removal, replacement};
+use portolan_netcore::firewall::ruleset::IpFamily;
+use portolan_netcore::firewall::{Compiled, FirewallPolicy, PolicyItem, Transaction};
+
+use super::command::{Variant, family_exists, restore, save};
+use crate::firewall::FirewallError;
+use crate::nft;
+
+/// The iptables backend.
+#[derive(Debug)]
+pub(crate) struct IptablesFirewall {
+    in_force: Mutex<Option<Compiled<Lines>>>,
+}
+
+impl IptablesFirewall {
+    /// Fails at once if the programs are not there.
+    pub(crate) fn open() -> Result<Self, FirewallError> {
+        for family in families() {
+            save(Variant::Default, family)?;
+        }
+        Ok(Self { in_force: Mutex::new(None) })
+    }
+
+    pub(crate) fn apply(&self, transaction: &Transaction) -> Result<(), FirewallError> {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        match transaction {
+            Transaction::Replace(policy) => {
+                *in_force = None;
+                let compiled = compile(policy)?;
+                install(&compiled)?;
+                *in_force = Some(compiled);
+                // Ours are in force by now, so nothing is open while the other backend's go.
+                nft::remove_tables()
+            }
+            Transaction::Change { remove, add } => apply_change(&mut in_force, remove, add),
+            Transaction::Clear => {
+                *in_force = None;
+                families().try_for_each(|family| clear(Variant::Default, family))
+            }
+        }
+    }
+
+    pub(crate) fn verify(&self) -> Result<Option<FirewallPolicy>, FirewallError> {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(compiled) = &*in_force else {
+            return Ok(None);
+        };
+        for family in families() {
+            if !Found::parse(&save(Variant::Default, family)?).is(compiled, family) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(compiled.policy().clone()))
+    }
+}
+
+fn apply_change(
+    in_force: &mut Option<Compiled<Lines>>,
+    remove: &[PolicyItem],
+    add: &[PolicyItem],
+) -> Result<(), FirewallError> {
+    let Some(compiled) = in_force.as_mut() else {
+        return Err(FirewallError::Inconsistent(
+            "no policy is in force yet: replace it as a whole first".into(),
+        ));
+    };
+    let (difference, undo) =
+        compiled.change(remove, add).map_err(|conflict| FirewallError::Inconsistent(conflict.to_string()))?;
+    let sent = check_bridge_netfilter(compiled.policy())
+        .and_then(|()| families().try_for_each(|f| restore(Variant::Default, f, &change(&difference, f))));
+    let Err(error) = sent else {
+        return Ok(());
+    };
+    // Somebody may have flushed what we take out, or one family is through and the other is not:
+    // stating the whole again settles both.
+    if matches!(error, FirewallError::Program { .. }) && install(compiled).is_ok() {
+        tracing::warn!(%error, "firewall drifted: replaced as a whole");
+        return Ok(());
+    }
+    compiled.undo(undo);
+    if let Err(again) = install(compiled) {
+        tracing::error!(%again, "firewall could not be put back");
+        *in_force = None;
+    }
+    Err(error)
+}
+
+fn compile(policy: &FirewallPolicy) -> Result<Compiled<Lines>, FirewallError> {
+    check_bridge_netfilter(policy)?;
+    Compiled::new(policy).map_err(|conflict| FirewallError::Inconsistent(conflict.to_string()))
+}
+
+fn install(compiled: &Compiled<Lines>) -> Result<(), FirewallError> {
+    families().try_for_each(|family| {
+        let found = Found::parse(&save(Variant::Default, family)?);
+        restore(Variant::Default, family, &replacement(compiled, family, &found))
+    })
+}
+
+fn clear(variant: Variant, family: IpFamily) -> Result<(), FirewallError> {
+    let found = Found::parse(&save(variant, family)?);
+    // Without our own chain the DOCKER chains are another engine's.
+    if !found.chains.contains(&(XTable::Nat, OUR_CHAIN.to_owned())) {
+        return Ok(());
+    }
+    restore(variant, family, &removal(&found))
+}
+
+fn families() -> impl Iterator<Item = IpFamily> {
+    IpFamily::BOTH.into_iter().filter(|family| family_exists(*family))
+}
+
+/// iptables sees what a bridge switches between its own ports only through br_netfilter.
+fn check_bridge_netfilter(policy: &FirewallPolicy) -> Result<(), FirewallError> {
+    let Some(bridge) = policy.bridges.values().find(|bridge| !bridge.icc) else {
+        return Ok(());
+    };
+    let on = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
+        .is_ok_and(|value| value.trim() == "1");
+    if on {
+        return Ok(());
+    }
+    Err(FirewallError::Inconsistent(format!(
+        "{} has inter-container communication off, which iptables can only enforce with the module br_netfilter and \
+         net.bridge.bridge-nf-call-iptables=1: set them, or use --firewall-backend nftables",
+        bridge.bridge
+    )))
+}
+
+/// Removes what this backend left in the kernel, if it did. Nothing is run where nothing can be.
+pub(crate) fn remove_leftovers() -> Result<(), FirewallError> {
+    if nft::has_ip_chain("nat", OUR_CHAIN)? {
+        families().try_for_each(|family| clear(Variant::Nft, family))?;
+    }
+    let legacy = fs::read_to_string("/proc/net/ip_tables_names")
+        .is_ok_and(|tables| tables.lines().any(|t| t == "nat"));
+    if legacy {
+        for family in families() {
+            match clear(Variant::Legacy, family) {
+                // Whoever made the legacy tables did it without these programs, so it was not us.
+                Ok(()) | Err(FirewallError::NoProgram { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
