@@ -5,10 +5,16 @@
 //! and answers with what there is ([`NetworkInfo`], [`SandboxInfo`]). The embedder gives it a
 //! [`Host`](portolan_netcore::host::Host), a [`Store`] and [`Names`].
 
+mod apply;
+mod create;
 mod error;
 mod info;
 mod names;
 mod networks;
+mod options;
+mod owner;
+mod publisher;
+mod records;
 mod spec;
 mod store;
 

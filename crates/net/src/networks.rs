@@ -1,40 +1,80 @@
-//! The handle.
+//! The handle: each request is decided by the owner, carried out on a thread that may block, and
+//! reported back to the owner.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use portolan_netcore::host::Host;
+use portolan_netcore::host::{Host, StepError};
 use portolan_netcore::model::{ContainerId, EndpointId, Network, NetworkId, SandboxId};
-use tokio::sync::broadcast;
+use portolan_netcore::plan::{Ns, Step};
+use tokio::sync::{broadcast, oneshot};
+use tokio::task;
 
+use crate::owner::{Owner, Parts, Removal, Task, Turn, Work, open};
+use crate::publisher::Publisher;
 use crate::{
     AttachSpec, Error, Names, NetConfig, NetworkEvent, NetworkInfo, NetworkSpec, SandboxInfo, SandboxSpec,
-    Store,
+    Store, apply,
 };
+
+/// How many events a slow listener may be behind.
+const EVENTS: usize = 1024;
+/// How long the kernel gets to clean up after a sandbox before its links are removed one by one.
+const CLEAN_UP: Duration = Duration::from_secs(2);
 
 /// The networks of one engine. Clones are handles to the same networks.
 ///
 /// A request that has begun runs to its end even if its caller goes away, and either takes effect
 /// whole or leaves nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Networks {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    owner: mpsc::Sender<Task>,
+    host: Arc<dyn Host>,
+    names: Arc<dyn Names>,
+    publisher: Arc<Publisher>,
     events: broadcast::Sender<NetworkEvent>,
 }
 
-fn later<T>() -> Result<T, Error> {
-    Err(Error::unsupported("networks are being built"))
+impl std::fmt::Debug for Networks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Networks").finish_non_exhaustive()
+    }
 }
 
 impl Networks {
     /// Takes over the host: loads what is stored, observes what is there, makes the predefined
     /// networks, adopts the namespaces that still live, holds published ports again, puts the
     /// firewall in force. Must be called within a tokio runtime, whose blocking threads it uses.
+    ///
+    /// # Errors
+    /// `Conflict` if the default bridge's name is taken by a link that is not ours; `Internal` if the
+    /// store or the host fails.
     pub async fn open(
-        _config: NetConfig,
-        _host: Arc<dyn Host>,
-        _store: Arc<dyn Store>,
-        _names: Arc<dyn Names>,
+        config: NetConfig,
+        host: Arc<dyn Host>,
+        store: Arc<dyn Store>,
+        names: Arc<dyn Names>,
     ) -> Result<Self, Error> {
-        later()
+        blocking(move || {
+            let publisher = Publisher::start(Arc::clone(&names))
+                .map_err(|error| Error::internal(format!("cannot start the thread of names: {error}")))?;
+            let publisher = Arc::new(publisher);
+            let events = broadcast::Sender::new(EVENTS);
+            let parts = Parts {
+                config,
+                host: Arc::clone(&host),
+                store,
+                publisher: Arc::clone(&publisher),
+                events: events.clone(),
+            };
+            let owner = open(parts, names.as_ref())?.start()?;
+            Ok(Self { shared: Arc::new(Shared { owner, host, names, publisher, events }) })
+        })
+        .await?
     }
 
     /// `POST /networks/create`.
@@ -42,38 +82,70 @@ impl Networks {
     /// # Errors
     /// Every mistake in the IPAM configuration at once (`Invalid`); a name in use (`Conflict`); a
     /// subnet in use (`Forbidden`); an unknown driver (`NotFound`).
-    pub async fn create(&self, _spec: NetworkSpec) -> Result<Network, Error> {
-        later()
+    pub async fn create(&self, spec: NetworkSpec) -> Result<Network, Error> {
+        let me = self.clone();
+        detached(async move {
+            let work = me.call(move |owner| owner.begin_create(spec)).await??;
+            let network = work.network.clone();
+            match me.run_or_undo(work.steps, work.undo).await? {
+                Ok(()) => me.call(move |owner| owner.finish_create(&work.network.id)).await?,
+                Err(error) => {
+                    return Err(me.call(move |owner| owner.abort_create(&work.network, &error)).await?);
+                }
+            }
+            Ok(network)
+        })
+        .await
     }
 
     /// `DELETE /networks/{id}`: by name, id or unique prefix of an id. What was removed.
     ///
     /// # Errors
     /// `Forbidden` for a predefined network and for one with endpoints.
-    pub async fn remove(&self, _reference: &str) -> Result<Network, Error> {
-        later()
+    pub async fn remove(&self, reference: &str) -> Result<Network, Error> {
+        let (me, reference) = (self.clone(), reference.to_owned());
+        detached(async move {
+            let work = me.call(move |owner| owner.begin_remove(&reference)).await??;
+            let network = work.network.clone();
+            match me.run_or_undo(work.steps, work.undo).await? {
+                Ok(()) => me.call(move |owner| owner.finish_remove(&work.network.id)).await?,
+                Err(error) => {
+                    return Err(me.call(move |owner| owner.abort_remove(&work.network, &error)).await?);
+                }
+            }
+            Ok(network)
+        })
+        .await
     }
 
     /// `POST /networks/prune`: removes every user-defined network without endpoints of which
     /// `unwanted` is true; those whose removal fails stay. What was removed.
     pub async fn prune(
         &self,
-        _unwanted: impl Fn(&Network) -> bool + Send + 'static,
+        unwanted: impl Fn(&Network) -> bool + Send + 'static,
     ) -> Result<Vec<Network>, Error> {
-        later()
+        let mut removed = Vec::new();
+        for id in self.call(move |owner| owner.unused(unwanted)).await? {
+            match self.remove(id.as_str()).await {
+                Ok(network) => removed.push(network),
+                Err(error) => tracing::warn!(network = %id, %error, "an unused network stays"),
+            }
+        }
+        Ok(removed)
     }
 
-    /// A network by name, id or unique prefix of an id, in that order of preference.
+    /// A network by name, id or unique prefix of an id.
     ///
     /// # Errors
     /// `NotFound`, or `Invalid` if a prefix fits several.
-    pub async fn find(&self, _reference: &str) -> Result<NetworkInfo, Error> {
-        later()
+    pub async fn find(&self, reference: &str) -> Result<NetworkInfo, Error> {
+        let reference = reference.to_owned();
+        self.call(move |owner| owner.find(&reference)).await?
     }
 
     /// Every network with its endpoints, by name.
     pub async fn list(&self) -> Result<Vec<NetworkInfo>, Error> {
-        later()
+        self.call(|owner| owner.list()).await
     }
 
     /// Checks what a container asks of a network and, if it asks for addresses of its own, keeps
@@ -83,18 +155,21 @@ impl Networks {
     /// # Errors
     /// `NotFound` for the network, `Forbidden` for an address in use, `Invalid` for one that the
     /// network cannot give.
-    pub async fn reserve(&self, _container: &ContainerId, _attach: AttachSpec) -> Result<NetworkId, Error> {
-        later()
+    pub async fn reserve(&self, container: &ContainerId, attach: AttachSpec) -> Result<NetworkId, Error> {
+        let container = container.clone();
+        self.turn(move |owner| owner.reserve(&container, &attach)).await
     }
 
-    /// Gives back what a container holds on a network (disconnecting one that is not running).
-    pub async fn unreserve(&self, _container: &ContainerId, _network: &NetworkId) -> Result<(), Error> {
-        later()
+    /// Gives back what a container has on a network (disconnecting one that is not running).
+    pub async fn unreserve(&self, container: &ContainerId, network: &NetworkId) -> Result<(), Error> {
+        let (container, network) = (container.clone(), network.clone());
+        self.call(move |owner| owner.unreserve(&container, &network)).await?
     }
 
-    /// Gives back everything a container holds: it is removed. Its sandbox, if any, goes first.
-    pub async fn forget(&self, _container: &ContainerId) -> Result<(), Error> {
-        later()
+    /// Gives back everything a container has: it is removed. Its sandbox, if any, goes first.
+    pub async fn forget(&self, container: &ContainerId) -> Result<(), Error> {
+        let container = container.clone();
+        self.call(move |owner| owner.forget(&container)).await?
     }
 
     /// Makes a container's namespace, joins its networks, publishes its ports: one plan. When this
@@ -102,60 +177,242 @@ impl Networks {
     ///
     /// # Errors
     /// Leaves nothing behind. A port in use is `Internal`, as in Docker.
-    pub async fn create_sandbox(&self, _spec: SandboxSpec) -> Result<SandboxInfo, Error> {
-        later()
+    pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<SandboxInfo, Error> {
+        let me = self.clone();
+        detached(async move {
+            let work = me.turn(move |owner| owner.begin_sandbox(&spec)).await?;
+            me.carry_out(work).await
+        })
+        .await
     }
 
     /// Takes a sandbox down. Returns once that is decided for good and no packet from outside reaches
     /// it; the kernel's clean-up goes on behind, and the addresses stay unused until it is over. A
     /// sandbox that is not there is fine. Addresses stay the container's until [`Networks::forget`].
-    pub async fn remove_sandbox(&self, _id: &SandboxId) -> Result<(), Error> {
-        later()
+    pub async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
+        let (me, id) = (self.clone(), id.clone());
+        detached(async move {
+            match me.turn(move |owner| owner.begin_removal(&id)).await? {
+                Some(removal) => me.take_down(removal).await,
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Returns once no trace of the sandbox is left on the host. After [`Networks::remove_sandbox`].
-    pub async fn settled(&self, _id: &SandboxId) -> Result<(), Error> {
-        later()
+    pub async fn settled(&self, id: &SandboxId) -> Result<(), Error> {
+        let id = id.clone();
+        self.turn(move |owner| Ok(if owner.is_settled(&id) { Turn::Done(()) } else { Turn::Later })).await
     }
 
     /// Joins a running container's sandbox to one more network. The sandbox as it is then.
     ///
     /// # Errors
-    /// `Forbidden` if it is on that network already or in the host's namespace.
-    pub async fn connect(&self, _id: &SandboxId, _attach: AttachSpec) -> Result<SandboxInfo, Error> {
-        later()
+    /// `Forbidden` if it is on that network already, `Invalid` if it is in the host's namespace.
+    pub async fn connect(&self, id: &SandboxId, attach: AttachSpec) -> Result<SandboxInfo, Error> {
+        let (me, id) = (self.clone(), id.clone());
+        detached(async move {
+            let work = me.turn(move |owner| owner.begin_connect(&id, &attach)).await?;
+            me.carry_out(work).await
+        })
+        .await
     }
 
-    /// Takes a running container's sandbox off a network. The sandbox as it is then.
+    /// Takes a running container's sandbox off a network, whose address it loses. The sandbox as it
+    /// is then.
     ///
     /// # Errors
     /// `Forbidden` if it is not on that network.
-    pub async fn disconnect(&self, _id: &SandboxId, _network: &str) -> Result<SandboxInfo, Error> {
-        later()
+    pub async fn disconnect(&self, id: &SandboxId, network: &str) -> Result<SandboxInfo, Error> {
+        let (me, id, network) = (self.clone(), id.clone(), network.to_owned());
+        detached(async move {
+            let work = me.turn(move |owner| owner.begin_disconnect(&id, &network)).await?;
+            me.carry_out(work).await
+        })
+        .await
     }
 
     /// Changes the container's name in a sandbox's endpoints and its names (`POST /containers/{id}/rename`).
-    pub async fn rename(&self, _id: &SandboxId, _container_name: &str) -> Result<(), Error> {
-        later()
+    pub async fn rename(&self, id: &SandboxId, container_name: &str) -> Result<(), Error> {
+        let (id, name) = (id.clone(), container_name.to_owned());
+        let zones = self.turn(move |owner| owner.rename(&id, &name)).await?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.wait_for_names(zones)).await?
     }
 
     /// A sandbox, if it is there: after a restart of the daemon these are the ones adopted.
-    pub async fn sandbox(&self, _id: &SandboxId) -> Result<Option<SandboxInfo>, Error> {
-        later()
+    pub async fn sandbox(&self, id: &SandboxId) -> Result<Option<SandboxInfo>, Error> {
+        let id = id.clone();
+        self.call(move |owner| owner.sandbox_info(&id)).await
     }
 
     /// Every sandbox.
     pub async fn sandboxes(&self) -> Result<Vec<SandboxInfo>, Error> {
-        later()
+        self.call(|owner| owner.sandbox_infos()).await
     }
 
-    /// Removes an endpoint whose container is gone (`network disconnect -f`).
-    pub async fn drop_endpoint(&self, _id: &EndpointId) -> Result<(), Error> {
-        later()
+    /// Removes an endpoint by id, whatever its container does (`network disconnect -f`).
+    pub async fn drop_endpoint(&self, id: &EndpointId) -> Result<(), Error> {
+        let id = id.clone();
+        let (sandbox, network) = self.call(move |owner| owner.endpoint_place(&id)).await??;
+        self.disconnect(&sandbox, network.as_str()).await?;
+        Ok(())
     }
 
     /// What happens to networks from now on.
     pub fn events(&self) -> broadcast::Receiver<NetworkEvent> {
-        self.events.subscribe()
+        self.shared.events.subscribe()
     }
+
+    /// Has the owner do something and waits for its answer.
+    async fn call<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Owner) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let closed = || Error::unavailable("the networks are closed");
+        let (answer, answered) = oneshot::channel();
+        let task: Task = Box::new(move |owner| {
+            // Whoever asked may be gone; what was decided stands.
+            let _ = answer.send(ask(owner));
+        });
+        self.shared.owner.send(task).map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())
+    }
+
+    /// The same for a request that may have to wait its turn.
+    async fn turn<T: Send + 'static>(
+        &self,
+        ask: impl Fn(&mut Owner) -> Result<Turn<T>, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        let ask = Arc::new(ask);
+        loop {
+            let again = Arc::clone(&ask);
+            let (turn, mut settled) =
+                self.call(move |owner| (again(owner), owner.subscribe_settled())).await?;
+            match turn? {
+                Turn::Done(value) => return Ok(value),
+                Turn::Later => {
+                    settled.changed().await.map_err(|_| Error::unavailable("the networks are closed"))?;
+                }
+            }
+        }
+    }
+
+    async fn run_or_undo(&self, steps: Vec<Step>, undo: Vec<Step>) -> Result<Result<(), StepError>, Error> {
+        let host = Arc::clone(&self.shared.host);
+        blocking(move || apply::run_or_undo(host.as_ref(), &steps, &undo)).await
+    }
+
+    async fn carry_out(&self, work: Work) -> Result<SandboxInfo, Error> {
+        let shared = Arc::clone(&self.shared);
+        let (work, result) = blocking(move || {
+            let result = shared.do_work(&work);
+            (work, result)
+        })
+        .await?;
+        match result {
+            Ok(dns) => self.call(move |owner| owner.finish_sandbox(work, dns)).await?,
+            Err(error) => {
+                if let Some(removal) = self.call(move |owner| owner.abort_sandbox(work)).await? {
+                    self.clean_up_behind(removal).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn take_down(&self, removal: Removal) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let removal = blocking(move || {
+            if removal.served {
+                shared.names.stop(&removal.sandbox);
+            }
+            apply::run_whatever_fails(shared.host.as_ref(), &removal.steps);
+            removal
+        })
+        .await?;
+        self.clean_up_behind(removal).await
+    }
+
+    /// The rest is the kernel's; once it is done the addresses are free.
+    async fn clean_up_behind(&self, removal: Removal) -> Result<(), Error> {
+        let removal = Arc::new(removal);
+        let done = Arc::clone(&removal);
+        self.call(move |owner| owner.finish_removal(&done)).await?;
+        let me = self.clone();
+        tokio::spawn(async move {
+            let (shared, gone) = (Arc::clone(&me.shared), Arc::clone(&removal));
+            let waited = blocking(move || shared.await_gone(&gone)).await;
+            let ended = me.call(move |owner| owner.end_quarantine(&removal.sandbox)).await;
+            if let Err(error) = waited.and(ended) {
+                tracing::warn!(%error, "the clean-up after a sandbox was not seen to its end");
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// All of it, or nothing: the resolver's ports, if it serves the sandbox from now on.
+    fn do_work(&self, work: &Work) -> Result<Option<(u16, u16)>, Error> {
+        apply::run_or_undo(self.host.as_ref(), &work.steps, &work.undo)?;
+        let result = self.serve_names(work);
+        if result.is_err() {
+            self.names.stop(&work.sandbox);
+            apply::take_back(self.host.as_ref(), &work.steps, &work.undo);
+        }
+        result
+    }
+
+    fn serve_names(&self, work: &Work) -> Result<Option<(u16, u16)>, Error> {
+        let mut ports = None;
+        if let Some(netns) = &work.serve {
+            let (udp, tcp) = self.names.serve(&work.sandbox, netns).map_err(|error| {
+                Error::unavailable(format!(
+                    "the embedded resolver cannot serve sandbox {}: {error}",
+                    work.sandbox.short()
+                ))
+            })?;
+            let step = Step::RedirectDns { sandbox: work.sandbox.clone(), udp, tcp };
+            apply::run(self.host.as_ref(), &[step]).map_err(|stopped| Error::from(stopped.error))?;
+            ports = Some((udp, tcp));
+        }
+        self.wait_for_names(work.zones)?;
+        Ok(ports)
+    }
+
+    fn wait_for_names(&self, zones: Option<u64>) -> Result<(), Error> {
+        match zones {
+            Some(version) => self.publisher.wait(version).map_err(|error| {
+                Error::unavailable(format!("the embedded resolver does not take names: {error}"))
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the kernel; links that something keeps alive beyond reason are removed.
+    fn await_gone(&self, removal: &Removal) {
+        let gone = self.host.await_gone(&removal.links, CLEAN_UP).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot watch the kernel clean up");
+            false
+        });
+        if !gone {
+            let links: Vec<Step> =
+                removal.links.iter().map(|name| Step::RemoveLink((Ns::Host, name.clone()))).collect();
+            apply::run_whatever_fails(self.host.as_ref(), &links);
+        }
+    }
+}
+
+/// Runs on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    task::spawn_blocking(work).await.map_err(|error| Error::internal(format!("a network task died: {error}")))
+}
+
+/// Runs to its end even if nobody waits for it.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    task::spawn(work).await.map_err(|error| Error::internal(format!("a network task died: {error}")))?
 }

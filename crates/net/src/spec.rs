@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_netcore::model::{ContainerId, IfName, MacAddr, PortRange, Proto, SandboxMode};
+use serde::{Deserialize, Serialize};
 
 /// How the networking of one engine is set up; dockerd's options of the same meaning in brackets.
 #[derive(Clone, Debug)]
@@ -129,7 +130,7 @@ pub struct AttachSpec {
 }
 
 /// One `-p`: ports to publish.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRequest {
     /// Protocol.
     pub proto: Proto,

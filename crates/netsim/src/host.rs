@@ -171,6 +171,17 @@ impl Inner {
     }
 }
 
+/// In the words that the real host has for it.
+fn reason(step: &Step, errno: i32) -> String {
+    match step {
+        Step::HoldPort(port) if errno == EADDRINUSE.0 => {
+            let address = std::net::SocketAddr::new(port.host_ip, port.host_port);
+            format!("failed to bind host port {address}/{}: address already in use by nginx (pid 123)", port.proto)
+        }
+        _ => format!("simulated errno {errno}"),
+    }
+}
+
 /// Both cannot be bound, as with `SO_REUSEADDR` off and `IPV6_V6ONLY` on.
 fn collides(port: &PortBinding, (proto, address, number): (Proto, IpAddr, u16)) -> bool {
     let same_family = port.host_ip.is_ipv4() == address.is_ipv4();
@@ -193,7 +204,7 @@ impl Host for SimHost {
             };
             if let Err(Errno(errno)) = result {
                 inner.log.push(format!("{text} -> errno {errno}"));
-                let reason = format!("simulated errno {errno}");
+                let reason = reason(step, errno);
                 let error = StepError { step: text, reason, errno: Some(errno), transient: errno == EIO.0 };
                 return Report { done, error: Some(error) };
             }

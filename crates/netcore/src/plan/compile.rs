@@ -85,6 +85,12 @@ fn add_network(state: &mut HostState, desired: &Desired, network: &Network) {
         }
     }
     if let Some(policy) = &mut state.firewall {
+        if network.ipv4 && !network.internal {
+            // Published ports answer on 127.0.0.1 too: the kernel routes such packets to the bridge
+            // only with this, and the firewall, already in force, keeps 127.0.0.0/8 from outside off.
+            let key = format!("net/ipv4/conf/{}/route_localnet", options.bridge);
+            state.sysctls.insert((Ns::Host, key), "1".to_owned());
+        }
         policy.bridges.insert(options.bridge.clone(), bridge_policy(network, options));
     }
 }
@@ -122,6 +128,10 @@ fn add_sandbox(state: &mut HostState, desired: &Desired, sandbox: &Sandbox) {
     }
     let ns = Ns::Sandbox(sandbox.id.clone());
     state.namespaces.insert(sandbox.id.clone());
+    if desired.settings.ipv6 {
+        // Links come up without IPv6, not even link-local, unless their network has it (CVE-2024-32473).
+        state.sysctls.insert((ns.clone(), "net/ipv6/conf/default/disable_ipv6".to_owned()), "1".to_owned());
+    }
     for (key, value) in &sandbox.sysctls {
         state.sysctls.insert((ns.clone(), sysctl_path(key)), value.clone());
     }
@@ -148,11 +158,9 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
     let Some((_, options)) = desired.bridge_of(endpoint) else { return };
     add_pair(state, endpoint, options, desired.settings.bridge_netfilter);
     let ns = Ns::Sandbox(endpoint.sandbox.clone());
-    if desired.settings.ipv6 {
-        // Without IPv6 on the network there is none on the link, not even link-local (CVE-2024-32473).
+    if desired.settings.ipv6 && endpoint.ipv6.is_some() {
         let key = format!("net/ipv6/conf/{}/disable_ipv6", endpoint.ifname);
-        let value = if endpoint.ipv6.is_some() { "0" } else { "1" };
-        state.sysctls.insert((ns.clone(), key), value.to_owned());
+        state.sysctls.insert((ns.clone(), key), "0".to_owned());
     }
     if endpoint.is_gateway {
         for (destination, gateway) in default_routes(endpoint) {

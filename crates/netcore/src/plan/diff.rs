@@ -76,7 +76,7 @@ impl Kept {
 /// The link a sysctl belongs to: `eth0` of `net/ipv4/conf/eth0/forwarding`.
 fn link_of(key: &str) -> Option<&str> {
     let (_, rest) = key.split_once("/conf/").or_else(|| key.split_once("/neigh/"))?;
-    rest.split('/').next()
+    rest.split('/').next().filter(|name| !matches!(*name, "all" | "default"))
 }
 
 /// Links that are not wanted, or not so that they could be changed into what is; with their peers.
@@ -241,7 +241,11 @@ fn diff_routes(kept: &Kept, wanted: &HostState, plan: &mut Unordered) {
 fn diff_sysctls(kept: &Kept, wanted: &HostState, plan: &mut Unordered) {
     for (key, value) in &wanted.sysctls {
         if kept.sysctls.get(key) != Some(value) {
-            let phase = if key.0 == Ns::Host { Phase::HostSysctl } else { Phase::SandboxSysctl };
+            let phase = match (&key.0, link_of(&key.1)) {
+                (Ns::Host, _) => Phase::HostSysctl,
+                (Ns::Sandbox(_), None) => Phase::NamespaceSysctl,
+                (Ns::Sandbox(_), Some(_)) => Phase::LinkSysctl,
+            };
             plan.push(phase, Step::SetSysctl(key.0.clone(), key.1.clone(), value.clone()));
         }
     }

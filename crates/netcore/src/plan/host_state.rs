@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -96,6 +96,8 @@ pub struct HostState {
     pub firewall: Option<FirewallPolicy>,
     /// Host ports held by sockets of ours (`container_port` is not part of the hold).
     pub held_ports: BTreeSet<PortBinding>,
+    /// Held TCP ports whose connections are carried over to an address of the other family.
+    pub proxied_ports: BTreeMap<PortBinding, SocketAddr>,
     /// Sandboxes in which port 53 of 127.0.0.11 leads to the resolver's sockets: (udp port, tcp port).
     pub dns_redirects: BTreeMap<SandboxId, (u16, u16)>,
 }

@@ -26,6 +26,8 @@ pub(super) enum Phase {
     /// Everything that comes, and what it replaces.
     OpenFirewall,
     AddNamespace,
+    /// Links take over the namespace's defaults when they are made.
+    NamespaceSysctl,
     AddBridge,
     HostSysctl,
     BridgeAddress,
@@ -33,7 +35,7 @@ pub(super) enum Phase {
     AddVeth,
     Attributes,
     /// Before the link is up: no address is to appear by itself.
-    SandboxSysctl,
+    LinkSysctl,
     AddAddress,
     SetUp,
     AddRoute,

@@ -1,6 +1,7 @@
 //! Steps: what an executor does without a choice.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -52,8 +53,13 @@ pub enum Step {
     Firewall(Transaction),
     /// Bind the host port so that nobody else can.
     HoldPort(PortBinding),
-    /// Let go of a host port.
+    /// Let go of a host port, and end its proxy.
     ReleasePort(PortBinding),
+    /// Carry TCP connections to a held port over to an address that packets cannot be redirected to,
+    /// being of another family. In place of an earlier proxy of the port.
+    ProxyPort(PortBinding, SocketAddr),
+    /// End the proxy of a port that stays held.
+    UnproxyPort(PortBinding),
     /// Lead port 53 of 127.0.0.11 in the sandbox to these ports, without conntrack entries.
     RedirectDns {
         /// Where.
@@ -116,6 +122,12 @@ impl fmt::Display for Step {
             }
             Self::ReleasePort(port) => {
                 write!(f, "[host] release {} {}/{}", port.host_ip, port.host_port, port.proto)
+            }
+            Self::ProxyPort(port, target) => {
+                write!(f, "[host] proxy {} {}/{} to {target}", port.host_ip, port.host_port, port.proto)
+            }
+            Self::UnproxyPort(port) => {
+                write!(f, "[host] unproxy {} {}/{}", port.host_ip, port.host_port, port.proto)
             }
             Self::RedirectDns { sandbox, udp, tcp } => {
                 write!(f, "[{}] dns 127.0.0.11:53 to udp {udp} tcp {tcp}", sandbox.short())

@@ -1,0 +1,60 @@
+//! Carrying out plans: to the end, or back to where they began.
+
+use portolan_netcore::host::{Host, StepError};
+use portolan_netcore::plan::Step;
+
+/// How often a step that the kernel refused for the moment is tried again.
+const RETRIES: usize = 3;
+
+/// A plan that stopped: the steps before `done` took effect.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    pub(crate) done: usize,
+    pub(crate) error: StepError,
+}
+
+/// All steps, in order, up to the first that fails for good.
+pub(crate) fn run(host: &dyn Host, steps: &[Step]) -> Result<(), Stopped> {
+    let mut done = 0;
+    let mut retries = RETRIES;
+    while done < steps.len() {
+        let report = host.execute(&steps[done..]);
+        if report.done > 0 {
+            retries = RETRIES;
+        }
+        done += report.done;
+        match report.error {
+            None => break,
+            Some(error) if error.transient && retries > 0 => retries -= 1,
+            Some(error) => return Err(Stopped { done, error }),
+        }
+    }
+    Ok(())
+}
+
+/// All steps, whatever fails on the way: for taking down. The failures.
+pub(crate) fn run_whatever_fails(host: &dyn Host, steps: &[Step]) -> Vec<StepError> {
+    let mut errors = Vec::new();
+    let mut rest = steps;
+    while let Err(stopped) = run(host, rest) {
+        tracing::warn!(step = %stopped.error.step, reason = %stopped.error.reason, "step failed, going on");
+        errors.push(stopped.error);
+        rest = rest.get(stopped.done + 1..).unwrap_or_default();
+    }
+    errors
+}
+
+/// Runs `steps`; if one fails, takes back what was done by `undo`, the plan of the opposite change.
+pub(crate) fn run_or_undo(host: &dyn Host, steps: &[Step], undo: &[Step]) -> Result<(), StepError> {
+    let Err(stopped) = run(host, steps) else { return Ok(()) };
+    take_back(host, &steps[..stopped.done], undo);
+    Err(stopped.error)
+}
+
+/// Takes back the steps that were done. A transaction that never came into force is not taken out.
+pub(crate) fn take_back(host: &dyn Host, done: &[Step], undo: &[Step]) {
+    let firewall_changed = done.iter().any(|step| matches!(step, Step::Firewall(_)));
+    let undo: Vec<Step> =
+        undo.iter().filter(|step| firewall_changed || !matches!(step, Step::Firewall(_))).cloned().collect();
+    run_whatever_fails(host, &undo);
+}

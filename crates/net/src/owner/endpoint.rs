@@ -1,0 +1,266 @@
+//! Endpoints: checking what is asked, building them, choosing the one that is the gateway.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use portolan_netcore::model::{
+    BridgeOptions, Driver, Endpoint, EndpointId, IfName, MacAddr, Network, NetworkId, PortBinding, SandboxId,
+    SandboxMode,
+};
+
+use super::lease::Addresses;
+use super::ports::Publisher;
+use super::{Owner, entropy};
+use crate::{AttachSpec, Error, PortRequest};
+
+const IFNAME: &str = "com.docker.network.endpoint.ifname";
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+/// Docker's name for the auxiliary address that is the containers' gateway in place of the bridge's.
+pub(super) const DEFAULT_GATEWAY_V4: &str = "DefaultGatewayIPv4";
+pub(super) const DEFAULT_GATEWAY_V6: &str = "DefaultGatewayIPv6";
+
+/// An endpoint and the sysctls that its options ask for, `IFNAME` replaced.
+#[derive(Debug)]
+pub(super) struct NewEndpoint {
+    pub(super) endpoint: Endpoint,
+    pub(super) sysctls: BTreeMap<String, String>,
+}
+
+impl Owner {
+    /// Checks what is asked of a network, all mistakes at once. The network.
+    pub(super) fn check_attach(&self, attach: &AttachSpec) -> Result<NetworkId, Error> {
+        let id = self.find_id(&attach.network)?;
+        let network = self.network(&id)?;
+        let mut errors = Vec::new();
+        let asks_address = attach.ipv4.is_some() || attach.ipv6.is_some();
+        if asks_address && !user_defined(network) {
+            errors.push("user-specified IP address is supported on user-defined networks only".to_owned());
+        } else {
+            errors.extend(attach.ipv4.and_then(|address| bad_address(network, address.into())));
+            errors.extend(attach.ipv6.and_then(|address| bad_address(network, address.into())));
+        }
+        errors.extend(attach.driver_opts.iter().filter_map(|(key, value)| bad_option(key, value)));
+        let text = match errors.as_slice() {
+            [] => return Ok(id),
+            [only] => only.clone(),
+            many => format!("* {}", many.join("\n* ")),
+        };
+        Err(Error::invalid(format!(
+            "invalid config for network {}: invalid endpoint settings:\n{text}",
+            network.name
+        )))
+    }
+
+    /// A namespace of its own cannot be on the host network, nor the host's on another.
+    pub(super) fn check_mode(&self, mode: SandboxMode, networks: &[NetworkId]) -> Result<(), Error> {
+        let drivers: Vec<&Driver> = networks
+            .iter()
+            .filter_map(|id| self.desired.networks.get(id))
+            .map(|network| &network.driver)
+            .collect();
+        let on_host = drivers.iter().any(|driver| matches!(driver, Driver::Host));
+        let on_none = drivers.iter().any(|driver| matches!(driver, Driver::Null));
+        match mode {
+            SandboxMode::Private if on_host => Err(Error::invalid(
+                "cannot connect container to host network - container must be created in host network mode",
+            )),
+            SandboxMode::Host if drivers.iter().any(|driver| !matches!(driver, Driver::Host)) => {
+                Err(Error::invalid(
+                    "container sharing network namespace with another container or host cannot be connected to any other network",
+                ))
+            }
+            SandboxMode::Private if on_none && drivers.len() > 1 => Err(Error::invalid(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// An endpoint that is neither gateway nor publishes anything yet.
+    pub(super) fn new_endpoint(
+        &self,
+        sandbox: &SandboxId,
+        network: &NetworkId,
+        attach: &AttachSpec,
+        addresses: Addresses,
+        taken: &BTreeSet<IfName>,
+    ) -> Result<NewEndpoint, Error> {
+        let network = self.network(network)?;
+        let id = EndpointId::from_bytes(entropy());
+        let lo = || IfName::new("lo").map_err(|error| Error::internal(error.to_string()));
+        let (ifname, host_ifname, gateways) = match &network.driver {
+            Driver::Bridge(options) => {
+                let host_ifname = IfName::new(&format!("veth{}", &id.short()[..7]))
+                    .map_err(|error| Error::internal(error.to_string()))?;
+                (ifname(options, attach, taken)?, host_ifname, gateways(network))
+            }
+            Driver::Host | Driver::Null => (lo()?, lo()?, (None, None)),
+        };
+        let endpoint = Endpoint {
+            id,
+            network: network.id.clone(),
+            sandbox: sandbox.clone(),
+            container_name: attach.container_name.clone(),
+            mac: attach.mac.unwrap_or_else(|| mac(addresses)),
+            ifname,
+            host_ifname,
+            ipv4: addresses.ipv4,
+            ipv6: addresses.ipv6,
+            gateway_ipv4: gateways.0.filter(|_| addresses.ipv4.is_some()),
+            gateway_ipv6: gateways.1.filter(|_| addresses.ipv6.is_some()),
+            is_gateway: false,
+            gw_priority: attach.gw_priority,
+            dns_names: attach.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            links: attach.links.clone(),
+            published: Vec::new(),
+        };
+        let sysctls = sysctls(attach, &endpoint.ifname);
+        Ok(NewEndpoint { endpoint, sysctls })
+    }
+
+    /// Which of a sandbox's endpoints the default route goes through: the highest priority, then the
+    /// lowest network name.
+    pub(super) fn elect<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) -> Option<EndpointId> {
+        let name = |endpoint: &Endpoint| {
+            self.desired.networks.get(&endpoint.network).map(|network| network.name.as_str())
+        };
+        endpoints
+            .filter(|endpoint| endpoint.gateway_ipv4.is_some() || endpoint.gateway_ipv6.is_some())
+            .min_by(|a, b| b.gw_priority.cmp(&a.gw_priority).then_with(|| name(a).cmp(&name(b))))
+            .map(|endpoint| endpoint.id.clone())
+    }
+
+    /// Takes the host ports that an endpoint is to publish.
+    pub(super) fn publish(
+        &mut self,
+        endpoint: &Endpoint,
+        requests: &[PortRequest],
+    ) -> Result<Vec<PortBinding>, Error> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !self.desired.settings.firewall {
+            return Err(Error::unsupported(format!(
+                "cannot publish ports of container {}: the firewall that leads them in is switched off (--iptables=false)",
+                endpoint.container_name
+            )));
+        }
+        let facts = self.host.facts()?;
+        let binding = match self.desired.networks.get(&endpoint.network).map(|network| &network.driver) {
+            Some(Driver::Bridge(options)) => options.host_binding,
+            _ => None,
+        };
+        let publisher = Publisher {
+            sandbox: &endpoint.sandbox,
+            endpoint: &endpoint.id,
+            container_name: &endpoint.container_name,
+            has_ipv4: endpoint.ipv4.is_some(),
+            has_ipv6: endpoint.ipv6.is_some(),
+            default_binding: binding.or(self.config.host_binding),
+        };
+        self.ports.take(self.host.as_ref(), &facts, requests, &publisher)
+    }
+}
+
+fn user_defined(network: &Network) -> bool {
+    !network.predefined
+}
+
+/// Why a network cannot give an address that is asked for.
+fn bad_address(network: &Network, address: IpAddr) -> Option<String> {
+    let family = network.ipam.iter().filter(|config| config.subnet.addr().is_ipv4() == address.is_ipv4());
+    let configured: Vec<_> = family.filter(|config| config.configured).collect();
+    if configured.is_empty() {
+        let text = "user specified IP address is supported only when connecting to networks with user configured subnets";
+        Some(text.to_owned())
+    } else if configured.iter().any(|config| config.subnet.contains(&address)) {
+        None
+    } else {
+        Some(format!("no configured subnet or ip-range contain the IP address {address}"))
+    }
+}
+
+fn bad_option(key: &str, value: &str) -> Option<String> {
+    match key {
+        IFNAME => IfName::new(value).err().map(|error| error.to_string()),
+        SYSCTLS => value.split(',').find_map(bad_sysctl),
+        _ => Some(format!("unknown driver option {key:?} of an endpoint")),
+    }
+}
+
+fn bad_sysctl(sysctl: &str) -> Option<String> {
+    let parts: Vec<&str> = sysctl.splitn(5, '.').collect();
+    let valid = match parts.as_slice() {
+        [_, family, _, ifname, rest] => {
+            matches!(*family, "ipv4" | "ipv6" | "mpls")
+                && matches!(*ifname, "IFNAME" | "ifname")
+                && rest.contains('=')
+        }
+        _ => false,
+    };
+    (!valid).then(|| {
+        format!(
+            "unrecognised network interface sysctl '{sysctl}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+        )
+    })
+}
+
+fn sysctls(attach: &AttachSpec, ifname: &IfName) -> BTreeMap<String, String> {
+    let texts = attach.driver_opts.get(SYSCTLS).map_or("", String::as_str);
+    let pairs = texts.split(',').filter_map(|text| text.split_once('='));
+    pairs
+        .map(|(key, value)| {
+            let parts: Vec<&str> = key
+                .split('.')
+                .map(|part| if part.eq_ignore_ascii_case("ifname") { ifname.as_str() } else { part })
+                .collect();
+            (parts.join("."), value.to_owned())
+        })
+        .collect()
+}
+
+/// The name asked for, or the prefix with the lowest number that is free.
+fn ifname(options: &BridgeOptions, attach: &AttachSpec, taken: &BTreeSet<IfName>) -> Result<IfName, Error> {
+    if let Some(wanted) = attach.driver_opts.get(IFNAME) {
+        let name = IfName::new(wanted).map_err(|error| Error::invalid(error.to_string()))?;
+        if taken.contains(&name) || name.as_str() == "lo" {
+            return Err(Error::invalid(format!("interface name {name} is in use in the container already")));
+        }
+        return Ok(name);
+    }
+    (0..=taken.len())
+        .filter_map(|number| IfName::new(&format!("{}{number}", options.ifname_prefix)).ok())
+        .find(|name| !taken.contains(name))
+        .ok_or_else(|| {
+            Error::invalid(format!("no interface name is left with the prefix {}", options.ifname_prefix))
+        })
+}
+
+/// The gateways that containers use: none on an internal network.
+fn gateways(network: &Network) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    if network.internal {
+        return (None, None);
+    }
+    let mut found = (None, None);
+    for config in &network.ipam {
+        let other = config.auxiliary.get(DEFAULT_GATEWAY_V4).or(config.auxiliary.get(DEFAULT_GATEWAY_V6));
+        match other.copied().or(config.gateway) {
+            Some(IpAddr::V4(address)) => found.0 = Some(address),
+            Some(IpAddr::V6(address)) => found.1 = Some(address),
+            None => {}
+        }
+    }
+    found
+}
+
+/// From the IPv4 address; for an endpoint with IPv6 only, from its last four bytes.
+fn mac(addresses: Addresses) -> MacAddr {
+    match (addresses.ipv4, addresses.ipv6) {
+        (Some(net), _) => MacAddr::of_ipv4(net.addr()),
+        (None, Some(net)) => {
+            let [.., a, b, c, d] = net.addr().octets();
+            MacAddr::of_ipv4(Ipv4Addr::new(a, b, c, d))
+        }
+        (None, None) => MacAddr([0; 6]),
+    }
+}

@@ -1,0 +1,216 @@
+//! Addresses of containers, and remembering them.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_netcore::ipam::{AddressSpace, IpamError};
+use portolan_netcore::model::{ContainerId, Network, NetworkId, SandboxId};
+
+use super::{Owner, Turn};
+use crate::records::{Batch, LeaseRecord};
+use crate::{AttachSpec, Error};
+
+/// What an endpoint is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) ipv4: Option<Ipv4Net>,
+    pub(super) ipv6: Option<Ipv6Net>,
+}
+
+impl Owner {
+    /// Gives a container its addresses on a network, those of both families or none.
+    pub(super) fn take_addresses(
+        &mut self,
+        network: &NetworkId,
+        container: &ContainerId,
+        attach: &AttachSpec,
+    ) -> Result<Turn<Addresses>, Error> {
+        let had = self.has_lease(network, container);
+        let v4 = self.take_family(network, container, attach.ipv4.map(IpAddr::V4), true);
+        let both = v4.and_then(|v4| {
+            Ok((v4, self.take_family(network, container, attach.ipv6.map(IpAddr::V6), false)?))
+        });
+        match both {
+            Ok((v4, v6)) => {
+                let ipv4 = v4.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None });
+                let ipv6 = v6.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None });
+                Ok(Turn::Done(Addresses { ipv4, ipv6 }))
+            }
+            Err(IpamError::Quarantined { .. }) => {
+                self.return_addresses(network, container, had);
+                Ok(Turn::Later)
+            }
+            Err(error) => {
+                self.return_addresses(network, container, had);
+                Err(self.lease_error(network, error))
+            }
+        }
+    }
+
+    fn take_family(
+        &mut self,
+        network: &NetworkId,
+        container: &ContainerId,
+        wanted: Option<IpAddr>,
+        v4: bool,
+    ) -> Result<Option<IpNet>, IpamError> {
+        let Some(spaces) = self.spaces.get_mut(network) else { return Ok(None) };
+        let Some(space) = (if v4 { &mut spaces.v4 } else { &mut spaces.v6 }) else { return Ok(None) };
+        let address = space.lease(container, wanted)?;
+        Ok(IpNet::new(address, space.subnet().prefix_len()).ok())
+    }
+
+    pub(super) fn has_lease(&self, network: &NetworkId, container: &ContainerId) -> bool {
+        self.leases.get(container).is_some_and(|leases| leases.contains_key(network))
+    }
+
+    /// Undoes [`Owner::take_addresses`]: what the container had before it keeps, unused.
+    pub(super) fn return_addresses(&mut self, network: &NetworkId, container: &ContainerId, had: bool) {
+        self.each_space(
+            network,
+            |space| if had { space.deactivate(container) } else { space.forget(container) },
+        );
+    }
+
+    fn each_space(&mut self, network: &NetworkId, change: impl Fn(&mut AddressSpace)) {
+        if let Some(spaces) = self.spaces.get_mut(network) {
+            [&mut spaces.v4, &mut spaces.v6].into_iter().flatten().for_each(change);
+        }
+    }
+
+    /// The addresses stay out of use until the sandbox is gone from the host.
+    pub(super) fn quarantine(&mut self, network: &NetworkId, container: &ContainerId, sandbox: &SandboxId) {
+        self.each_space(network, |space| space.quarantine(container, sandbox));
+    }
+
+    /// The sandbox is gone from the host.
+    pub(crate) fn end_quarantine(&mut self, sandbox: &SandboxId) {
+        if self.dying.remove(sandbox) {
+            for spaces in self.spaces.values_mut() {
+                [&mut spaces.v4, &mut spaces.v6]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|space| space.end_quarantine(sandbox));
+            }
+        }
+        self.settle();
+    }
+
+    /// The record of what a container has now, into the batch if it is news.
+    pub(super) fn note_lease(
+        &self,
+        batch: &mut Batch,
+        network: &NetworkId,
+        container: &ContainerId,
+        attach: &AttachSpec,
+        addresses: Addresses,
+    ) -> Result<Option<LeaseRecord>, Error> {
+        if addresses == Addresses::default() {
+            return Ok(None);
+        }
+        let lease = LeaseRecord {
+            container: container.clone(),
+            network: network.clone(),
+            ipv4: addresses.ipv4.map(|net| net.addr()),
+            ipv6: addresses.ipv6.map(|net| net.addr()),
+            fixed: attach.ipv4.is_some() || attach.ipv6.is_some(),
+        };
+        let known = self.leases.get(container).and_then(|leases| leases.get(network));
+        if known != Some(&lease) {
+            batch.put_lease(&lease)?;
+        }
+        Ok(Some(lease))
+    }
+
+    pub(super) fn keep_lease(&mut self, lease: Option<LeaseRecord>) {
+        if let Some(lease) = lease {
+            self.leases.entry(lease.container.clone()).or_default().insert(lease.network.clone(), lease);
+        }
+    }
+
+    /// Keeps the addresses that a container asks for by number, for as long as it exists.
+    pub(crate) fn reserve(
+        &mut self,
+        container: &ContainerId,
+        attach: &AttachSpec,
+    ) -> Result<Turn<NetworkId>, Error> {
+        let network = self.check_attach(attach)?;
+        if attach.ipv4.is_none() && attach.ipv6.is_none() {
+            return Ok(Turn::Done(network));
+        }
+        let had = self.has_lease(&network, container);
+        let Turn::Done(addresses) = self.take_addresses(&network, container, attach)? else {
+            return Ok(Turn::Later);
+        };
+        let mut batch = Batch::default();
+        let noted = self.note_lease(&mut batch, &network, container, attach, addresses);
+        match noted.and_then(|lease| self.commit(&batch).map(|()| lease)) {
+            Ok(lease) => self.keep_lease(lease),
+            Err(error) => {
+                self.return_addresses(&network, container, had);
+                return Err(error);
+            }
+        }
+        self.each_space(&network, |space| space.deactivate(container));
+        Ok(Turn::Done(network))
+    }
+
+    /// Gives back what a container has on a network.
+    pub(crate) fn unreserve(&mut self, container: &ContainerId, network: &NetworkId) -> Result<(), Error> {
+        if !self.has_lease(network, container) {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.delete_lease(network, container);
+        self.commit(&batch)?;
+        self.drop_lease(network, container);
+        Ok(())
+    }
+
+    pub(super) fn drop_lease(&mut self, network: &NetworkId, container: &ContainerId) {
+        self.each_space(network, |space| space.forget(container));
+        if let Some(leases) = self.leases.get_mut(container) {
+            leases.remove(network);
+            if leases.is_empty() {
+                self.leases.remove(container);
+            }
+        }
+    }
+
+    /// Gives back everything that a container has.
+    pub(crate) fn forget(&mut self, container: &ContainerId) -> Result<(), Error> {
+        let Some(leases) = self.leases.get(container) else { return Ok(()) };
+        let networks: Vec<NetworkId> = leases.keys().cloned().collect();
+        let mut batch = Batch::default();
+        for network in &networks {
+            batch.delete_lease(network, container);
+        }
+        self.commit(&batch)?;
+        for network in &networks {
+            self.drop_lease(network, container);
+        }
+        Ok(())
+    }
+
+    fn lease_error(&self, network: &NetworkId, error: IpamError) -> Error {
+        match (error, self.desired.networks.get(network)) {
+            (IpamError::InUse { address, holder }, _) => {
+                let by = match holder {
+                    Some(container) => format!("container {}", container.short()),
+                    None => "the network itself".to_owned(),
+                };
+                Error::forbidden(format!("Address already in use: {address} belongs to {by}"))
+            }
+            (IpamError::OutOfRange { address }, _) => {
+                Error::invalid(format!("no configured subnet or ip-range contain the IP address {address}"))
+            }
+            (IpamError::Exhausted { subnet }, Some(Network { name, id, .. })) => {
+                let version = if matches!(subnet, IpNet::V4(_)) { 4 } else { 6 };
+                Error::internal(format!(
+                    "no available IPv{version} addresses on this network's address pools: {name} ({id})"
+                ))
+            }
+            (error, _) => Error::internal(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Making and removing networks.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ipnet::IpNet;
+use portolan_netcore::ipam::AddressSpace;
+use portolan_netcore::model::{Driver, IfName, Network, NetworkId};
+use portolan_netcore::plan::{Desired, Step, Touched, change};
+
+use super::{Owner, Spaces, entropy};
+use crate::create::{self, Surroundings};
+use crate::records::Batch;
+use crate::{Error, NetworkAction, NetworkSpec};
+
+/// A network that is decided and not there yet, or still there and given up.
+#[derive(Debug)]
+pub(crate) struct NetworkWork {
+    pub(crate) network: Network,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) undo: Vec<Step>,
+}
+
+/// Now, in nanoseconds since the Unix epoch.
+pub(super) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+impl Owner {
+    pub(crate) fn begin_create(&mut self, spec: NetworkSpec) -> Result<NetworkWork, Error> {
+        create::check_name(&spec.name)?;
+        if self.desired.networks.values().any(|network| network.name == spec.name) {
+            return Err(Error::conflict(format!("network with name {} already exists", spec.name)));
+        }
+        let routes = self.host.foreign_routes()?;
+        let subnets = self.subnets();
+        let around = Surroundings { pools: &self.pools, networks: &subnets, routes: &routes };
+        let network = create::network(spec, NetworkId::from_bytes(entropy()), now_ns(), &around)?;
+        self.check_bridge_is_ours_alone(&network)?;
+        let mut batch = Batch::default();
+        batch.put_network(&network)?;
+        self.commit(&batch)?;
+        let work = self.insert_network(network);
+        self.hidden.insert(work.network.id.clone());
+        Ok(work)
+    }
+
+    /// Subnets of all networks.
+    pub(super) fn subnets(&self) -> Vec<IpNet> {
+        let configs = self.desired.networks.values().flat_map(|network| &network.ipam);
+        configs.map(|config| config.subnet).collect()
+    }
+
+    fn check_bridge_is_ours_alone(&self, network: &Network) -> Result<(), Error> {
+        let Some(name) = bridge_name(network) else { return Ok(()) };
+        match self.desired.networks.values().find(|other| bridge_name(other) == Some(name)) {
+            None => Ok(()),
+            Some(other) => Err(Error::forbidden(format!(
+                "cannot create network {} ({name}): conflicts with network {} ({name}): networks have same bridge name",
+                network.id, other.id
+            ))),
+        }
+    }
+
+    /// Into the desired state, with its address spaces. What the host needs for it.
+    pub(super) fn insert_network(&mut self, network: Network) -> NetworkWork {
+        let mut spaces = Spaces::default();
+        for config in &network.ipam {
+            let space = Some(AddressSpace::new(config));
+            match config.subnet {
+                IpNet::V4(_) => spaces.v4 = space,
+                IpNet::V6(_) => spaces.v6 = space,
+            }
+        }
+        self.spaces.insert(network.id.clone(), spaces);
+        self.desired.networks.insert(network.id.clone(), network.clone());
+        let (steps, undo) = self.network_steps(&network.id);
+        NetworkWork { network, steps, undo }
+    }
+
+    fn network_steps(&self, id: &NetworkId) -> (Vec<Step>, Vec<Step>) {
+        let touched = Touched::network(id);
+        let nothing: Desired = self.nothing();
+        (change(&nothing, &self.desired, &touched), change(&self.desired, &nothing, &touched))
+    }
+
+    pub(crate) fn finish_create(&mut self, id: &NetworkId) {
+        self.hidden.remove(id);
+        self.add_zone(id);
+        self.emit(NetworkAction::Create, id, None);
+        self.settle();
+    }
+
+    /// The host refused it.
+    pub(crate) fn abort_create(
+        &mut self,
+        network: &Network,
+        error: &portolan_netcore::host::StepError,
+    ) -> Error {
+        let mut batch = Batch::default();
+        batch.delete_network(&network.id);
+        if let Err(error) = self.commit(&batch) {
+            tracing::error!(network = %network.name, %error, "cannot forget a network that could not be made");
+        }
+        self.drop_network(&network.id);
+        self.settle();
+        bridge_error(network, error)
+    }
+
+    fn drop_network(&mut self, id: &NetworkId) {
+        self.hidden.remove(id);
+        self.spaces.remove(id);
+        self.members.remove(id);
+        self.desired.networks.remove(id);
+        for leases in self.leases.values_mut() {
+            leases.remove(id);
+        }
+        self.leases.retain(|_, leases| !leases.is_empty());
+    }
+
+    pub(crate) fn begin_remove(&mut self, reference: &str) -> Result<NetworkWork, Error> {
+        let id = self.find_id(reference)?;
+        let network = self.network(&id)?.clone();
+        if network.predefined {
+            return Err(Error::forbidden(format!(
+                "{} is a pre-defined network and cannot be removed",
+                network.name
+            )));
+        }
+        let active: Vec<_> = self
+            .endpoints_of(&id)
+            .map(|endpoint| format!("name:{:?} id:{:?}", endpoint.container_name, endpoint.id.short()))
+            .collect();
+        if !active.is_empty() {
+            return Err(Error::forbidden(format!(
+                "error while removing network: network {} has active endpoints ({})",
+                network.name,
+                active.join(", ")
+            )));
+        }
+        let mut batch = Batch::default();
+        batch.delete_network(&id);
+        for (container, leases) in &self.leases {
+            if leases.contains_key(&id) {
+                batch.delete_lease(&id, container);
+            }
+        }
+        self.commit(&batch)?;
+        self.hidden.insert(id.clone());
+        self.remove_zone(&id);
+        let (undo, steps) = self.network_steps(&id);
+        Ok(NetworkWork { network, steps, undo })
+    }
+
+    /// Networks to prune: those without endpoints that the caller does not want.
+    pub(crate) fn unused(&self, unwanted: impl Fn(&Network) -> bool) -> Vec<NetworkId> {
+        let mut unused: Vec<_> = self
+            .desired
+            .networks
+            .values()
+            .filter(|network| !network.predefined && !self.hidden.contains(&network.id))
+            .filter(|network| self.endpoints_of(&network.id).next().is_none() && unwanted(network))
+            .map(|network| (network.name.clone(), network.id.clone()))
+            .collect();
+        unused.sort();
+        unused.into_iter().map(|(_, id)| id).collect()
+    }
+
+    pub(crate) fn finish_remove(&mut self, id: &NetworkId) {
+        self.emit(NetworkAction::Destroy, id, None);
+        self.drop_network(id);
+        self.settle();
+    }
+
+    /// The host did not let go of it: it stays.
+    pub(crate) fn abort_remove(
+        &mut self,
+        network: &Network,
+        error: &portolan_netcore::host::StepError,
+    ) -> Error {
+        let mut batch = Batch::default();
+        let stored = batch.put_network(network).and_then(|()| self.commit(&batch));
+        if let Err(error) = stored {
+            tracing::error!(network = %network.name, %error, "cannot keep a network that could not be removed");
+        }
+        self.hidden.remove(&network.id);
+        self.add_zone(&network.id);
+        self.settle();
+        Error::internal(format!("error while removing network: {error}"))
+    }
+}
+
+pub(super) fn bridge_name(network: &Network) -> Option<&IfName> {
+    match &network.driver {
+        Driver::Bridge(options) => Some(&options.bridge),
+        Driver::Host | Driver::Null => None,
+    }
+}
+
+/// `EEXIST` on making a bridge means that the name is somebody else's.
+pub(super) fn bridge_error(network: &Network, error: &portolan_netcore::host::StepError) -> Error {
+    const EEXIST: i32 = 17;
+    match bridge_name(network) {
+        Some(bridge) if error.errno == Some(EEXIST) && network.name == "bridge" => Error::conflict(format!(
+            "a link {bridge} that is not Portolan's exists on this host: give the default bridge another name with --bridge, or remove the link with `ip link delete {bridge}`"
+        )),
+        Some(bridge) if error.errno == Some(EEXIST) => Error::conflict(format!(
+            "cannot create network {}: a link {bridge} that is not Portolan's exists on this host",
+            network.name
+        )),
+        _ => Error::internal(format!("cannot create network {}: {error}", network.name)),
+    }
+}

@@ -1,0 +1,426 @@
+//! Taking over the host when the daemon starts: what is stored, what is there, what is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portolan_netcore::dns::Zones;
+use portolan_netcore::host::Host;
+use portolan_netcore::model::{
+    BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, SandboxId, SandboxMode,
+};
+use portolan_netcore::plan::{Desired, HostState, LinkKind, Ns, Step, compile, diff};
+use tokio::sync::{broadcast, watch};
+
+use super::endpoint::{DEFAULT_GATEWAY_V4, DEFAULT_GATEWAY_V6};
+use super::network::{bridge_error, now_ns};
+use super::ports::PortTable;
+use super::{Live, Owner, Phase, entropy, settings};
+use crate::publisher::Publisher;
+use crate::records::{self, Batch, LeaseRecord, SandboxRecord};
+use crate::{Error, Names, NetConfig, NetworkEvent, Store, create, options};
+
+/// How long the kernel gets to clean up after sandboxes that are not wanted any more.
+const CLEAN_UP: Duration = Duration::from_secs(2);
+
+/// Everything stored.
+#[derive(Default)]
+struct Stored {
+    networks: BTreeMap<NetworkId, Network>,
+    sandboxes: BTreeMap<SandboxId, SandboxRecord>,
+    endpoints: Vec<Endpoint>,
+    leases: Vec<LeaseRecord>,
+}
+
+impl Stored {
+    fn load(store: &dyn Store) -> Result<Self, Error> {
+        let mut stored = Self::default();
+        for record in store.load().map_err(|error| Error::internal(error.to_string()))? {
+            match record.kind.as_str() {
+                records::NETWORK => {
+                    let network: Network = records::read(&record)?;
+                    stored.networks.insert(network.id.clone(), network);
+                }
+                records::SANDBOX => {
+                    let sandbox: SandboxRecord = records::read(&record)?;
+                    stored.sandboxes.insert(sandbox.sandbox.id.clone(), sandbox);
+                }
+                records::ENDPOINT => stored.endpoints.push(records::read(&record)?),
+                records::LEASE => stored.leases.push(records::read(&record)?),
+                other => {
+                    return Err(Error::internal(format!(
+                        "the store has a record of kind {other:?}, which this version does not know"
+                    )));
+                }
+            }
+        }
+        Ok(stored)
+    }
+
+    fn named(&self, name: &str) -> Option<&Network> {
+        self.networks.values().find(|network| network.predefined && network.name == name)
+    }
+}
+
+/// What the owner is made with.
+pub(crate) struct Parts {
+    pub(crate) config: NetConfig,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) events: broadcast::Sender<NetworkEvent>,
+}
+
+/// Loads, observes, plans, executes. Blocks.
+pub(crate) fn open(parts: Parts, names: &dyn Names) -> Result<Owner, Error> {
+    let mut stored = Stored::load(parts.store.as_ref())?;
+    let facts = parts.host.facts()?;
+    let observed = parts.host.observe()?;
+    let id = |network: Option<&Network>| {
+        network.map_or_else(|| NetworkId::from_bytes(entropy()), |n| n.id.clone())
+    };
+    let host_id = id(stored.named("host"));
+    let pools = create::pools(&parts.config.address_pools, create::unique_local(&host_id))?;
+    let mut owner = Owner {
+        desired: Desired { settings: settings(&parts.config, &facts), ..Desired::default() },
+        config: parts.config,
+        host: parts.host,
+        store: parts.store,
+        publisher: parts.publisher,
+        events: parts.events,
+        settled: watch::Sender::new(0),
+        pools,
+        hidden: BTreeSet::new(),
+        members: BTreeMap::new(),
+        spaces: BTreeMap::new(),
+        leases: BTreeMap::new(),
+        sandboxes: BTreeMap::new(),
+        dying: BTreeSet::new(),
+        ports: PortTable::default(),
+        zones: Arc::new(Zones::default()),
+        zones_version: 0,
+        linked: BTreeSet::new(),
+    };
+    let mut batch = Batch::default();
+    forget_dead_sandboxes(&mut stored, &observed, &mut batch);
+    owner.restore_networks(&stored, &host_id, &observed, &mut batch)?;
+    owner.commit(&batch)?;
+    owner.restore_leases(&stored);
+    owner.restore_sandboxes(stored);
+    owner.serve_names(names);
+    owner.apply(&observed)?;
+    Ok(owner)
+}
+
+/// Namespaces do not survive a reboot: their sandboxes are gone, the containers' addresses stay theirs.
+fn forget_dead_sandboxes(stored: &mut Stored, observed: &HostState, batch: &mut Batch) {
+    let networks: BTreeSet<&NetworkId> = stored.networks.keys().collect();
+    let lives = |id: &SandboxId, record: &SandboxRecord| {
+        record.sandbox.mode == SandboxMode::Host || observed.namespaces.contains(id)
+    };
+    stored.sandboxes.retain(|id, record| {
+        let stays = lives(id, record);
+        if !stays {
+            batch.delete_sandbox(id);
+        }
+        stays
+    });
+    let sandboxes = &stored.sandboxes;
+    stored.endpoints.retain(|endpoint| {
+        let stays = networks.contains(&endpoint.network) && sandboxes.contains_key(&endpoint.sandbox);
+        if !stays {
+            batch.delete_endpoint(&endpoint.id);
+        }
+        stays
+    });
+}
+
+impl Owner {
+    fn restore_networks(
+        &mut self,
+        stored: &Stored,
+        host_id: &NetworkId,
+        observed: &HostState,
+        batch: &mut Batch,
+    ) -> Result<(), Error> {
+        let old: Vec<Network> =
+            stored.networks.values().filter(|network| network.predefined).cloned().collect();
+        let named = |name: &str| old.iter().find(|network| network.name == name);
+        let none_id =
+            named("none").map_or_else(|| NetworkId::from_bytes(entropy()), |network| network.id.clone());
+        for network in [
+            bare("host", Driver::Host, host_id.clone(), named("host")),
+            bare("none", Driver::Null, none_id, named("none")),
+        ] {
+            if named(&network.name) != Some(&network) {
+                batch.put_network(&network)?;
+            }
+            self.insert_network(network);
+        }
+        let users: Vec<Network> =
+            stored.networks.values().filter(|network| !network.predefined).cloned().collect();
+        for network in users {
+            self.insert_network(network);
+        }
+        match self.config.default_bridge.clone() {
+            Some(bridge) => {
+                let network = self.default_network(bridge, named("bridge"), &stored.endpoints, observed)?;
+                if named("bridge") != Some(&network) {
+                    batch.put_network(&network)?;
+                }
+                self.insert_network(network);
+            }
+            None => {
+                if let Some(gone) = named("bridge") {
+                    batch.delete_network(&gone.id);
+                }
+            }
+        }
+        let ids: Vec<NetworkId> = self.desired.networks.keys().cloned().collect();
+        ids.iter().for_each(|id| self.add_zone(id));
+        Ok(())
+    }
+
+    /// The network `bridge` as the configuration has it, under the id and in the subnet it had.
+    fn default_network(
+        &self,
+        bridge: IfName,
+        old: Option<&Network>,
+        endpoints: &[Endpoint],
+        observed: &HostState,
+    ) -> Result<Network, Error> {
+        let id = match old {
+            Some(old) => old.id.clone(),
+            None => adopted_id(&bridge, observed).unwrap_or_else(|| NetworkId::from_bytes(entropy())),
+        };
+        let ipam = self.default_ipam(old)?;
+        let in_use = |subnet: &IpNet| {
+            let used = endpoints.iter().filter(|endpoint| endpoint.network == id);
+            used.filter_map(|endpoint| endpoint.ipv4).any(|net| !subnet.contains(&IpAddr::V4(net.addr())))
+        };
+        let ipam = match old {
+            Some(old)
+                if ipam
+                    .iter()
+                    .any(|config| matches!(config.subnet, IpNet::V4(_)) && in_use(&config.subnet)) =>
+            {
+                tracing::warn!(
+                    "the default bridge keeps its subnet: containers run in it; stop them for a new one to take effect"
+                );
+                old.ipam.clone()
+            }
+            _ => ipam,
+        };
+        let config = &self.config;
+        let options = BridgeOptions {
+            bridge,
+            icc: config.icc,
+            masquerade: config.masquerade,
+            mtu: config.mtu,
+            host_binding: config.host_binding,
+            default_bridge: true,
+            ..options::defaults(&id)?
+        };
+        Ok(Network {
+            name: "bridge".to_owned(),
+            created_ns: old.map_or_else(now_ns, |old| old.created_ns),
+            ipv4: true,
+            ipv6: config.ipv6,
+            internal: false,
+            attachable: false,
+            ipam_driver: "default".to_owned(),
+            ipam_options: BTreeMap::new(),
+            ipam,
+            options: shown_options(&options),
+            labels: BTreeMap::new(),
+            predefined: true,
+            driver: Driver::Bridge(options),
+            id,
+        })
+    }
+
+    fn default_ipam(&self, old: Option<&Network>) -> Result<Vec<IpamConfig>, Error> {
+        let config = &self.config;
+        let kept = old.and_then(|old| old.ipam.iter().find(|config| matches!(config.subnet, IpNet::V4(_))));
+        let subnet = match (config.bip, kept.map(|kept| kept.subnet)) {
+            (Some(bip), _) => bip.trunc(),
+            (None, Some(IpNet::V4(subnet))) if config.address_pools.is_empty() => subnet,
+            (None, _) => {
+                let mut used = self.host.foreign_routes()?;
+                used.extend(self.subnets());
+                create::default_ipv4(&self.pools, None, &used)?
+            }
+        };
+        let mut ipam = vec![create::with_gateway(IpamConfig {
+            subnet: subnet.into(),
+            ip_range: config.fixed_cidr.map(IpNet::V4),
+            gateway: config.bip.map(|bip| bip.addr().into()).or_else(|| first_host(subnet)),
+            auxiliary: config
+                .default_gateway
+                .map(|address| (DEFAULT_GATEWAY_V4.to_owned(), address.into()))
+                .into_iter()
+                .collect(),
+            configured: false,
+        })?];
+        if config.ipv6 {
+            let chosen = || self.pools.choose_ipv6(&self.subnets(), None);
+            let subnet = config.fixed_cidr_v6.map(|net| net.trunc()).or_else(chosen).ok_or_else(|| {
+                Error::invalid("no IPv6 subnet is left for the default bridge: name one with --fixed-cidr-v6")
+            })?;
+            ipam.push(create::with_gateway(IpamConfig {
+                subnet: subnet.into(),
+                ip_range: None,
+                gateway: None,
+                auxiliary: config
+                    .default_gateway_v6
+                    .map(|address| (DEFAULT_GATEWAY_V6.to_owned(), address.into()))
+                    .into_iter()
+                    .collect(),
+                configured: false,
+            })?);
+        }
+        Ok(ipam)
+    }
+
+    fn restore_leases(&mut self, stored: &Stored) {
+        for lease in &stored.leases {
+            let Some(spaces) = self.spaces.get_mut(&lease.network) else { continue };
+            let v4 = lease.ipv4.map(IpAddr::V4).zip(spaces.v4.as_mut());
+            let v6 = lease.ipv6.map(IpAddr::V6).zip(spaces.v6.as_mut());
+            for (address, space) in v4.into_iter().chain(v6) {
+                if !space.restore(&lease.container, address, lease.fixed) {
+                    tracing::warn!(%address, container = %lease.container, "a stored address does not fit its network any more");
+                }
+            }
+            self.keep_lease(Some(lease.clone()));
+        }
+    }
+
+    fn restore_sandboxes(&mut self, stored: Stored) {
+        for (id, record) in stored.sandboxes {
+            self.desired.sandboxes.insert(id.clone(), record.sandbox.clone());
+            self.sandboxes.insert(id, Live { record, phase: Phase::Ready });
+        }
+        for endpoint in stored.endpoints {
+            let Some(live) = self.sandboxes.get(&endpoint.sandbox) else { continue };
+            let container = live.record.sandbox.container.clone();
+            if let Some(spaces) = self.spaces.get_mut(&endpoint.network) {
+                for space in [&mut spaces.v4, &mut spaces.v6].into_iter().flatten() {
+                    // It is the address just restored: in use from now on.
+                    let _ = space.lease(&container, None);
+                }
+            }
+            self.ports.remember(&endpoint.published, &endpoint.sandbox, &endpoint.container_name);
+            self.insert_endpoint(endpoint);
+        }
+        let ids: Vec<SandboxId> = self.sandboxes.keys().cloned().collect();
+        ids.iter().for_each(|id| self.refresh_view(id));
+    }
+
+    /// The resolver may have survived, or may know nothing.
+    fn serve_names(&mut self, names: &dyn Names) {
+        let served: Vec<SandboxId> =
+            self.sandboxes.keys().filter(|id| self.needs_resolver(id)).cloned().collect();
+        let version = self.publish_zones();
+        if served.is_empty() {
+            return;
+        }
+        if let Err(error) = self.publisher.wait(version) {
+            tracing::error!(%error, "the embedded resolver did not take the zones");
+        }
+        for id in served {
+            match names.serve(&id, &self.netns(&id)) {
+                Ok(ports) => {
+                    self.desired.dns.insert(id, ports);
+                }
+                Err(error) => {
+                    tracing::error!(sandbox = %id, %error, "names are not resolved in an adopted sandbox")
+                }
+            }
+        }
+    }
+
+    /// Makes the host as wanted. What cannot be done is said and left; but without the default
+    /// bridge there is no engine.
+    fn apply(&self, observed: &HostState) -> Result<(), Error> {
+        let steps = diff(observed, &compile(&self.desired));
+        let bridge =
+            self.desired.networks.values().find(|network| network.predefined && network.name == "bridge");
+        let mut rest = steps.as_slice();
+        while let Err(stopped) = crate::apply::run(self.host.as_ref(), rest) {
+            let failed = rest.get(stopped.done);
+            if let (Some(network), Some(Step::AddBridge((_, name), _))) = (bridge, failed)
+                && super::network::bridge_name(network) == Some(name)
+            {
+                return Err(bridge_error(network, &stopped.error));
+            }
+            if matches!(failed, Some(Step::Firewall(_))) {
+                return Err(Error::internal(format!("cannot put the firewall in force: {}", stopped.error)));
+            }
+            tracing::error!(step = %stopped.error.step, reason = %stopped.error.reason, "step failed at start, going on");
+            rest = rest.get(stopped.done + 1..).unwrap_or_default();
+        }
+        let doomed = unwanted_pairs(observed, &self.desired);
+        if !doomed.is_empty() && !self.host.await_gone(&doomed, CLEAN_UP)? {
+            tracing::warn!("links of sandboxes that are gone are still being cleaned up by the kernel");
+        }
+        Ok(())
+    }
+}
+
+/// Host ends of sandboxes that nobody wants any more.
+fn unwanted_pairs(observed: &HostState, desired: &Desired) -> Vec<IfName> {
+    let wanted: BTreeSet<&IfName> =
+        desired.endpoints.values().map(|endpoint| &endpoint.host_ifname).collect();
+    let pairs = observed.links.iter().filter(|((ns, name), link)| {
+        *ns == Ns::Host && matches!(link.kind, LinkKind::Veth { .. }) && !wanted.contains(name)
+    });
+    pairs.map(|((_, name), _)| name.clone()).collect()
+}
+
+/// The id in the alias of a bridge of ours that the store does not know.
+fn adopted_id(bridge: &IfName, observed: &HostState) -> Option<NetworkId> {
+    let link = observed.links.get(&(Ns::Host, bridge.clone()))?;
+    link.alias.as_deref()?.strip_prefix("portolan:")?.parse().ok()
+}
+
+fn first_host(subnet: ipnet::Ipv4Net) -> Option<IpAddr> {
+    subnet.hosts().next().map(IpAddr::V4)
+}
+
+fn bare(name: &str, driver: Driver, id: NetworkId, old: Option<&Network>) -> Network {
+    Network {
+        id,
+        name: name.to_owned(),
+        created_ns: old.map_or_else(now_ns, |old| old.created_ns),
+        driver,
+        ipv4: true,
+        ipv6: false,
+        internal: false,
+        attachable: false,
+        ipam_driver: "default".to_owned(),
+        ipam_options: BTreeMap::new(),
+        ipam: Vec::new(),
+        options: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        predefined: true,
+    }
+}
+
+/// The options that Docker shows for the network `bridge`.
+fn shown_options(bridge: &BridgeOptions) -> BTreeMap<String, String> {
+    let binding = bridge.host_binding.map_or_else(|| "0.0.0.0".to_owned(), |address| address.to_string());
+    [
+        (options::DEFAULT_BRIDGE, "true".to_owned()),
+        (options::ENABLE_ICC, bridge.icc.to_string()),
+        (options::ENABLE_MASQUERADE, bridge.masquerade.to_string()),
+        (options::HOST_BINDING, binding),
+        (options::BRIDGE_NAME, bridge.bridge.to_string()),
+        (options::MTU, bridge.mtu.unwrap_or(1500).to_string()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}

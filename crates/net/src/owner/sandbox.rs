@@ -1,0 +1,583 @@
+//! Sandboxes: making, changing and taking them down.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use portolan_netcore::model::{
+    ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Sandbox, SandboxId, SandboxMode,
+};
+use portolan_netcore::plan::{Desired, Step, Touched, change};
+
+use super::{Live, Owner, Phase, Turn, entropy, without_holds};
+use crate::publisher::Version;
+use crate::records::{Batch, LeaseRecord, SandboxRecord};
+use crate::{AttachSpec, Error, NetworkAction, SandboxInfo, SandboxSpec};
+
+/// A change of a sandbox that is decided and stored, and now to be done.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) undo: Vec<Step>,
+    /// The namespace that the resolver is to serve from now on.
+    pub(crate) serve: Option<PathBuf>,
+    /// The zones to wait for.
+    pub(crate) zones: Option<Version>,
+    back: Back,
+    events: Vec<(NetworkAction, NetworkId)>,
+}
+
+/// How it was before.
+#[derive(Debug)]
+struct Back {
+    touched: Touched,
+    before: Desired,
+    record: Option<SandboxRecord>,
+    /// Leases that the change made.
+    new_leases: Vec<NetworkId>,
+    /// Leases that go once the change is done.
+    old_lease: Option<NetworkId>,
+}
+
+/// A sandbox that is given up.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) steps: Vec<Step>,
+    /// Host ends whose end is the end of the kernel's clean-up.
+    pub(crate) links: Vec<IfName>,
+    pub(crate) served: bool,
+    published: Vec<PortBinding>,
+    container: ContainerId,
+    networks: Vec<NetworkId>,
+}
+
+impl Owner {
+    pub(crate) fn begin_sandbox(&mut self, spec: &SandboxSpec) -> Result<Turn<Work>, Error> {
+        if let Some(id) = self.sandbox_of(&spec.container) {
+            return Err(Error::conflict(format!(
+                "container {} has the sandbox {} already",
+                spec.container,
+                id.short()
+            )));
+        }
+        let networks =
+            spec.attach.iter().map(|attach| self.check_attach(attach)).collect::<Result<Vec<_>, _>>()?;
+        self.check_mode(spec.mode, &networks)?;
+        if networks.iter().collect::<BTreeSet<_>>().len() < networks.len() {
+            return Err(Error::invalid(format!("container {} is to join one network twice", spec.container)));
+        }
+        let mut draft = Draft::new(spec);
+        for (network, attach) in networks.iter().zip(&spec.attach) {
+            match self.add_to_draft(&mut draft, network, attach) {
+                Ok(Turn::Done(())) => {}
+                Ok(Turn::Later) => {
+                    self.discard(draft);
+                    return Ok(Turn::Later);
+                }
+                Err(error) => {
+                    self.discard(draft);
+                    return Err(error);
+                }
+            }
+        }
+        self.adopt_draft(draft).map(Turn::Done)
+    }
+
+    fn sandbox_of(&self, container: &ContainerId) -> Option<&SandboxId> {
+        let mut live = self.sandboxes.iter();
+        live.find(|(_, live)| live.record.sandbox.container == *container).map(|(id, _)| id)
+    }
+
+    fn add_to_draft(
+        &mut self,
+        draft: &mut Draft,
+        network: &NetworkId,
+        attach: &AttachSpec,
+    ) -> Result<Turn<()>, Error> {
+        let container = draft.record.sandbox.container.clone();
+        let had = self.has_lease(network, &container);
+        let Turn::Done(addresses) = self.take_addresses(network, &container, attach)? else {
+            return Ok(Turn::Later);
+        };
+        draft.leased.push((network.clone(), had));
+        let noted = self.note_lease(&mut draft.batch, network, &container, attach, addresses)?;
+        draft.leases.extend(noted);
+        let taken: BTreeSet<IfName> =
+            draft.endpoints.iter().map(|endpoint| endpoint.ifname.clone()).collect();
+        let new = self.new_endpoint(&draft.record.sandbox.id, network, attach, addresses, &taken)?;
+        draft.record.sandbox.sysctls.extend(new.sysctls);
+        draft.record.order.push(new.endpoint.id.clone());
+        draft.endpoints.push(new.endpoint);
+        Ok(Turn::Done(()))
+    }
+
+    /// Nothing of it was stored: addresses and ports go back.
+    fn discard(&mut self, draft: Draft) {
+        let container = &draft.record.sandbox.container;
+        for (network, had) in &draft.leased {
+            self.return_addresses(network, container, *had);
+        }
+        for endpoint in &draft.endpoints {
+            super::ports::release(self.host.as_ref(), &endpoint.published);
+            self.ports.forget(&endpoint.published, &endpoint.sandbox);
+        }
+    }
+
+    /// Elects the gateway, takes the ports, stores, and makes it part of what is desired.
+    fn adopt_draft(&mut self, mut draft: Draft) -> Result<Work, Error> {
+        if let Err(error) = self.complete_draft(&mut draft) {
+            self.discard(draft);
+            return Err(error);
+        }
+        let id = draft.record.sandbox.id.clone();
+        let new_leases =
+            draft.leased.iter().filter(|(_, had)| !had).map(|(network, _)| network.clone()).collect();
+        for lease in draft.leases {
+            self.keep_lease(Some(lease));
+        }
+        let touched = Touched::sandbox(&id, &draft.record.order);
+        self.desired.sandboxes.insert(id.clone(), draft.record.sandbox.clone());
+        self.sandboxes.insert(id.clone(), Live { record: draft.record, phase: Phase::Busy });
+        let mut events = Vec::new();
+        for endpoint in draft.endpoints {
+            events.push((NetworkAction::Connect, endpoint.network.clone()));
+            self.insert_endpoint(endpoint);
+        }
+        let before = self.nothing();
+        let back = Back { touched, before, record: None, new_leases, old_lease: None };
+        Ok(self.work(id, back, events))
+    }
+
+    fn complete_draft(&mut self, draft: &mut Draft) -> Result<(), Error> {
+        if let Some(gateway) = self.elect(draft.endpoints.iter())
+            && let Some(endpoint) = draft.endpoints.iter_mut().find(|endpoint| endpoint.id == gateway)
+        {
+            endpoint.is_gateway = true;
+            endpoint.published = self.publish(endpoint, &draft.record.ports)?;
+        }
+        draft.batch.put_sandbox(&draft.record)?;
+        for endpoint in &draft.endpoints {
+            draft.batch.put_endpoint(endpoint)?;
+        }
+        self.commit(&draft.batch)
+    }
+
+    /// Into the desired state; its names with it.
+    pub(super) fn insert_endpoint(&mut self, endpoint: Endpoint) {
+        if !endpoint.links.is_empty() {
+            self.linked.insert(endpoint.sandbox.clone());
+        }
+        self.add_names(&endpoint);
+        self.members.entry(endpoint.network.clone()).or_default().insert(endpoint.id.clone());
+        self.desired.endpoints.insert(endpoint.id.clone(), endpoint);
+    }
+
+    fn take_out_endpoint(&mut self, id: &EndpointId) -> Option<Endpoint> {
+        let endpoint = self.desired.endpoints.remove(id)?;
+        if let Some(members) = self.members.get_mut(&endpoint.network) {
+            members.remove(id);
+        }
+        self.remove_names(&endpoint);
+        Some(endpoint)
+    }
+
+    /// The plans there and back from the state before, now that the desired state is the one after.
+    fn work(&mut self, sandbox: SandboxId, back: Back, events: Vec<(NetworkAction, NetworkId)>) -> Work {
+        let steps = without_holds(change(&back.before, &self.desired, &back.touched));
+        let undo = change(&self.desired, &back.before, &back.touched);
+        let needs = self.needs_resolver(&sandbox);
+        let serve = (needs && !self.desired.dns.contains_key(&sandbox)).then(|| self.netns(&sandbox));
+        Work { zones: self.names_changed(&sandbox, needs), sandbox, steps, undo, serve, back, events }
+    }
+
+    /// Zones after a change of a sandbox's endpoints, if anybody can tell the difference.
+    fn names_changed(&mut self, sandbox: &SandboxId, needs_resolver: bool) -> Option<Version> {
+        let known = self.zones.sandboxes.contains_key(sandbox);
+        if !needs_resolver && !known {
+            return None;
+        }
+        self.refresh_view(sandbox);
+        self.refresh_links();
+        Some(self.publish_zones())
+    }
+
+    /// It is done. `dns`: the ports on which the resolver serves it now.
+    pub(crate) fn finish_sandbox(
+        &mut self,
+        work: Work,
+        dns: Option<(u16, u16)>,
+    ) -> Result<SandboxInfo, Error> {
+        if let Some(ports) = dns {
+            self.desired.dns.insert(work.sandbox.clone(), ports);
+        }
+        let container = self.set_ready(&work.sandbox);
+        for (action, network) in &work.events {
+            self.emit(*action, network, container.as_ref());
+        }
+        if let (Some(network), Some(container)) = (&work.back.old_lease, &container) {
+            // A failure leaves a lease too many, which goes with the container.
+            if let Err(error) = self.unreserve(container, network) {
+                tracing::warn!(%error, "cannot forget the address of an endpoint that is gone");
+            }
+        }
+        self.settle();
+        self.sandbox_info(&work.sandbox).ok_or_else(|| {
+            Error::internal(format!("sandbox {} went away while it was changed", work.sandbox))
+        })
+    }
+
+    fn set_ready(&mut self, id: &SandboxId) -> Option<ContainerId> {
+        let live = self.sandboxes.get_mut(id)?;
+        live.phase = Phase::Ready;
+        Some(live.record.sandbox.container.clone())
+    }
+
+    /// It could not be done and was taken back: all as before. For a new sandbox, what is still to
+    /// be waited for.
+    pub(crate) fn abort_sandbox(&mut self, work: Work) -> Option<Removal> {
+        let id = &work.sandbox;
+        let Some(record) = work.back.record else {
+            return match self.take_down(id) {
+                Ok(removal) => Some(removal),
+                Err(error) => {
+                    tracing::error!(sandbox = %id, %error, "cannot forget a sandbox that could not be made");
+                    None
+                }
+            };
+        };
+        self.put_back(id, &work.back.touched, work.back.before, record);
+        let container = self.set_ready(id);
+        for (network, container) in work.back.new_leases.iter().zip(container.iter().cycle()) {
+            if let Err(error) = self.unreserve(container, network) {
+                tracing::warn!(%error, "cannot forget the address of an endpoint that could not be made");
+            }
+        }
+        self.settle();
+        None
+    }
+
+    fn put_back(&mut self, id: &SandboxId, touched: &Touched, before: Desired, record: SandboxRecord) {
+        let mut batch = Batch::default();
+        for endpoint in &touched.endpoints {
+            if let Some(gone) = self.take_out_endpoint(endpoint) {
+                self.ports.forget(&gone.published, id);
+                batch.delete_endpoint(endpoint);
+            }
+        }
+        let mut stored = batch.put_sandbox(&record);
+        for endpoint in before.endpoints.into_values() {
+            stored = stored.and_then(|()| batch.put_endpoint(&endpoint));
+            self.ports.remember(&endpoint.published, id, &endpoint.container_name);
+            self.insert_endpoint(endpoint);
+        }
+        if let Err(error) = stored.and_then(|()| self.commit(&batch)) {
+            tracing::error!(sandbox = %id, %error, "cannot store a sandbox as it was");
+        }
+        self.desired.sandboxes.insert(id.clone(), record.sandbox.clone());
+        if let Some(live) = self.sandboxes.get_mut(id) {
+            live.record = record;
+        }
+        let needs = self.needs_resolver(id);
+        self.names_changed(id, needs);
+    }
+
+    /// Gives a sandbox up. None if there is nothing to do.
+    pub(crate) fn begin_removal(&mut self, id: &SandboxId) -> Result<Turn<Option<Removal>>, Error> {
+        match self.sandboxes.get(id).map(|live| live.phase) {
+            None => Ok(Turn::Done(None)),
+            Some(Phase::Busy) => Ok(Turn::Later),
+            Some(Phase::Ready) => {
+                let removal = self.take_down(id)?;
+                for network in &removal.networks {
+                    self.emit(NetworkAction::Disconnect, network, Some(&removal.container));
+                }
+                Ok(Turn::Done(Some(removal)))
+            }
+        }
+    }
+
+    fn take_down(&mut self, id: &SandboxId) -> Result<Removal, Error> {
+        let Some(live) = self.sandboxes.get(id) else {
+            return Err(Error::not_found(format!("sandbox {id} not found")));
+        };
+        let record = live.record.clone();
+        let mut batch = Batch::default();
+        batch.delete_sandbox(id);
+        record.order.iter().for_each(|endpoint| batch.delete_endpoint(endpoint));
+        self.commit(&batch)?;
+        let touched = Touched::sandbox(id, &record.order);
+        let steps = change(&self.desired, &self.nothing(), &touched);
+        let mut removal = Removal {
+            sandbox: id.clone(),
+            steps,
+            links: Vec::new(),
+            networks: Vec::new(),
+            container: record.sandbox.container.clone(),
+            served: self.desired.dns.remove(id).is_some() || self.needs_resolver(id),
+            published: Vec::new(),
+        };
+        let container = &record.sandbox.container;
+        for endpoint in record.order.iter().filter_map(|id| self.take_out_endpoint(id)).collect::<Vec<_>>() {
+            removal.networks.push(endpoint.network.clone());
+            self.quarantine(&endpoint.network, container, id);
+            removal.published.extend(endpoint.published);
+            if endpoint.host_ifname.as_str() != "lo" {
+                removal.links.push(endpoint.host_ifname);
+            }
+        }
+        self.desired.sandboxes.remove(id);
+        self.sandboxes.remove(id);
+        self.linked.remove(id);
+        if record.sandbox.mode == SandboxMode::Private {
+            self.dying.insert(id.clone());
+        }
+        self.names_changed(id, false);
+        Ok(removal)
+    }
+
+    /// Its ports are let go of; only the kernel's clean-up is left.
+    pub(crate) fn finish_removal(&mut self, removal: &Removal) {
+        self.ports.forget(&removal.published, &removal.sandbox);
+        self.settle();
+    }
+
+    /// No trace of it is left on the host.
+    pub(crate) fn is_settled(&self, id: &SandboxId) -> bool {
+        !self.dying.contains(id) && !self.sandboxes.contains_key(id)
+    }
+
+    /// The sandbox, if its turn has come; all of its endpoints are touched.
+    fn begin_change(&mut self, id: &SandboxId) -> Result<Turn<(SandboxRecord, Touched, Desired)>, Error> {
+        let Some(live) = self.sandboxes.get_mut(id) else {
+            return Err(Error::not_found(format!("sandbox {id} not found")));
+        };
+        if live.phase == Phase::Busy {
+            return Ok(Turn::Later);
+        }
+        let touched = Touched::sandbox(id, &live.record.order);
+        Ok(Turn::Done((live.record.clone(), touched.clone(), self.desired.slice(&touched))))
+    }
+
+    pub(crate) fn begin_connect(&mut self, id: &SandboxId, attach: &AttachSpec) -> Result<Turn<Work>, Error> {
+        let Turn::Done((record, mut touched, before)) = self.begin_change(id)? else {
+            return Ok(Turn::Later);
+        };
+        let network = self.check_attach(attach)?;
+        self.check_joins(&record, &before, &network, attach)?;
+        let mut draft = Draft::of(record.clone());
+        draft.endpoints = record.order.iter().filter_map(|id| before.endpoints.get(id)).cloned().collect();
+        let added = match self.add_to_draft(&mut draft, &network, attach) {
+            Ok(Turn::Done(())) => self.reelect(&mut draft),
+            Ok(Turn::Later) => return Ok(Turn::Later),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = added.and_then(|()| self.store_draft(&mut draft, &before)) {
+            self.discard_change(draft, &before);
+            return Err(error);
+        }
+        touched.endpoints.extend(draft.record.order.last().cloned());
+        let new_leases =
+            draft.leased.iter().filter(|(_, had)| !had).map(|(network, _)| network.clone()).collect();
+        let back = Back { touched, before, record: Some(record), new_leases, old_lease: None };
+        self.adopt_change(draft, &back);
+        Ok(Turn::Done(self.work(id.clone(), back, vec![(NetworkAction::Connect, network)])))
+    }
+
+    fn check_joins(
+        &self,
+        record: &SandboxRecord,
+        before: &Desired,
+        network: &NetworkId,
+        attach: &AttachSpec,
+    ) -> Result<(), Error> {
+        let mut networks: Vec<NetworkId> =
+            before.endpoints.values().map(|endpoint| endpoint.network.clone()).collect();
+        if networks.contains(network) {
+            let (container, name) = (&attach.container_name, &self.network(network)?.name);
+            return Err(Error::forbidden(format!(
+                "endpoint with name {container} already exists in network {name}"
+            )));
+        }
+        networks.push(network.clone());
+        self.check_mode(record.sandbox.mode, &networks)
+    }
+
+    pub(crate) fn begin_disconnect(&mut self, id: &SandboxId, reference: &str) -> Result<Turn<Work>, Error> {
+        let Turn::Done((record, touched, before)) = self.begin_change(id)? else { return Ok(Turn::Later) };
+        let network = self.find_id(reference)?;
+        let Some(gone) = before.endpoints.values().find(|endpoint| endpoint.network == network) else {
+            let (container, name) = (&record.sandbox.container, &self.network(&network)?.name);
+            return Err(Error::forbidden(format!(
+                "container {container} is not connected to network {name}"
+            )));
+        };
+        if record.sandbox.mode == SandboxMode::Host {
+            return Err(Error::invalid(
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        let mut draft = Draft::of(record.clone());
+        draft.record.order.retain(|id| *id != gone.id);
+        draft.endpoints =
+            draft.record.order.iter().filter_map(|id| before.endpoints.get(id)).cloned().collect();
+        draft.batch.delete_endpoint(&gone.id);
+        draft.published.clone_from(&gone.published);
+        let stored = self.reelect(&mut draft).and_then(|()| self.store_draft(&mut draft, &before));
+        if let Err(error) = stored {
+            self.discard_change(draft, &before);
+            return Err(error);
+        }
+        let back = Back {
+            touched,
+            before,
+            record: Some(record),
+            new_leases: Vec::new(),
+            old_lease: Some(network.clone()),
+        };
+        self.adopt_change(draft, &back);
+        Ok(Turn::Done(self.work(id.clone(), back, vec![(NetworkAction::Disconnect, network)])))
+    }
+
+    /// The gateway after a change, and the published ports with it: ports move along if the new one
+    /// can serve them, and are asked for anew if there was none before.
+    fn reelect(&mut self, draft: &mut Draft) -> Result<(), Error> {
+        let gateway = self.elect(draft.endpoints.iter());
+        for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) != gateway.as_ref()) {
+            endpoint.is_gateway = false;
+            draft.published.append(&mut endpoint.published);
+        }
+        let Some(endpoint) =
+            draft.endpoints.iter_mut().find(|endpoint| Some(&endpoint.id) == gateway.as_ref())
+        else {
+            return Ok(());
+        };
+        endpoint.is_gateway = true;
+        if endpoint.published.is_empty() {
+            let (v4, v6) = (endpoint.ipv4.is_some(), endpoint.ipv6.is_some());
+            draft.published.retain(|binding| if binding.host_ip.is_ipv4() { v4 } else { v6 });
+            endpoint.published = std::mem::take(&mut draft.published);
+        }
+        if endpoint.published.is_empty() && !draft.record.ports.is_empty() {
+            endpoint.published = self.publish(endpoint, &draft.record.ports)?;
+            draft.newly_held.clone_from(&endpoint.published);
+        }
+        Ok(())
+    }
+
+    fn store_draft(&self, draft: &mut Draft, before: &Desired) -> Result<(), Error> {
+        draft.batch.put_sandbox(&draft.record)?;
+        for endpoint in &draft.endpoints {
+            if before.endpoints.get(&endpoint.id) != Some(endpoint) {
+                draft.batch.put_endpoint(endpoint)?;
+            }
+        }
+        self.commit(&draft.batch)
+    }
+
+    fn discard_change(&mut self, draft: Draft, before: &Desired) {
+        let id = &draft.record.sandbox.id;
+        for (network, had) in &draft.leased {
+            self.return_addresses(network, &draft.record.sandbox.container, *had);
+        }
+        super::ports::release(self.host.as_ref(), &draft.newly_held);
+        self.ports.forget(&draft.newly_held, id);
+        debug_assert!(before.sandboxes.contains_key(id), "only a sandbox that is there changes");
+    }
+
+    fn adopt_change(&mut self, draft: Draft, back: &Back) {
+        let id = draft.record.sandbox.id.clone();
+        for lease in draft.leases {
+            self.keep_lease(Some(lease));
+        }
+        for endpoint in &back.touched.endpoints {
+            if let Some(old) = self.take_out_endpoint(endpoint) {
+                self.ports.forget(&old.published, &id);
+            }
+        }
+        self.desired.sandboxes.insert(id.clone(), draft.record.sandbox.clone());
+        for endpoint in draft.endpoints {
+            self.ports.forget(&endpoint.published, &id);
+            self.ports.remember(&endpoint.published, &id, &endpoint.container_name);
+            self.insert_endpoint(endpoint);
+        }
+        if let Some(live) = self.sandboxes.get_mut(&id) {
+            live.phase = Phase::Busy;
+            live.record = draft.record;
+        }
+    }
+
+    /// Changes the container's name in a sandbox's endpoints, its names among them.
+    pub(crate) fn rename(&mut self, id: &SandboxId, name: &str) -> Result<Turn<Option<Version>>, Error> {
+        let Turn::Done((_, touched, before)) = self.begin_change(id)? else { return Ok(Turn::Later) };
+        let mut batch = Batch::default();
+        let mut renamed: Vec<Endpoint> = before.endpoints.into_values().collect();
+        for endpoint in &mut renamed {
+            let (old, new) = (endpoint.container_name.to_ascii_lowercase(), name.to_ascii_lowercase());
+            endpoint.dns_names.iter_mut().filter(|name| **name == old).for_each(|name| name.clone_from(&new));
+            name.clone_into(&mut endpoint.container_name);
+            batch.put_endpoint(endpoint)?;
+        }
+        self.commit(&batch)?;
+        for id in &touched.endpoints {
+            self.take_out_endpoint(id);
+        }
+        for endpoint in renamed {
+            self.insert_endpoint(endpoint);
+        }
+        let needs = self.needs_resolver(id);
+        Ok(Turn::Done(self.names_changed(id, needs)))
+    }
+
+    /// The sandbox and network of an endpoint.
+    pub(crate) fn endpoint_place(&self, id: &EndpointId) -> Result<(SandboxId, NetworkId), Error> {
+        match self.desired.endpoints.get(id) {
+            Some(endpoint) => Ok((endpoint.sandbox.clone(), endpoint.network.clone())),
+            None => Err(Error::not_found(format!("endpoint {id} not found"))),
+        }
+    }
+}
+
+/// A sandbox as it is going to be, before anything of it is stored.
+#[derive(Debug)]
+struct Draft {
+    record: SandboxRecord,
+    endpoints: Vec<Endpoint>,
+    batch: Batch,
+    leases: Vec<LeaseRecord>,
+    /// Networks on which addresses were taken, and whether the container had some there before.
+    leased: Vec<(NetworkId, bool)>,
+    /// Ports of endpoints that are not the gateway any more.
+    published: Vec<PortBinding>,
+    newly_held: Vec<PortBinding>,
+}
+
+impl Draft {
+    fn new(spec: &SandboxSpec) -> Self {
+        let sandbox = Sandbox {
+            id: SandboxId::from_bytes(entropy()),
+            container: spec.container.clone(),
+            mode: spec.mode,
+            sysctls: spec.sysctls.clone(),
+        };
+        Self::of(SandboxRecord {
+            sandbox,
+            order: Vec::new(),
+            ports: spec.ports.clone(),
+            dns: spec.dns.clone(),
+            ndots: spec.ndots,
+        })
+    }
+
+    fn of(record: SandboxRecord) -> Self {
+        Self {
+            record,
+            endpoints: Vec::new(),
+            batch: Batch::default(),
+            leases: Vec::new(),
+            leased: Vec::new(),
+            published: Vec::new(),
+            newly_held: Vec::new(),
+        }
+    }
+}
