@@ -53,6 +53,8 @@ fn way(step: &Step) -> Way<'_> {
         | Step::Firewall(_)
         | Step::HoldPort(_)
         | Step::ReleasePort(_)
+        | Step::ProxyPort(..)
+        | Step::UnproxyPort(_)
         | Step::Announce(..)
         | Step::ForgetFlows(_) => Way::Alone,
     }
@@ -207,8 +209,17 @@ impl LinuxHost {
             Step::Firewall(transaction) => Ok(self.firewall.apply(transaction)?),
             Step::HoldPort(binding) => Ok(self.ports.hold(binding)?),
             Step::ReleasePort(binding) => {
+                self.proxies.stop(binding);
                 self.ports.release(binding);
                 Ok(())
+            }
+            Step::ProxyPort(binding, target) => {
+                let socket = self.ports.socket(binding)?;
+                Ok(self.proxies.start(binding, socket, *target)?)
+            }
+            Step::UnproxyPort(binding) => {
+                self.proxies.stop(binding);
+                Ok(self.ports.stop_listening(binding)?)
             }
             Step::Announce(key, addresses) => self.announce(key, addresses),
             Step::ForgetFlows(binding) => Ok(conntrack::forget(binding).map(drop)?),
@@ -256,9 +267,6 @@ impl LinuxHost {
         let mut finish = Batch::new();
         if let Some(alias) = &wanted.alias {
             link::set_alias(&mut finish, name, alias);
-        }
-        if wanted.hairpin {
-            link::set_hairpin(&mut finish, name, true);
         }
         self.in_namespace(ns, |socket| {
             socket.transact(&mut create)?;

@@ -19,6 +19,7 @@ use crate::netlink::{NetlinkError, Protocol, Socket};
 use crate::netns::{self, Pins};
 use crate::observe::{self, LinkSeen};
 use crate::ports::HeldPorts;
+use crate::proxy::Proxies;
 use crate::sandbox::Sandboxes;
 use crate::sysctl::{SharedSysctls, Sysctls};
 use crate::watch;
@@ -72,6 +73,7 @@ pub struct LinuxHost {
     pub(crate) namespace: OwnedFd,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) ports: HeldPorts,
+    pub(crate) proxies: Proxies,
     pub(crate) firewall: Firewall,
     /// For the host's own sysctls.
     pub(crate) sysctls: Sysctls,
@@ -100,6 +102,7 @@ impl LinuxHost {
             namespace: netns::current().map_err(resource("the host's network namespace"))?,
             sandboxes: Sandboxes::new(pins),
             ports: HeldPorts::default(),
+            proxies: Proxies::default(),
             firewall: Firewall::open(config.firewall)?,
             sysctls: Sysctls::open().map_err(resource("a procfs instance"))?,
             sandbox_sysctls: SharedSysctls::default(),
@@ -146,6 +149,7 @@ impl LinuxHost {
         let mut state = HostState {
             namespaces: self.sandboxes.pins().list()?,
             held_ports: self.ports.list(),
+            proxied_ports: self.proxies.list(),
             firewall: self.firewall.verify()?,
             ..HostState::default()
         };

@@ -18,6 +18,7 @@ pub mod netns;
 pub mod nft;
 pub mod observe;
 pub mod ports;
+mod proxy;
 mod route;
 mod rt;
 mod sandbox;

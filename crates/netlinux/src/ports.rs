@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 /// Longest that a refusal may take to find out who has the port.
-const HOLDER_BUDGET: Duration = Duration::from_millis(20);
+const HOLDER_BUDGET: Duration = Duration::from_millis(100);
 
 /// A port that cannot be held. The texts are Docker's, and who has the port.
 #[derive(Debug, thiserror::Error)]
@@ -73,13 +73,13 @@ pub struct HeldPorts(Mutex<BTreeMap<Key, Held>>);
 struct Held {
     binding: PortBinding,
     /// None where the kernel has no SCTP: then no program can have such a port either.
-    _socket: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
 }
 
 impl HeldPorts {
     /// Binds the port in the calling thread's namespace.
     pub fn hold(&self, binding: &PortBinding) -> Result<(), PortError> {
-        let key = (binding.proto, binding.host_ip, binding.host_port);
+        let key = key(binding);
         let in_use = |holder| PortError::InUse { binding: text(binding), holder };
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if held.contains_key(&key) {
@@ -87,7 +87,7 @@ impl HeldPorts {
         }
         match open(binding) {
             Ok(socket) => {
-                held.insert(key, Held { binding: binding.clone(), _socket: socket });
+                held.insert(key, Held { binding: binding.clone(), socket });
                 Ok(())
             }
             Err(Errno::ADDRINUSE) => {
@@ -100,8 +100,31 @@ impl HeldPorts {
 
     /// Lets go of the port. One that is not held is none of our business.
     pub fn release(&self, binding: &PortBinding) {
-        let key = (binding.proto, binding.host_ip, binding.host_port);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(binding));
+    }
+
+    /// A descriptor of the socket that holds a TCP port, for a proxy to listen on.
+    pub(crate) fn socket(&self, binding: &PortBinding) -> io::Result<OwnedFd> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = held.get(&key(binding)).and_then(|held| held.socket.as_ref());
+        match socket {
+            Some(socket) if binding.proto == Proto::Tcp => socket.try_clone(),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("only tcp can be proxied, not {}", text(binding)),
+            )),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is not held", text(binding)))),
+        }
+    }
+
+    /// Ends listening on a held TCP port; the port stays bound.
+    pub(crate) fn stop_listening(&self, binding: &PortBinding) -> io::Result<()> {
+        let socket = self.socket(binding)?;
+        match rustix::net::shutdown(&socket, rustix::net::Shutdown::Read) {
+            // It did not listen.
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Every port held.
@@ -109,6 +132,10 @@ impl HeldPorts {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.values().map(|held| held.binding.clone()).collect()
     }
+}
+
+fn key(binding: &PortBinding) -> Key {
+    (binding.proto, binding.host_ip, binding.host_port)
 }
 
 fn text(binding: &PortBinding) -> String {

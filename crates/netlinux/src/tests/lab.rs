@@ -160,6 +160,7 @@ impl Guest {
                 container: self.container.clone(),
                 container_link: self.container_link.clone(),
             },
+            Step::SetHairpin(self.host.clone(), true),
             sysctl("net/ipv6/conf/eth0/disable_ipv6", "0"),
         ];
         let addresses = self.container_link.addresses.iter();

@@ -1,4 +1,5 @@
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{PortBinding, Proto};
@@ -99,5 +100,40 @@ fn flows_of_a_port_are_forgotten_and_no_others() {
         assert_eq!(crate::conntrack::forget(&udp("0.0.0.0", 54)).unwrap(), 1);
         assert_eq!(crate::conntrack::forget(&udp("::", 53)).unwrap(), 1);
         assert_eq!(crate::conntrack::forget(&udp("fd77::1", 54)).unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_proxied_port_leads_ipv6_clients_to_an_ipv4_server() {
+    Lab::run("proxy", |lab| {
+        lab.execute(&add_bridge());
+        let server = TcpListener::bind("10.77.0.1:80").unwrap();
+        let target = "10.77.0.1:80".parse().unwrap();
+        let port = binding(Proto::Tcp, "::", 8080);
+        let unheld = lab.host.execute(&[Step::ProxyPort(port.clone(), target)]).error.unwrap();
+        assert!(unheld.reason.ends_with("is not held"), "{}", unheld.reason);
+
+        lab.execute(&[Step::HoldPort(port.clone()), Step::ProxyPort(port.clone(), target)]);
+        assert_eq!(lab.host.observe().unwrap().proxied_ports, [(port.clone(), target)].into());
+        let mut client = TcpStream::connect("[::1]:8080").unwrap();
+        client.write_all(b"question").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let (mut accepted, _) = server.accept().unwrap();
+        let mut text = String::new();
+        accepted.read_to_string(&mut text).unwrap();
+        accepted.write_all(b"answer").unwrap();
+        drop(accepted);
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "questionanswer");
+
+        lab.execute(&[Step::UnproxyPort(port.clone())]);
+        assert!(TcpStream::connect("[::1]:8080").is_err());
+        assert!(TcpListener::bind("[::]:8080").is_err(), "still held");
+        lab.execute(&[Step::ProxyPort(port.clone(), target)]);
+        TcpStream::connect("[::1]:8080").unwrap();
+        lab.execute(&[Step::ReleasePort(port.clone())]);
+        let state = lab.host.observe().unwrap();
+        assert!(state.proxied_ports.is_empty() && state.held_ports.is_empty());
+        TcpListener::bind("[::]:8080").unwrap();
     });
 }

@@ -1,0 +1,145 @@
+//! Published ports that no packet filter can lead to their endpoint: those whose host address is of a
+//! family that the endpoint does not have. Connections are carried over in this process, all by one
+//! thread; Docker has a program of its own for each port (`docker-proxy`).
+//!
+//! The endpoint sees the bridge's address as its client's, as behind Docker's proxy.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use portolan_netcore::model::PortBinding;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// How long to wait for descriptors or memory to become free when there are none for a new connection.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// The proxied ports of one host.
+#[derive(Debug, Default)]
+pub(crate) struct Proxies(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Commands to the thread, which starts with the first port.
+    thread: Option<UnboundedSender<Command>>,
+    ports: BTreeMap<PortBinding, SocketAddr>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Start(PortBinding, std::net::TcpListener, SocketAddr),
+    /// Answered once the thread's descriptor of the port is closed.
+    Stop(PortBinding, std::sync::mpsc::Sender<()>),
+}
+
+impl Proxies {
+    /// Carries connections to the bound socket over to `target`. It listens when this returns.
+    pub(crate) fn start(&self, port: &PortBinding, socket: OwnedFd, target: SocketAddr) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let thread = match &state.thread {
+            Some(thread) => thread.clone(),
+            None => state.thread.insert(start_thread()?).clone(),
+        };
+        rustix::net::listen(&socket, BACKLOG)?;
+        let listener = std::net::TcpListener::from(socket);
+        listener.set_nonblocking(true)?;
+        thread.send(Command::Start(port.clone(), listener, target)).map_err(|_| thread_is_gone())?;
+        state.ports.insert(port.clone(), target);
+        Ok(())
+    }
+
+    /// Ends a port's proxy and its connections; nothing if it has none. The port can be taken by others
+    /// when this returns, if nobody else has it.
+    pub(crate) fn stop(&self, port: &PortBinding) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.ports.remove(port).is_some()
+            && let Some(thread) = &state.thread
+        {
+            let (done, wait) = std::sync::mpsc::channel();
+            // A thread that is gone proxies nothing: then both fail at once.
+            let _ = thread.send(Command::Stop(port.clone(), done));
+            let _ = wait.recv();
+        }
+    }
+
+    /// Every proxied port and where it leads.
+    pub(crate) fn list(&self) -> BTreeMap<PortBinding, SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).ports.clone()
+    }
+}
+
+fn thread_is_gone() -> io::Error {
+    io::Error::other("the proxy thread has ended")
+}
+
+/// Starts the thread; it ends when the sender is dropped, and all connections with it.
+fn start_thread() -> io::Result<UnboundedSender<Command>> {
+    let (sender, receiver) = unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    std::thread::Builder::new().name("proxy".to_owned()).spawn(move || runtime.block_on(serve(receiver)))?;
+    Ok(sender)
+}
+
+async fn serve(mut commands: UnboundedReceiver<Command>) {
+    let mut ports: BTreeMap<PortBinding, JoinHandle<()>> = BTreeMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Start(port, listener, target) => match TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let task = tokio::spawn(accept(listener, target));
+                    if let Some(before) = ports.insert(port, task) {
+                        before.abort();
+                    }
+                }
+                Err(error) => tracing::error!(%error, ?port, "cannot proxy a published port"),
+            },
+            Command::Stop(port, done) => {
+                if let Some(task) = ports.remove(&port) {
+                    task.abort();
+                    // It ends with an error, being aborted; all that it owned is dropped by then.
+                    let _ = task.await;
+                }
+                // Nobody may be waiting any more.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Accepts until aborted; the connections are aborted with it.
+async fn accept(listener: TcpListener, target: SocketAddr) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => {
+                    connections.spawn(carry(client, target));
+                }
+                // Of the connection, or of the whole process: others may do better.
+                Err(error) => {
+                    tracing::debug!(%error, %target, "cannot accept a connection to a published port");
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Carries one connection, each direction until its own end (half-close is passed on).
+async fn carry(mut client: TcpStream, target: SocketAddr) -> io::Result<()> {
+    let mut server = TcpStream::connect(target).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    copy_bidirectional(&mut client, &mut server).await?;
+    Ok(())
+}
