@@ -98,7 +98,7 @@ fn policy(
 fn with_each_backend(body: impl Fn(&Firewall) + Send + Copy + 'static) {
     for backend in BOTH {
         in_host(move || {
-            println!("backend {backend}");
+            eprintln!("backend {backend}");
             let firewall = Firewall::open(backend).unwrap();
             body(&firewall);
         });

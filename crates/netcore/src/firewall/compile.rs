@@ -102,11 +102,7 @@ impl<C: Compile> Compiled<C> {
 
     /// Takes items out, puts others in, and returns what that means in the kernel. Taking out what is
     /// not in force changes nothing, nor does putting in what is. After a conflict nothing has changed.
-    pub fn change(
-        &mut self,
-        remove: &[PolicyItem],
-        add: &[PolicyItem],
-    ) -> Result<(Difference<C::Key, C::Data>, Undo<C>), Conflict> {
+    pub fn change(&mut self, remove: &[PolicyItem], add: &[PolicyItem]) -> Result<Change<C>, Conflict> {
         let was: Vec<(Identity, Option<PolicyItem>)> = self
             .touched(remove, add)
             .into_iter()
@@ -131,7 +127,7 @@ impl<C: Compile> Compiled<C> {
                 return Err(conflict);
             }
         }
-        Ok((self.difference(before.clone()), Undo { was, before }))
+        Ok(Change { difference: self.difference(before.clone()), undo: Undo { was, before } })
     }
 
     /// Every item whose form may depend on the change: those that it names, and what is on the bridges
@@ -186,6 +182,15 @@ impl<C: Compile> Compiled<C> {
         }
         difference
     }
+}
+
+/// A change that has been made in a [`Compiled`] and is to be made in the kernel.
+#[derive(Debug)]
+pub struct Change<C: Compile> {
+    /// What the kernel is told.
+    pub difference: Difference<C::Key, C::Data>,
+    /// The way back, should it refuse.
+    pub undo: Undo<C>,
 }
 
 /// The way back from one change.

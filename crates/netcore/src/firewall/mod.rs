@@ -14,7 +14,7 @@ mod render;
 pub mod ruleset;
 mod skeleton;
 
-pub use compile::{Compile, Compiled, Conflict, Difference, Elements, Undo};
+pub use compile::{Change, Compile, Compiled, Conflict, Difference, Elements, Undo};
 pub use policy::{BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
 pub use render::{render, render_table};
 pub use skeleton::{DNS_TABLE, RESOLVER, TABLE, USER_TABLE, dns_table, skeleton, user_table};

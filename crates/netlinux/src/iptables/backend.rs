@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use portolan_netcore::firewall::iptables::{Found, Lines, OUR_CHAIN, XTable, change, removal, replacement};
 use portolan_netcore::firewall::ruleset::IpFamily;
-use portolan_netcore::firewall::{Compiled, FirewallPolicy, PolicyItem, Transaction};
+use portolan_netcore::firewall::{Change, Compiled, FirewallPolicy, PolicyItem, Transaction};
 
 use super::command::{Variant, family_exists, restore, save};
 use crate::firewall::FirewallError;
@@ -69,7 +69,7 @@ fn apply_change(
             "no policy is in force yet: replace it as a whole first".into(),
         ));
     };
-    let (difference, undo) =
+    let Change { difference, undo } =
         compiled.change(remove, add).map_err(|conflict| FirewallError::Inconsistent(conflict.to_string()))?;
     let sent = check_bridge_netfilter(compiled.policy())
         .and_then(|()| families().try_for_each(|f| restore(Variant::Default, f, &change(&difference, f))));

@@ -6,7 +6,5 @@
 
 mod backend;
 mod command;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use self::backend::{IptablesFirewall, remove_leftovers};

@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use portolan_netcore::firewall::ruleset::TableFamily;
 use portolan_netcore::firewall::{
-    Compiled, Elements, FirewallPolicy, PolicyItem, TABLE, Transaction, USER_TABLE, skeleton, user_table,
+    Change, Compiled, Elements, FirewallPolicy, PolicyItem, TABLE, Transaction, USER_TABLE, skeleton,
+    user_table,
 };
 
 use super::batch::Batch;
@@ -118,7 +119,7 @@ impl State {
                 "no policy is in force yet: replace it as a whole first".into(),
             ));
         };
-        let (difference, undo) = match compiled.change(remove, add) {
+        let Change { difference, undo } = match compiled.change(remove, add) {
             Ok(change) => change,
             Err(conflict) => {
                 self.in_force = Some(compiled);

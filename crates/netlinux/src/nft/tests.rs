@@ -76,7 +76,7 @@ fn debians_nft_lists_what_we_made() {
         let firewall = NftFirewall::open().unwrap();
         firewall.apply(&Transaction::Replace(policy())).unwrap();
         let listing = output("nft list ruleset");
-        println!("{listing}");
+        eprintln!("{listing}");
         assert!(listing.contains("tcp . 18080 : 172.17.0.4 . 80"), "{listing}");
         assert!(listing.contains("br-0123456789ab"), "{listing}");
         assert!(listing.contains("masquerade"), "{listing}");
@@ -130,11 +130,11 @@ fn a_thousand_ports_are_a_few_messages() {
             (20000..30000).map(|host| PolicyItem::Port(port(host, [172, 17, 0, 4], host))).collect();
         let start = std::time::Instant::now();
         firewall.apply(&change(vec![], many.clone())).unwrap();
-        println!("10000 ports: {:?}", start.elapsed());
+        eprintln!("10000 ports: {:?}", start.elapsed());
         let one = PolicyItem::Port(port(19999, [172, 17, 0, 5], 80));
         let start = std::time::Instant::now();
         firewall.apply(&change(vec![], vec![one.clone()])).unwrap();
-        println!("one more: {:?}", start.elapsed());
+        eprintln!("one more: {:?}", start.elapsed());
         firewall.apply(&change(many, vec![])).unwrap();
         firewall.apply(&change(vec![one], vec![])).unwrap();
         assert_eq!(firewall.verify().unwrap(), Some(policy()));
@@ -160,7 +160,7 @@ fn dns_redirect_is_replaced_as_a_whole() {
         redirect_dns(4000, 4001).unwrap();
         redirect_dns(5000, 5001).unwrap();
         let listing = output("nft list table ip portolan-dns");
-        println!("{listing}");
+        eprintln!("{listing}");
         assert!(listing.contains("udp dport 53 udp dport set 5000"), "{listing}");
         assert!(listing.contains("tcp sport 5001 tcp sport set 53"), "{listing}");
         assert!(!listing.contains("4000"), "{listing}");

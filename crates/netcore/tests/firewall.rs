@@ -1,0 +1,254 @@
+//! The rule sets as text, for every combination of options, and that changes add up to the whole.
+//!
+//! The texts are in `firewall/`; `PORTOLAN_BLESS=1 cargo test -p portolan-netcore --test firewall`
+//! writes them anew, for a person to read the difference.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use portolan_netcore::firewall::iptables::{self, Found, Lines};
+use portolan_netcore::firewall::ruleset::IpFamily;
+use portolan_netcore::firewall::{
+    BridgePolicy, Change, Compile, Compiled, Elements, EndpointPolicy, FirewallPolicy, PolicyItem,
+    PublishedPort, dns_table, render, render_table, user_table,
+};
+use portolan_netcore::model::{EndpointId, GatewayMode, IfName, MacAddr, PortBinding, Proto};
+use proptest::prelude::*;
+
+fn same_as_file(name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/firewall").join(name);
+    if std::env::var_os("PORTOLAN_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&path).unwrap();
+    for (number, (got, want)) in text.lines().zip(wanted.lines()).enumerate() {
+        assert_eq!(got, want, "{name}:{}", number + 1);
+    }
+    assert_eq!(text.lines().count(), wanted.lines().count(), "{name}");
+}
+
+fn bridge(name: &str, number: u8) -> BridgePolicy {
+    BridgePolicy {
+        bridge: IfName::new(name).unwrap(),
+        subnets: vec![
+            format!("172.{number}.0.0/16").parse().unwrap(),
+            format!("fd{number}::/64").parse().unwrap(),
+        ],
+        internal: false,
+        icc: true,
+        masquerade: true,
+        snat_ipv4: None,
+        snat_ipv6: None,
+        gateway_mode_ipv4: GatewayMode::Nat,
+        gateway_mode_ipv6: GatewayMode::Nat,
+        trusted_interfaces: Vec::new(),
+    }
+}
+
+fn endpoint(bridge: &str, seed: u8) -> EndpointPolicy {
+    EndpointPolicy {
+        id: EndpointId::from_bytes([seed; 32]),
+        bridge: IfName::new(bridge).unwrap(),
+        host_ifname: IfName::new(&format!("veth{seed:07}")).unwrap(),
+        mac: MacAddr([2, 0x42, 172, 17, 0, seed]),
+        addresses: vec![IpAddr::from([172, 17, 0, seed])],
+    }
+}
+
+fn port(bridge: &str, host: &str, host_port: u16, target: &str, container_port: u16) -> PublishedPort {
+    let host_ip = host.parse().unwrap();
+    PublishedPort {
+        binding: PortBinding { proto: Proto::Tcp, container_port, host_ip, host_port },
+        bridge: IfName::new(bridge).unwrap(),
+        target: target.parse().unwrap(),
+    }
+}
+
+fn story() -> FirewallPolicy {
+    let docker0 = bridge("docker0", 17);
+    let user = bridge("br-0123456789ab", 18);
+    FirewallPolicy {
+        bridges: [docker0, user].into_iter().map(|bridge| (bridge.bridge.clone(), bridge)).collect(),
+        endpoints: [endpoint("docker0", 4)]
+            .into_iter()
+            .map(|endpoint| (endpoint.id.clone(), endpoint))
+            .collect(),
+        published: [
+            port("docker0", "0.0.0.0", 18080, "172.17.0.4", 80),
+            port("docker0", "127.0.0.1", 8443, "172.17.0.4", 443),
+            port("docker0", "::", 18080, "fd17::4", 80),
+        ]
+        .into(),
+    }
+}
+
+#[test]
+fn the_reference_documents_story() {
+    same_as_file("story.nft", &render(&Compiled::<Elements>::new(&story()).unwrap()));
+    let lines = Compiled::<Lines>::new(&story()).unwrap();
+    let mut text = String::new();
+    for family in IpFamily::BOTH {
+        writeln!(text, "# {family:?}\n{}", iptables::replacement(&lines, family, &Found::default())).unwrap();
+    }
+    same_as_file("story.iptables", &text);
+    same_as_file("sandbox-dns.nft", &render_table(&dns_table(40000, 40001), &[]));
+    same_as_file("user.nft", &render_table(&user_table(), &[]));
+}
+
+#[test]
+fn every_combination_of_options() {
+    let mut nft = String::new();
+    let mut tables = String::new();
+    for (title, bridge) in combinations() {
+        let items = [
+            PolicyItem::Bridge(bridge),
+            PolicyItem::Endpoint(endpoint("br-x", 2)),
+            PolicyItem::Port(port("br-x", "0.0.0.0", 8080, "172.17.0.2", 80)),
+            PolicyItem::Port(port("br-x", "::1", 8080, "fd17::2", 80)),
+        ];
+        writeln!(nft, "# {title}").unwrap();
+        let change = Compiled::<Elements>::default().change(&[], &items).unwrap();
+        for (key, data) in change.difference.add {
+            writeln!(nft, "{key} : {data}").unwrap();
+        }
+        writeln!(tables, "# {title}").unwrap();
+        let change = Compiled::<Lines>::default().change(&[], &items).unwrap();
+        for family in IpFamily::BOTH {
+            write!(tables, "## {family:?}\n{}", iptables::change(&change.difference, family)).unwrap();
+        }
+    }
+    same_as_file("combinations.nft", &nft);
+    same_as_file("combinations.iptables", &tables);
+}
+
+fn combinations() -> Vec<(String, BridgePolicy)> {
+    let modes = [GatewayMode::Nat, GatewayMode::NatUnprotected, GatewayMode::Routed, GatewayMode::Isolated];
+    let mut all = Vec::new();
+    for mode in modes {
+        for internal in [false, true] {
+            for icc in [true, false] {
+                for source in ["masquerade", "fixed", "none"] {
+                    let mut bridge = bridge("br-x", 17);
+                    (bridge.gateway_mode_ipv4, bridge.gateway_mode_ipv6) = (mode, mode);
+                    (bridge.internal, bridge.icc, bridge.masquerade) = (internal, icc, source != "none");
+                    if source == "fixed" {
+                        bridge.snat_ipv4 = Some("192.0.2.1".parse().unwrap());
+                        bridge.snat_ipv6 = Some("2001:db8::1".parse().unwrap());
+                    }
+                    all.push((format!("{mode:?} internal={internal} icc={icc} source={source}"), bridge));
+                }
+            }
+        }
+    }
+    let trusted_interfaces = vec![IfName::new("eth1").unwrap()];
+    all.push(("Nat trusted=eth1".to_owned(), BridgePolicy { trusted_interfaces, ..bridge("br-x", 17) }));
+    all
+}
+
+#[test]
+fn one_target_behind_two_ports_stays_open_until_both_are_gone() {
+    let first = PolicyItem::Port(port("docker0", "0.0.0.0", 1, "172.17.0.4", 80));
+    let second = PolicyItem::Port(port("docker0", "0.0.0.0", 2, "172.17.0.4", 80));
+    let mut compiled =
+        Compiled::<Elements>::new(&FirewallPolicy { published: [].into(), ..story() }).unwrap();
+    let removed = |change: Change<Elements>| change.difference.remove.len();
+    compiled.change(&[], &[first.clone(), second.clone()]).unwrap();
+    assert_eq!(removed(compiled.change(&[first], &[]).unwrap()), 1, "the host port");
+    assert_eq!(
+        removed(compiled.change(&[second], &[]).unwrap()),
+        3,
+        "the host port, the target and its hairpin"
+    );
+}
+
+#[test]
+fn one_host_port_cannot_lead_to_two_targets() {
+    let mut compiled = Compiled::<Elements>::new(&story()).unwrap();
+    let before: Vec<_> = compiled.iter().map(|(key, data)| (key.clone(), data.clone())).collect();
+    let taken = PolicyItem::Port(port("docker0", "0.0.0.0", 18080, "172.17.0.5", 80));
+    let conflict = compiled.change(&[], &[taken.clone()]).unwrap_err();
+    assert_eq!(conflict.item, taken.to_string());
+    assert_eq!(compiled.policy(), &story());
+    let after: Vec<_> = compiled.iter().map(|(key, data)| (key.clone(), data.clone())).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn what_iptables_save_prints_is_recognised() {
+    let compiled = Compiled::<Lines>::new(&story()).unwrap();
+    let input = iptables::replacement(&compiled, IpFamily::V4, &Found::default());
+    let saved = input.replace("-I ", "-A ");
+    assert!(Found::parse(&saved).is(&compiled, IpFamily::V4));
+    let tampered = saved.replace("-j DROP", "-j ACCEPT");
+    assert!(!Found::parse(&tampered).is(&compiled, IpFamily::V4));
+    let unhooked = saved.replace("-A FORWARD -j DOCKER-FORWARD\n", "");
+    assert!(!Found::parse(&unhooked).is(&compiled, IpFamily::V4));
+}
+
+/// Few names, so that items meet: the same bridge with other options, a port that moves.
+fn item() -> impl Strategy<Value = PolicyItem> {
+    let mode =
+        prop_oneof![Just(GatewayMode::Nat), Just(GatewayMode::NatUnprotected), Just(GatewayMode::Routed)];
+    let bridges = (0..3_u8, any::<(bool, bool, bool)>(), mode).prop_map(
+        |(number, (internal, icc, masquerade), mode)| {
+            let mut bridge = bridge(&format!("br{number}"), 20 + number);
+            (bridge.internal, bridge.icc, bridge.masquerade, bridge.gateway_mode_ipv4) =
+                (internal, icc, masquerade, mode);
+            PolicyItem::Bridge(bridge)
+        },
+    );
+    let endpoints =
+        (0..3_u8, 1..5_u8).prop_map(|(on, seed)| PolicyItem::Endpoint(endpoint(&format!("br{on}"), seed)));
+    let ports = (0..3_u8, 1..4_u16, 2..4_u8).prop_map(|(on, host, target)| {
+        PolicyItem::Port(port(&format!("br{on}"), "0.0.0.0", host, &format!("172.20.0.{target}"), 80))
+    });
+    prop_oneof![bridges, endpoints, ports]
+}
+
+fn changes_add_up<C: Compile>(changes: &[(Vec<PolicyItem>, Vec<PolicyItem>)]) -> Result<(), TestCaseError> {
+    let mut compiled = Compiled::<C>::default();
+    let mut kernel = BTreeMap::new();
+    for (remove, add) in changes {
+        let Ok(Change { difference, .. }) = compiled.change(remove, add) else { continue };
+        for (key, data) in difference.remove {
+            prop_assert!(kernel.remove(&key) == Some(data), "{:?} was not there", key);
+        }
+        for (key, data) in difference.add {
+            prop_assert!(kernel.insert(key.clone(), data).is_none(), "{:?} was there", key);
+        }
+        let whole = Compiled::<C>::new(compiled.policy()).unwrap();
+        let whole: Vec<_> = whole.iter().collect();
+        prop_assert!(whole == kernel.iter().collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn changes_add_up_to_the_whole(
+        changes in prop::collection::vec((prop::collection::vec(item(), 0..3), prop::collection::vec(item(), 0..4)), 1..12)
+    ) {
+        changes_add_up::<Elements>(&changes)?;
+        changes_add_up::<Lines>(&changes)?;
+    }
+
+    #[test]
+    fn a_change_taken_back_leaves_no_trace(
+        first in prop::collection::vec(item(), 0..8),
+        remove in prop::collection::vec(item(), 0..4),
+        add in prop::collection::vec(item(), 0..4),
+    ) {
+        let mut compiled = Compiled::<Elements>::default();
+        prop_assume!(compiled.change(&[], &first).is_ok());
+        let before = compiled.clone();
+        if let Ok(change) = compiled.change(&remove, &add) {
+            compiled.undo(change.undo);
+        }
+        prop_assert_eq!(compiled.policy(), before.policy());
+        prop_assert!(compiled.iter().eq(before.iter()));
+    }
+}
