@@ -176,7 +176,10 @@ fn reason(step: &Step, errno: i32) -> String {
     match step {
         Step::HoldPort(port) if errno == EADDRINUSE.0 => {
             let address = std::net::SocketAddr::new(port.host_ip, port.host_port);
-            format!("failed to bind host port {address}/{}: address already in use by nginx (pid 123)", port.proto)
+            format!(
+                "failed to bind host port {address}/{}: address already in use by nginx (pid 123)",
+                port.proto
+            )
         }
         _ => format!("simulated errno {errno}"),
     }

@@ -1,0 +1,156 @@
+//! A simulated host with networks on it.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use portolan_net::{
+    AttachSpec, Error, IpamPoolSpec, MemoryStore, Names, NetConfig, NetworkSpec, Networks, PortRequest,
+    SandboxInfo, SandboxSpec,
+};
+use portolan_netcore::dns::Zones;
+use portolan_netcore::model::{ContainerId, IfName, PortRange, Proto, SandboxId, SandboxMode};
+use portolan_netsim::SimHost;
+
+/// A resolver that remembers what it was told.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub(crate) zones: Mutex<Arc<Zones>>,
+    pub(crate) serving: Mutex<BTreeSet<SandboxId>>,
+    pub(crate) broken: Mutex<bool>,
+}
+
+impl Names for Recorder {
+    fn publish(&self, zones: Arc<Zones>) -> io::Result<()> {
+        *self.zones.lock().unwrap() = zones;
+        Ok(())
+    }
+
+    fn serve(&self, sandbox: &SandboxId, _netns: &Path) -> io::Result<(u16, u16)> {
+        if *self.broken.lock().unwrap() {
+            return Err(io::Error::other("the resolver is away"));
+        }
+        self.serving.lock().unwrap().insert(sandbox.clone());
+        Ok((40_001, 40_002))
+    }
+
+    fn stop(&self, sandbox: &SandboxId) {
+        self.serving.lock().unwrap().remove(sandbox);
+    }
+}
+
+pub(crate) struct Lab {
+    pub(crate) host: Arc<SimHost>,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) names: Arc<Recorder>,
+    pub(crate) networks: Networks,
+}
+
+pub(crate) fn config() -> NetConfig {
+    NetConfig {
+        exec_root: "/run/lab".into(),
+        default_bridge: Some(IfName::new("docker0").unwrap()),
+        bip: None,
+        fixed_cidr: None,
+        fixed_cidr_v6: None,
+        ipv6: false,
+        default_gateway: None,
+        default_gateway_v6: None,
+        icc: true,
+        masquerade: true,
+        mtu: None,
+        host_binding: None,
+        address_pools: Vec::new(),
+        ip_forward: true,
+        firewall: true,
+        dns: Vec::new(),
+    }
+}
+
+impl Lab {
+    pub(crate) async fn open() -> Self {
+        Self::open_on(Arc::default(), Arc::default()).await.unwrap()
+    }
+
+    pub(crate) async fn open_on(host: Arc<SimHost>, store: Arc<MemoryStore>) -> Result<Self, Error> {
+        let names = Arc::new(Recorder::default());
+        let networks = Networks::open(config(), host.clone(), store.clone(), names.clone()).await?;
+        Ok(Self { host, store, names, networks })
+    }
+
+    /// The daemon is killed and comes back.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { host, store, names, networks } = self;
+        drop((names, networks));
+        host.crash();
+        Self::open_on(host, store).await.unwrap()
+    }
+
+    pub(crate) async fn run(
+        &self,
+        number: u8,
+        network: &str,
+        ports: Vec<PortRequest>,
+    ) -> Result<SandboxInfo, Error> {
+        self.networks.create_sandbox(spec(number, network, ports)).await
+    }
+
+    pub(crate) async fn user_network(&self, name: &str) {
+        self.networks.create(NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() }).await.unwrap();
+    }
+
+    /// The steps tried since `from`, without the sandboxes' and endpoints' random names.
+    pub(crate) fn log_from(&self, from: usize, info: &SandboxInfo) -> String {
+        let mut text = self.host.log()[from..].join("\n");
+        text = text.replace(info.id.short(), "SANDBOX");
+        for (number, endpoint) in info.endpoints.iter().enumerate() {
+            text = text.replace(endpoint.endpoint.host_ifname.as_str(), &format!("VETH{number}"));
+        }
+        text
+    }
+}
+
+pub(crate) fn container(number: u8) -> ContainerId {
+    ContainerId::from_bytes([number; 32])
+}
+
+pub(crate) fn attach(number: u8, network: &str) -> AttachSpec {
+    AttachSpec {
+        network: network.to_owned(),
+        container_name: format!("c{number}"),
+        dns_names: vec![format!("c{number}"), container(number).short().to_owned()],
+        ..AttachSpec::default()
+    }
+}
+
+pub(crate) fn spec(number: u8, network: &str, ports: Vec<PortRequest>) -> SandboxSpec {
+    SandboxSpec {
+        container: container(number),
+        mode: if network == "host" { SandboxMode::Host } else { SandboxMode::Private },
+        sysctls: BTreeMap::new(),
+        attach: vec![attach(number, network)],
+        ports,
+        dns: Vec::new(),
+        ndots: None,
+    }
+}
+
+pub(crate) fn port(host: Option<(u16, u16)>, container_port: u16) -> PortRequest {
+    PortRequest {
+        proto: Proto::Tcp,
+        container_port,
+        host_ip: None,
+        host_ports: host.map(|(first, last)| PortRange { first, last }),
+    }
+}
+
+pub(crate) fn pool(subnet: &str) -> IpamPoolSpec {
+    IpamPoolSpec { subnet: subnet.to_owned(), ..IpamPoolSpec::default() }
+}
+
+pub(crate) fn address(info: &SandboxInfo) -> String {
+    info.endpoints[0].endpoint.ipv4.unwrap().to_string()
+}

@@ -1,0 +1,239 @@
+//! Networks as users make and remove them.
+
+mod lab;
+
+use lab::{Lab, attach, config, container, pool};
+use portolan_net::{ErrorKind, IpamPoolSpec, MemoryStore, NetworkSpec, Networks, NoNames};
+use portolan_netcore::model::IfName;
+use portolan_netsim::SimHost;
+use std::sync::Arc;
+
+fn named(name: &str) -> NetworkSpec {
+    NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() }
+}
+
+#[tokio::test]
+async fn a_new_host_has_the_three_networks_and_docker0() {
+    let lab = Lab::open().await;
+    let all = lab.networks.list().await.unwrap();
+    let rows: Vec<_> =
+        all.iter().map(|info| (info.network.name.as_str(), info.network.driver.name())).collect();
+    assert_eq!(rows, [("bridge", "bridge"), ("host", "host"), ("none", "null")]);
+    let config = &all[0].network.ipam[0];
+    assert_eq!(
+        (config.subnet.to_string(), config.gateway.unwrap().to_string()),
+        ("172.17.0.0/16".into(), "172.17.0.1".into())
+    );
+    let log = lab.host.log().join("\n");
+    let id = &all[0].network.id.as_str()[..8];
+    let mac = format!("02:50:{}:{}:{}:{}", &id[..2], &id[2..4], &id[4..6], &id[6..]);
+    assert_eq!(
+        log.replace(&mac, "MAC"),
+        "\
+[host] firewall replace: 1 bridges, 0 endpoints, 0 ports
+[host] link add docker0 address MAC type bridge
+[host] sysctl net.ipv4.conf.docker0.route_localnet=1
+[host] sysctl net.ipv4.ip_forward=1
+[host] sysctl net.ipv6.conf.docker0.accept_ra=0
+[host] addr add 172.17.0.1/16 dev docker0
+[host] link set docker0 up"
+    );
+}
+
+#[tokio::test]
+async fn create_plans_these_steps_and_remove_takes_them_back() {
+    let lab = Lab::open().await;
+    let (before, from) = (lab.host.state(), lab.host.log().len());
+    let network = lab.networks.create(named("front")).await.unwrap();
+    let bridge = format!("br-{}", network.id.short());
+    let mac =
+        lab.host.state().links.iter().find(|((_, name), _)| name.as_str() == bridge).unwrap().1.mac.unwrap();
+    let log = lab.host.log()[from..].join("\n").replace(&bridge, "BR").replace(&mac.to_string(), "MAC");
+    assert_eq!(
+        log,
+        "\
+[host] firewall change: +[bridge BR]
+[host] link add BR address MAC type bridge
+[host] sysctl net.ipv4.conf.BR.route_localnet=1
+[host] sysctl net.ipv6.conf.BR.accept_ra=0
+[host] addr add 172.18.0.1/16 dev BR
+[host] link set BR up"
+    );
+    let from = lab.host.log().len();
+    lab.networks.remove("front").await.unwrap();
+    let log = lab.host.log()[from..].join("\n").replace(&bridge, "BR");
+    assert_eq!(log, "[host] link del BR\n[host] firewall change: -[bridge BR]");
+    assert_eq!(lab.host.state(), before);
+    assert_eq!(lab.networks.find("front").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn refusals_have_dockers_words() {
+    let lab = Lab::open().await;
+    let front = lab.networks.create(named("front")).await.unwrap();
+    let overlapping = NetworkSpec { ipam: vec![pool("172.18.4.0/24")], ..named("other") };
+    let driver = |driver: &str| NetworkSpec { driver: driver.to_owned(), ..named("other") };
+    let option = NetworkSpec { options: [("com.example.x".into(), "1".into())].into(), ..named("other") };
+    let two = NetworkSpec { ipam: vec![pool("10.1.0.0/24"), pool("10.2.0.0/24")], ..named("other") };
+    for (spec, kind, text) in [
+        (named("front"), ErrorKind::Conflict, "network with name front already exists"),
+        (named("bridge"), ErrorKind::Forbidden, "operation is not permitted on predefined bridge network "),
+        (named(""), ErrorKind::Invalid, "invalid name: name is empty"),
+        (
+            overlapping,
+            ErrorKind::Forbidden,
+            "invalid pool request: Pool overlaps with other one on this address space",
+        ),
+        (driver("weave"), ErrorKind::NotFound, "plugin \"weave\" not found"),
+        (
+            driver("macvlan"),
+            ErrorKind::Unsupported,
+            "the network driver macvlan is not supported yet: use bridge",
+        ),
+        (driver("host"), ErrorKind::Forbidden, "only one instance of \"host\" network is allowed"),
+        (option, ErrorKind::Invalid, "unknown option \"com.example.x\" of the bridge driver"),
+        (two, ErrorKind::Forbidden, "bridge driver doesn't support multiple subnets"),
+    ] {
+        let error = lab.networks.create(spec).await.unwrap_err();
+        assert_eq!((error.kind(), error.message()), (kind, text));
+    }
+    let error = lab.networks.remove("bridge").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+    assert_eq!(error.message(), "bridge is a pre-defined network and cannot be removed");
+    let info = lab.run(1, "front", Vec::new()).await.unwrap();
+    let endpoint = &info.endpoints[0].endpoint.id;
+    let error = lab.networks.remove(front.id.short()).await.unwrap_err();
+    let text = "error while removing network: network front has active endpoints (name:\"c1\" id:\"ID\")";
+    assert_eq!(error.message().replace(endpoint.short(), "ID"), text);
+}
+
+#[tokio::test]
+async fn all_mistakes_of_an_ipam_configuration_at_once() {
+    let lab = Lab::open().await;
+    let entry = IpamPoolSpec {
+        subnet: "10.0.0.1/24".into(),
+        ip_range: "10.0.0.0/16".into(),
+        gateway: "10.0.1.1".into(),
+        auxiliary: [("dns".to_owned(), "fd00::1".to_owned())].into(),
+    };
+    let error = lab.networks.create(NetworkSpec { ipam: vec![entry], ..named("x") }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(
+        error.message(),
+        "invalid network config:\n\
+         * invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24\n\
+         * invalid ip-range 10.0.0.0/16: CIDR block is bigger than its parent subnet 10.0.0.1/24\n\
+         * invalid gateway 10.0.1.1: parent subnet 10.0.0.1/24 doesn't contain this address\n\
+         * invalid auxiliary address dns: parent subnet is an IPv4 block"
+    );
+}
+
+#[tokio::test]
+async fn a_network_the_host_refuses_leaves_nothing() {
+    let lab = Lab::open().await;
+    lab.host.add_foreign_link(IfName::new("taken0").unwrap());
+    let before = lab.host.state();
+    let options = [("com.docker.network.bridge.name".to_owned(), "taken0".to_owned())].into();
+    let error = lab.networks.create(NetworkSpec { options, ..named("front") }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("taken0"), "{error}");
+    assert_eq!(lab.host.state(), before);
+    lab.networks.create(named("front")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_foreign_docker0_is_left_alone_and_the_way_out_is_named() {
+    let host = Arc::new(SimHost::default());
+    host.add_foreign_link(IfName::new("docker0").unwrap());
+    let store = Arc::new(MemoryStore::default());
+    let error = Networks::open(config(), host, store, Arc::new(NoNames)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("--bridge"), "{error}");
+}
+
+#[tokio::test]
+async fn subnets_avoid_foreign_routes_and_run_out_as_in_docker() {
+    let host = Arc::new(SimHost::default());
+    host.add_foreign_route("172.18.5.0/24".parse().unwrap());
+    host.add_foreign_route("0.0.0.0/0".parse().unwrap());
+    let lab = Lab::open_on(host, Arc::default()).await.unwrap();
+    let first = lab.networks.create(named("n0")).await.unwrap();
+    assert_eq!(first.ipam[0].subnet.to_string(), "172.19.0.0/16");
+    let mut made = 1;
+    let error = loop {
+        match lab.networks.create(named(&format!("n{made}"))).await {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.message(), "all predefined address pools have been fully subnetted");
+    assert_eq!(made, 29, "31 less docker0's and the one that the route is in");
+}
+
+#[tokio::test]
+async fn found_by_name_id_and_unique_prefix() {
+    let lab = Lab::open().await;
+    let network = lab.networks.create(named("front")).await.unwrap();
+    for reference in ["front", network.id.as_str(), network.id.short()] {
+        assert_eq!(lab.networks.find(reference).await.unwrap().network.id, network.id);
+    }
+    for number in 0..17 {
+        let spec =
+            NetworkSpec { ipam: vec![pool(&format!("10.0.{number}.0/24"))], ..named(&format!("m{number}")) };
+        lab.networks.create(spec).await.unwrap();
+    }
+    // Twenty-one ids and sixteen digits.
+    let errors = "0123456789abcdef".chars().map(|digit| digit.to_string());
+    let mut ambiguous = false;
+    for prefix in errors {
+        if let Err(error) = lab.networks.find(&prefix).await {
+            ambiguous |= error.kind() == ErrorKind::Invalid && error.message().contains("is ambiguous");
+        }
+    }
+    assert!(ambiguous);
+    assert_eq!(lab.networks.find("nope").await.unwrap_err().message(), "network nope not found");
+}
+
+#[tokio::test]
+async fn prune_takes_unused_user_networks_only() {
+    let lab = Lab::open().await;
+    for name in ["used", "free", "kept"] {
+        lab.user_network(name).await;
+    }
+    lab.run(1, "used", Vec::new()).await.unwrap();
+    let removed = lab.networks.prune(|network| network.name != "kept").await.unwrap();
+    assert_eq!(removed.iter().map(|network| network.name.as_str()).collect::<Vec<_>>(), ["free"]);
+    assert_eq!(lab.networks.list().await.unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_network_is_checked() {
+    let lab = Lab::open().await;
+    lab.user_network("auto").await;
+    let spec = NetworkSpec { ipam: vec![pool("10.5.0.0/24")], ..named("own") };
+    lab.networks.create(spec).await.unwrap();
+    let asks = |network: &str, ip: &str| {
+        let mut attach = attach(1, network);
+        attach.ipv4 = Some(ip.parse().unwrap());
+        attach
+    };
+    for (attach, text) in [
+        (
+            asks("bridge", "172.17.0.9"),
+            "invalid config for network bridge: invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only",
+        ),
+        (
+            asks("auto", "172.18.0.9"),
+            "invalid config for network auto: invalid endpoint settings:\nuser specified IP address is supported only when connecting to networks with user configured subnets",
+        ),
+        (
+            asks("own", "10.6.0.1"),
+            "invalid config for network own: invalid endpoint settings:\nno configured subnet or ip-range contain the IP address 10.6.0.1",
+        ),
+    ] {
+        assert_eq!(lab.networks.reserve(&container(1), attach).await.unwrap_err().message(), text);
+    }
+    let error = lab.networks.reserve(&container(1), asks("own", "10.5.0.1")).await.unwrap_err();
+    assert_eq!(error.message(), "Address already in use: 10.5.0.1 belongs to the network itself");
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+}

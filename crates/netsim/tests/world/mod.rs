@@ -1,0 +1,161 @@
+//! Small desired states from a few bytes of choice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use portolan_netcore::model::{
+    BridgeOptions, ContainerId, Driver, Endpoint, EndpointId, GatewayMode, IfName, IpamConfig, MacAddr,
+    Network, NetworkId, PortBinding, Proto, Sandbox, SandboxId, SandboxMode,
+};
+use portolan_netcore::plan::{Desired, Touched};
+
+/// Hands out the bytes, then zeros.
+struct Choices<'a>(std::slice::Iter<'a, u8>);
+
+impl Choices<'_> {
+    fn below(&mut self, n: u8) -> u8 {
+        self.0.next().copied().unwrap_or_default() % n
+    }
+}
+
+fn ifname(text: &str) -> IfName {
+    IfName::new(text).unwrap()
+}
+
+fn network(number: u8, choices: &mut Choices<'_>) -> Network {
+    let subnet = Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 24).unwrap();
+    let bridge = BridgeOptions {
+        bridge: ifname(&format!("br{number}")),
+        icc: choices.below(2) == 0,
+        masquerade: true,
+        mtu: (choices.below(3) == 0).then_some(1400),
+        host_binding: None,
+        gateway_mode_ipv4: GatewayMode::Nat,
+        gateway_mode_ipv6: GatewayMode::Nat,
+        ifname_prefix: "eth".into(),
+        snat_ipv4: None,
+        snat_ipv6: None,
+        inhibit_ipv4: false,
+        trusted_interfaces: Vec::new(),
+        default_bridge: false,
+    };
+    Network {
+        id: NetworkId::from_bytes([number + 1; 32]),
+        name: format!("n{number}"),
+        created_ns: 0,
+        driver: Driver::Bridge(bridge),
+        ipv4: true,
+        ipv6: false,
+        internal: choices.below(4) == 0,
+        attachable: false,
+        ipam_driver: "default".into(),
+        ipam_options: BTreeMap::new(),
+        ipam: vec![IpamConfig {
+            subnet: subnet.into(),
+            ip_range: None,
+            gateway: Some(Ipv4Addr::new(10, number, 0, 1 + choices.below(2)).into()),
+            auxiliary: BTreeMap::new(),
+            configured: false,
+        }],
+        options: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        predefined: false,
+    }
+}
+
+fn sandbox(number: u8) -> Sandbox {
+    Sandbox {
+        id: SandboxId::from_bytes([0x50 + number; 32]),
+        container: ContainerId::from_bytes([number; 32]),
+        mode: SandboxMode::Private,
+        sysctls: [("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())].into(),
+    }
+}
+
+/// A desired state with up to three networks, two sandboxes and four endpoints.
+pub(crate) fn world(bytes: &[u8]) -> Desired {
+    let mut choices = Choices(bytes.iter());
+    let mut desired = Desired::default();
+    for number in 0..3 {
+        if choices.below(4) > 0 {
+            let network = network(number, &mut choices);
+            desired.networks.insert(network.id.clone(), network);
+        }
+    }
+    for number in 0..2 {
+        if choices.below(4) > 0 {
+            let sandbox = sandbox(number);
+            desired.dns.insert(sandbox.id.clone(), (40_000, 40_001));
+            desired.sandboxes.insert(sandbox.id.clone(), sandbox);
+        }
+    }
+    let (mut names, mut inner, mut ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for number in 0..4 {
+        if let Some(mut endpoint) = endpoint(number, &desired, &mut choices)
+            && names.insert(endpoint.host_ifname.clone())
+            && inner.insert((endpoint.sandbox.clone(), endpoint.ifname.clone()))
+        {
+            endpoint.is_gateway = !desired.endpoints.values().any(|other| other.sandbox == endpoint.sandbox);
+            endpoint.published.retain(|binding| ports.insert((binding.proto, binding.host_port)));
+            desired.endpoints.insert(endpoint.id.clone(), endpoint);
+        }
+    }
+    desired
+}
+
+fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<Endpoint> {
+    let (net, sb) = (choices.below(3), choices.below(2));
+    let (host_end, inner, host) = (choices.below(4), choices.below(2), choices.below(3));
+    let (publishes, port, inside) = (choices.below(2) == 0, choices.below(2), choices.below(2));
+    let network = desired.networks.get(&NetworkId::from_bytes([net + 1; 32]))?;
+    let sandbox = desired.sandboxes.get(&SandboxId::from_bytes([0x50 + sb; 32]))?;
+    // Each number has addresses of its own: two endpoints with one address are not for a plan to sort out.
+    let address = Ipv4Addr::new(10, net, 0, 10 + 10 * number + host);
+    let gateway = network.ipam[0].gateway.and_then(|gateway| match gateway {
+        IpAddr::V4(gateway) => Some(gateway),
+        IpAddr::V6(_) => None,
+    });
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let binding = PortBinding {
+        proto: if inside == 0 { Proto::Tcp } else { Proto::Udp },
+        container_port: 80 + u16::from(inside),
+        host_ip: if host == 0 { any } else { loopback },
+        host_port: 8000 + u16::from(port),
+    };
+    Some(Endpoint {
+        id: EndpointId::from_bytes([0xe0 + number; 32]),
+        network: network.id.clone(),
+        sandbox: sandbox.id.clone(),
+        container_name: format!("c{sb}"),
+        ifname: ifname(&format!("eth{inner}")),
+        host_ifname: ifname(&format!("veth{host_end}")),
+        mac: if host == 2 { MacAddr([2, 0, 0, 0, 0, number]) } else { MacAddr::of_ipv4(address) },
+        ipv4: Some(Ipv4Net::new(address, 24).unwrap()),
+        ipv6: None,
+        gateway_ipv4: gateway,
+        gateway_ipv6: None,
+        is_gateway: false,
+        gw_priority: 0,
+        dns_names: Vec::new(),
+        links: BTreeMap::new(),
+        published: if publishes { vec![binding] } else { Vec::new() },
+    })
+}
+
+/// The keys that differ, and the endpoints of networks that do.
+pub(crate) fn touched(a: &Desired, b: &Desired) -> Touched {
+    fn differ<K: Ord + Clone, V: PartialEq>(a: &BTreeMap<K, V>, b: &BTreeMap<K, V>) -> BTreeSet<K> {
+        a.keys().chain(b.keys()).filter(|key| a.get(key) != b.get(key)).cloned().collect()
+    }
+    let networks = differ(&a.networks, &b.networks);
+    let sandboxes = differ(&a.sandboxes, &b.sandboxes);
+    let mut endpoints = differ(&a.endpoints, &b.endpoints);
+    for endpoint in a.endpoints.values().chain(b.endpoints.values()) {
+        if networks.contains(&endpoint.network) || sandboxes.contains(&endpoint.sandbox) {
+            endpoints.insert(endpoint.id.clone());
+        }
+    }
+    Touched { networks, sandboxes, endpoints }
+}
