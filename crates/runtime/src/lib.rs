@@ -5,15 +5,20 @@
 //!    └──────(Shim: unix socket per container)──┘ └──setns──> processes executed in it
 //! ```
 //! `spec` holds what the engine hands over; `client` is the daemon's side; `launcher`, `shim` and
-//! `init` are processes of their own, entered through [`launcher_main`] and [`init_main`]; `setup` is
+//! `setup::init` are processes of their own, forked from the launcher, whose entry is [`launcher_main`]; `setup` is
 //! what happens between clone and exec. Why there is no crate underneath: docs/adr/0002-runtime.md.
 
 mod cgroup;
 mod client;
 mod defaults;
 mod error;
+mod external;
+mod launcher;
 mod logs;
+mod oci;
 mod seccomp;
+mod setup;
+mod shim;
 mod spec;
 mod state;
 mod status;
@@ -25,6 +30,7 @@ pub use client::{
 };
 pub use defaults::{ALL_CAPABILITIES, DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS};
 pub use error::{Error, Result};
+pub use launcher::launcher_main;
 pub use logs::{LogEntry, LogOptions, LogReader};
 pub use spec::{
     ContainerSpec, Device, ExecSpec, LogSpec, Mount, MountKind, NamespaceMode, Resources, Rlimit, RootfsSpec,

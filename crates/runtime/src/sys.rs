@@ -215,25 +215,37 @@ pub(crate) fn prctl(option: c_int, value: u64) -> io::Result<()> {
     check(c_long::from(unsafe { libc::prctl(option, value, 0_u64, 0_u64, 0_u64) })).map(drop)
 }
 
-/// Name of this thread, as `ps` and /proc/self/comm show it; at most 15 bytes.
-pub(crate) fn set_thread_name(name: &CStr) {
+/// What `ps` shows for this process: its short name (15 bytes) and its command line, which is
+/// overwritten in place as far as there is room.
+pub(crate) fn show_name(name: &CStr, command_line: &str) {
     // SAFETY: a C string; the kernel copies it.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    let Some((start, end)) = argument_memory() else { return };
+    let room = end.saturating_sub(start);
+    let length = command_line.len().min(room.saturating_sub(1));
+    // SAFETY: the kernel says that this is the memory of our arguments, which is on our stack and
+    // writable; std made its own copies of the arguments.
+    unsafe {
+        std::ptr::write_bytes(start as *mut u8, 0, room);
+        std::ptr::copy_nonoverlapping(command_line.as_ptr(), start as *mut u8, length);
+    }
 }
 
-/// Overwrites the command line that `ps` shows. `range` are start and end from /proc/self/stat.
-///
-/// # Safety
-/// `range` must be this process's own `arg_start..arg_end` and nobody may use the arguments any more.
-pub(crate) unsafe fn overwrite_arguments(range: (usize, usize), text: &str) {
-    let room = range.1.saturating_sub(range.0);
-    let bytes = text.as_bytes();
-    let length = bytes.len().min(room.saturating_sub(1));
-    // SAFETY: the caller promises that this is the writable memory of the arguments.
-    unsafe {
-        std::ptr::write_bytes(range.0 as *mut u8, 0, room);
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), range.0 as *mut u8, length);
+/// Fields 48 and 49 of /proc/self/stat (proc(5)): arg_start and arg_end.
+fn argument_memory() -> Option<(usize, usize)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name, which is in parentheses, may contain anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(45);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// A signal by its number, realtime signals included.
+pub(crate) fn signal(number: c_int) -> Option<rustix::process::Signal> {
+    if let Some(signal) = rustix::process::Signal::from_named_raw(number) {
+        return Some(signal);
     }
+    // SAFETY: the kernel's realtime signals from SIGRTMIN on are not used by libc itself.
+    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then(|| unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }
 
 /// Installs a seccomp filter of `struct sock_filter`s.
@@ -291,7 +303,9 @@ pub(crate) fn signal_descriptor(signals: &[c_int]) -> io::Result<OwnedFd> {
     unsafe {
         let mut set: libc::sigset_t = zeroed();
         libc::sigemptyset(&raw mut set);
-        signals.iter().for_each(|signal| drop(libc::sigaddset(&raw mut set, *signal)));
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
         check(c_long::from(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())))?;
         let fd = check(c_long::from(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)))?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
@@ -358,10 +372,18 @@ pub(crate) fn replace_standard(fd: BorrowedFd<'_>, standard: RawFd) -> io::Resul
     check(c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), standard) })).map(drop)
 }
 
-/// Marks all descriptors from `first` on as close-on-exec.
-pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+/// Closes everything but the standard streams and `kept`. For a clone that will execute or exit: the
+/// owners that its memory has from its parent must never be dropped after this.
+pub(crate) fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+    let close = |first: u32, last: u32| {
+        // SAFETY: no pointers.
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+    };
+    let kept = u32::try_from(kept.as_raw_fd()).map_err(io::Error::other)?;
+    if kept > 3 {
+        close(3, kept - 1)?;
+    }
+    close((kept + 1).max(3), u32::MAX)
 }
 
 /// A standard stream that was handed to this process and belongs to nobody yet.

@@ -115,6 +115,25 @@ impl Cgroup {
         }
     }
 
+    /// Whether [`Self::freeze`] has stopped it.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let text = |controller, name| {
+            self.file(controller, name).and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default()
+        };
+        match self.layout {
+            Layout::V1(_) => !matches!(text("freezer", "freezer.state").trim(), "THAWED" | ""),
+            Layout::V2(_) => text("freezer", "cgroup.freeze").trim() == "1",
+        }
+    }
+
+    /// After SIGKILL: v1 lets a frozen process die only when it is thawed.
+    pub(crate) fn thaw_for_kill(&self) {
+        if let (Layout::V1(_), true) = (self.layout, self.is_frozen()) {
+            // Nothing to be done if it vanishes meanwhile.
+            let _ = self.freeze(false);
+        }
+    }
+
     fn freeze_v1(&self, frozen: bool) -> Result<()> {
         let wanted = if frozen { "FROZEN" } else { "THAWED" };
         let file = self.required("freezer", "freezer.state")?;
@@ -166,10 +185,6 @@ impl Cgroup {
             if pids.is_empty() {
                 return Ok(());
             }
-            if let Some(state) = self.file("freezer", "freezer.state").filter(|_| matches!(self.layout, Layout::V1(_))) {
-                // A frozen process of v1 dies only when thawed.
-                let _ = fs::write(state, "THAWED");
-            }
             let mut dying = Vec::new();
             for pid in pids.into_iter().filter_map(Pid::from_raw) {
                 let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
@@ -177,6 +192,7 @@ impl Cgroup {
                     dying.push(process);
                 }
             }
+            self.thaw_for_kill();
             for process in dying {
                 let mut fds = [PollFd::new(&process, PollFlags::IN)];
                 let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };

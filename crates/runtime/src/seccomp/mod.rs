@@ -9,7 +9,7 @@ mod json;
 mod profile;
 mod syscalls;
 
-pub(crate) use profile::{Action, Condition, Operator, Profile, Rule};
+pub(crate) use profile::{Action, Operator, Profile};
 
 use crate::Result;
 use crate::spec::SeccompProfile;

@@ -1,0 +1,121 @@
+//! Users and groups by the container's own files. Runs inside the container's root, so that no
+//! symlink leads out of it.
+
+use std::fs;
+
+use super::Failure;
+
+/// Who the process is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: String,
+}
+
+/// Looks up `user[:group]`, names or numbers, and additional groups.
+pub(super) fn look_up(user: &str, additional: &[String]) -> Result<User, Failure> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // Not needed for the most common user.
+    let needs_groups = !user.is_empty() || !additional.is_empty();
+    let group = if needs_groups || !passwd.is_empty() { fs::read_to_string("/etc/group").unwrap_or_default() } else { String::new() };
+    resolve(user, additional, &passwd, &group)
+}
+
+/// The rules of Docker (moby/sys/user): names before numbers; a number needs no entry; members of
+/// groups come along unless a group is given.
+pub(crate) fn resolve(wanted: &str, additional: &[String], passwd: &str, group: &str) -> Result<User, Failure> {
+    let (name, group_name) = wanted.split_once(':').unwrap_or((wanted, ""));
+    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
+        fields.len() >= 6 && if name.is_empty() { fields[2] == "0" } else { fields[0] == name || fields[2] == name }
+    });
+    let mut user = User { home: "/".into(), ..User::default() };
+    let mut known_as = None;
+    match &entry {
+        Some(fields) => {
+            user.uid = fields[2].parse().unwrap_or_default();
+            user.gid = fields[3].parse().unwrap_or_default();
+            fields[5].clone_into(&mut user.home);
+            known_as = Some(fields[0]);
+        }
+        None if name.is_empty() => {}
+        None => {
+            user.uid = number(name).ok_or_else(|| {
+                Failure::other(format!("unable to find user {name}: no matching entries in passwd file"))
+            })?;
+        }
+    }
+    if group_name.is_empty() {
+        if let Some(name) = known_as {
+            user.groups = groups(group).filter(|(_, _, members)| members.split(',').any(|m| m == name)).map(|g| g.1).collect();
+        }
+    } else {
+        user.gid = find_group(group_name, group)?;
+    }
+    for name in additional {
+        let gid = find_group(name, group)?;
+        if !user.groups.contains(&gid) {
+            user.groups.push(gid);
+        }
+    }
+    Ok(user)
+}
+
+/// (name, gid, members)
+fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, gid) = (fields.next()?, fields.nth(1)?);
+        Some((name, gid.parse().ok()?, fields.next().unwrap_or_default()))
+    })
+}
+
+fn find_group(wanted: &str, text: &str) -> Result<u32, Failure> {
+    let found = groups(text).find(|(name, _, _)| *name == wanted).map(|(_, gid, _)| gid);
+    found.or_else(|| number(wanted)).ok_or_else(|| {
+        Failure::other(format!("unable to find group {wanted}: no matching entries in group file"))
+    })
+}
+
+/// Ids above 2^31 - 1 are refused, as Docker does.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= i32::MAX as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\nweb:x:34:\naudio:x:29:web,root\nstaff:x:50:other\n";
+
+    fn user(wanted: &str) -> User {
+        resolve(wanted, &[], PASSWD, GROUP).unwrap()
+    }
+
+    #[test]
+    fn names_numbers_and_groups() {
+        assert_eq!(user(""), User { uid: 0, gid: 0, groups: vec![29], home: "/root".into() });
+        assert_eq!(user("web"), User { uid: 33, gid: 34, groups: vec![29], home: "/var/www".into() });
+        assert_eq!(user("33"), user("web"));
+        assert_eq!(user("web:staff"), User { uid: 33, gid: 50, groups: vec![], home: "/var/www".into() });
+        assert_eq!(user("1000:7"), User { uid: 1000, gid: 7, groups: vec![], home: "/".into() });
+        assert_eq!(user("1000").gid, 0);
+    }
+
+    #[test]
+    fn unknown_names_are_named() {
+        let message = |wanted: &str| resolve(wanted, &[], PASSWD, GROUP).unwrap_err().message;
+        assert_eq!(message("foo"), "unable to find user foo: no matching entries in passwd file");
+        assert_eq!(message("web:foo"), "unable to find group foo: no matching entries in group file");
+        assert_eq!(message("4294967295"), "unable to find user 4294967295: no matching entries in passwd file");
+    }
+
+    #[test]
+    fn additional_groups() {
+        let names = ["staff".to_owned(), "29".to_owned(), "7".to_owned()];
+        assert_eq!(resolve("web", &names, PASSWD, GROUP).unwrap().groups, [29, 50, 7]);
+    }
+}

@@ -1,0 +1,238 @@
+//! Answering requests.
+
+use rustix::event::PollFlags;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::connection::Role;
+use super::process::Held;
+use super::{CONTAINER, Shim, TargetId, Waiting};
+use crate::spec::ExecSpec;
+use crate::wire::{Request, Response};
+use crate::{Error, Result, external, setup, state};
+
+impl Shim {
+    /// A client has sent something, takes something, or is gone.
+    pub(super) fn client_ready(&mut self, id: u64, flags: PollFlags) {
+        let mut buffer = [0; 16 * 1024];
+        let gone = flags.intersects(PollFlags::HUP | PollFlags::ERR);
+        let Some(client) = self.connections.get_mut(&id) else { return };
+        if flags.contains(PollFlags::OUT) {
+            client.flush();
+        }
+        while flags.intersects(PollFlags::IN | PollFlags::HUP) {
+            let Some(client) = self.connections.get_mut(&id) else { return };
+            let Some(bytes) = client.read(&mut buffer) else { break };
+            match client.role {
+                Role::Control => {
+                    client.collect(bytes);
+                    self.answer_requests(id);
+                }
+                Role::Attached { target, stdin: true, .. } => {
+                    let Some(held) = self.processes.get_mut(&target) else { continue };
+                    held.feed(bytes);
+                    // The rest stays in the socket until there is room; but a socket that is gone would
+                    // wake us for ever, and holds little.
+                    if !held.has_room() && !gone {
+                        break;
+                    }
+                }
+                Role::Attached { .. } | Role::Waiting(_) => {}
+            }
+        }
+        let Some(client) = self.connections.get_mut(&id) else { return };
+        client.dead |= gone;
+        if client.half_closed || client.dead {
+            self.input_ended(id);
+        }
+    }
+
+    /// A client sends no more: for an attached one that may be the end of standard input.
+    fn input_ended(&mut self, id: u64) {
+        let Some(client) = self.connections.get_mut(&id) else { return };
+        match &mut client.role {
+            Role::Attached { target, stdin, .. } => {
+                let ended = std::mem::take(stdin);
+                let target = *target;
+                let ends = target != CONTAINER || self.spec.stdio.stdin_once;
+                if let Some(held) = self.processes.get_mut(&target).filter(|_| ended && ends) {
+                    held.end_input();
+                }
+            }
+            Role::Control => client.close_when_flushed(),
+            Role::Waiting(_) => client.dead = true,
+        }
+    }
+
+    fn answer_requests(&mut self, id: u64) {
+        while let Some(request) = self.connections.get_mut(&id).and_then(super::Connection::request) {
+            let response = match self.handle(id, request) {
+                Ok(Some(response)) => response,
+                Ok(None) => continue,
+                Err(error) => refusal(error),
+            };
+            if let Some(client) = self.connections.get_mut(&id) {
+                client.answer(&response);
+            }
+        }
+    }
+
+    /// `None`: answered already, or later.
+    fn handle(&mut self, id: u64, request: Request) -> Result<Option<Response>> {
+        Ok(Some(match request {
+            Request::Start => self.start()?,
+            Request::State => Response::State {
+                pid: self.processes.get(&CONTAINER).map_or(0, |held| held.pid),
+                started: self.started,
+                exit: self.exit,
+            },
+            Request::Kill { signal } => self.kill(CONTAINER, signal)?,
+            Request::KillExec { id, signal } => match self.find_exec(&id) {
+                Some(target) => self.kill(target, signal)?,
+                None => Response::NoSuchExec,
+            },
+            Request::Wait => match self.exit {
+                Some(exit) => Response::Exited(exit),
+                None => return Ok(self.become_role(id, Role::Waiting(CONTAINER))),
+            },
+            Request::WaitExec { id: exec } => match self.finished.iter().rev().find(|(own, _)| *own == exec) {
+                Some((_, code)) => Response::ExecExited { code: *code },
+                None => match self.find_exec(&exec) {
+                    Some(target) => return Ok(self.become_role(id, Role::Waiting(target))),
+                    None => Response::NoSuchExec,
+                },
+            },
+            Request::Attach { stdin, stdout, stderr } => {
+                if self.exit.is_some() {
+                    return Ok(Some(Response::NotRunning));
+                }
+                self.attach(id, CONTAINER, (stdin, stdout, stderr), &Response::Done);
+                return Ok(None);
+            }
+            Request::Resize { rows, columns } => self.resize(CONTAINER, rows, columns)?,
+            Request::ResizeExec { id, rows, columns } => match self.find_exec(&id) {
+                Some(target) => self.resize(target, rows, columns)?,
+                None => Response::NoSuchExec,
+            },
+            Request::Exec { spec } => return self.exec(id, &spec),
+            Request::Delete => self.delete()?,
+            Request::Create { .. } => Response::Invalid { message: "this shim has its container".into() },
+        }))
+    }
+
+    fn start(&mut self) -> Result<Response> {
+        match self.waiting.take() {
+            Some(Waiting::Own(sync)) => setup::release(&sync)?,
+            Some(Waiting::External) => external::start(&self.spec, &self.directory)?,
+            None if self.exit.is_some() => return Ok(Response::NotRunning),
+            None => return Ok(Response::Invalid { message: "the container is started already".into() }),
+        }
+        self.started = true;
+        Ok(Response::Done)
+    }
+
+    fn kill(&mut self, target: TargetId, signal: i32) -> Result<Response> {
+        let alive = self.processes.get(&target).filter(|held| held.exit_code.is_none());
+        let Some(pid) = alive.and_then(|held| Pid::from_raw(held.pid)) else { return Ok(Response::NotRunning) };
+        let Some(signal) = crate::sys::signal(signal) else {
+            return Ok(Response::Invalid { message: format!("invalid signal: {signal}") });
+        };
+        match kill_process(pid, signal) {
+            // It has ended, and will be reaped in a moment.
+            Err(rustix::io::Errno::SRCH) => return Ok(Response::NotRunning),
+            other => other.map_err(|error| Error::Io { what: format!("signal process {}", pid.as_raw_nonzero()), source: error.into() })?,
+        }
+        if signal == Signal::KILL && target == CONTAINER {
+            // A paused container would die only when resumed.
+            self.cgroup.thaw_for_kill();
+        }
+        Ok(Response::Done)
+    }
+
+    fn resize(&self, target: TargetId, rows: u16, columns: u16) -> Result<Response> {
+        match self.processes.get(&target).and_then(|held| held.resize(rows, columns)) {
+            Some(Ok(())) => Ok(Response::Done),
+            Some(Err(source)) => Err(Error::Io { what: "resize the terminal".into(), source }),
+            None => Ok(Response::Invalid { message: "the process has no terminal".into() }),
+        }
+    }
+
+    fn exec(&mut self, id: u64, spec: &ExecSpec) -> Result<Option<Response>> {
+        let leader = self.processes.get(&CONTAINER).filter(|held| held.exit_code.is_none() && self.started);
+        let Some(leader) = leader.map(|held| held.pid) else { return Ok(Some(Response::NotRunning)) };
+        if self.cgroup.is_frozen() {
+            // It would be frozen half-way, and we would wait for it.
+            return Ok(Some(Response::ExecFailed { message: "the container is paused".into(), exit_code: 126 }));
+        }
+        let process = match &self.spec.runtime {
+            None => setup::execute(&self.spec, spec, &self.filter, leader, &self.cgroup)?,
+            Some(runtime) => external::execute(runtime, &self.spec, spec, &self.directory)?,
+        };
+        let (held, _) = Held::new(process, Some(spec.id.clone()));
+        let target = self.next_exec;
+        self.next_exec += 1;
+        let response = Response::ExecStarted { pid: held.pid };
+        self.processes.insert(target, held);
+        self.attach(id, target, (spec.attach_stdin, spec.attach_stdout, spec.attach_stderr), &response);
+        Ok(None)
+    }
+
+    /// Makes a connection a stream, with what the client may have sent ahead.
+    fn attach(&mut self, id: u64, target: TargetId, (stdin, stdout, stderr): (bool, bool, bool), response: &Response) {
+        let Some(client) = self.connections.get_mut(&id) else { return };
+        client.answer(response);
+        client.role = Role::Attached { target, stdin, stdout, stderr };
+        let ahead = client.take_rest();
+        if let Some(held) = self.processes.get_mut(&target).filter(|_| stdin) {
+            held.feed(&ahead);
+        }
+    }
+
+    fn become_role(&mut self, id: u64, role: Role) -> Option<Response> {
+        if let Some(client) = self.connections.get_mut(&id) {
+            client.role = role;
+        }
+        None
+    }
+
+    fn find_exec(&self, id: &str) -> Option<TargetId> {
+        let running = |held: &&Held| held.exec.as_deref() == Some(id) && !held.finished;
+        self.processes.iter().find(|(_, held)| running(held)).map(|(target, _)| *target)
+    }
+
+    /// Kills what is left and removes all traces; the shim ends when its clients have their answers.
+    fn delete(&mut self) -> Result<Response> {
+        // Dropped, a process that was never released ends by itself.
+        self.waiting = None;
+        if self.exit.is_none() || self.spec.runtime.is_some() {
+            if self.spec.runtime.is_some() {
+                external::delete(&self.spec, &self.directory);
+            }
+            self.cgroup.kill_and_remove()?;
+        }
+        state::remove(&self.directory)?;
+        self.deleted = true;
+        let exit = self.exit.unwrap_or_else(|| crate::ExitStatus {
+            code: 137,
+            oom_killed: false,
+            finished_at: jiff::Timestamp::now(),
+        });
+        for target in self.processes.keys().copied().collect::<Vec<_>>() {
+            let response =
+                if target == CONTAINER { Response::Exited(exit) } else { Response::ExecExited { code: 137 } };
+            self.dismiss(target, &response);
+        }
+        for client in self.connections.values_mut() {
+            client.closing = true;
+        }
+        Ok(Response::Done)
+    }
+}
+
+fn refusal(error: Error) -> Response {
+    match error {
+        Error::Start { message, exit_code } => Response::StartFailed { message, exit_code },
+        Error::Exec { message, exit_code } => Response::ExecFailed { message, exit_code },
+        Error::NotRunning { .. } => Response::NotRunning,
+        other => Response::Invalid { message: other.to_string() },
+    }
+}

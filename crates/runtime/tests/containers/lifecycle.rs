@@ -1,0 +1,200 @@
+use std::time::Duration;
+
+use portolan_runtime::{Error, ShimState};
+
+use crate::fixture::{collect, exec, fixture, start_launcher};
+
+#[tokio::test]
+async fn runs_a_program_and_keeps_its_exit_code() {
+    let Some(fixture) = fixture() else { return };
+    let outcome = fixture.run(&fixture.spec("echo out; echo err >&2; exit 7")).await;
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+    assert_eq!(outcome.status.code, 7);
+    assert!(!outcome.status.oom_killed);
+    assert_eq!(fixture.launcher.ids().unwrap(), Vec::<String>::new(), "no shim's directory is left");
+}
+
+#[tokio::test]
+async fn missing_and_unusable_programs_say_so_in_dockers_words() {
+    let Some(fixture) = fixture() else { return };
+    let cases = [
+        ("foo", 127, "exec: \"foo\": executable file not found in $PATH"),
+        ("/bin/foo", 127, "exec: \"/bin/foo\": stat /bin/foo: no such file or directory"),
+        ("/etc/passwd", 126, "exec: \"/etc/passwd\": permission denied"),
+        ("/etc", 126, "exec: \"/etc\": is a directory"),
+    ];
+    for (program, code, text) in cases {
+        let mut spec = fixture.spec("");
+        spec.args = vec![program.into()];
+        let error = fixture.launcher.create(&spec).await.unwrap_err();
+        assert_eq!(error.exit_code(), Some(code), "{error}");
+        let message = error.to_string();
+        assert!(message.starts_with("failed to create task for container: ") && message.ends_with(text), "{message}");
+        assert_eq!(fixture.launcher.ids().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn signals_end_it_and_deleting_kills() {
+    let Some(fixture) = fixture() else { return };
+    let shim = fixture.started(&fixture.spec("trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done")).await;
+    shim.kill(15).await.unwrap();
+    // pid 1 ignores what it has not set a handler for: it may take two.
+    let status = loop {
+        match tokio::time::timeout(Duration::from_millis(100), shim.wait()).await {
+            Ok(status) => break status.unwrap(),
+            Err(_) => drop(shim.kill(15).await),
+        }
+    };
+    assert_eq!(status.code, 3);
+    assert!(matches!(shim.kill(15).await, Err(Error::NotRunning { .. })));
+    shim.delete().await.unwrap();
+
+    let shim = fixture.started(&fixture.spec("sleep 1000")).await;
+    let waiting = tokio::spawn({
+        let shim = shim.clone();
+        async move { shim.wait().await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    shim.delete().await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().code, 137);
+    assert!(!std::path::Path::new(&format!("/proc/{}/ns", shim.pid())).exists());
+}
+
+#[tokio::test]
+async fn survives_the_death_of_daemon_and_launcher() {
+    let Some(fixture) = fixture() else { return };
+    let spec = fixture.spec("read line; echo got $line; exit 5");
+    let mut spec = spec;
+    spec.stdio.open_stdin = true;
+    spec.stdio.stdin_once = true;
+    let shim = fixture.started(&spec).await;
+    // The launcher ends with its socket.
+    let directory = fixture.directory.path().to_owned();
+    drop(shim);
+    let fixture = crate::fixture::Fixture { launcher: start_launcher(&directory), directory: fixture.directory };
+    let shim = fixture.launcher.reconnect(&spec.id).await.unwrap().expect("the shim lives");
+    assert_eq!(shim.state().await.unwrap(), ShimState::Running);
+    let all = portolan_runtime::AttachOptions { stdin: true, stdout: true, stderr: true };
+    let (output, mut input) = shim.attach(all).await.unwrap().split();
+    tokio::io::AsyncWriteExt::write_all(&mut input, b"hello\n").await.unwrap();
+    assert_eq!(collect(output).await.0, "got hello\n");
+    assert_eq!(shim.wait().await.unwrap().code, 5);
+    shim.delete().await.unwrap();
+    assert!(fixture.launcher.reconnect(&spec.id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_killed_shim_takes_its_container_along() {
+    let Some(fixture) = fixture() else { return };
+    let spec = fixture.spec("sleep 1000 & sleep 1000");
+    let shim = fixture.started(&spec).await;
+    let pid = shim.pid();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    let waiting = tokio::spawn({
+        let shim = shim.clone();
+        async move { shim.wait().await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    rustix::process::kill_process(rustix::process::Pid::from_raw(parent).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().code, 137);
+    let again = fixture.launcher.reconnect(&spec.id).await.unwrap().expect("its files remain");
+    assert!(matches!(again.state().await.unwrap(), ShimState::Exited(status) if status.code == 137));
+    again.delete().await.unwrap();
+    assert_eq!(fixture.launcher.ids().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn executes_processes_in_it() {
+    let Some(fixture) = fixture() else { return };
+    let shim = fixture.started(&fixture.spec("sleep 1000")).await;
+    let mut ran = shim.exec(&exec("echo $$ $(id -u) $PWD; hostname; exit 4")).await.unwrap();
+    let (stdout, _) = collect(ran.take_stream().unwrap().output).await;
+    let hostname = &shim.id()[..12];
+    assert!(stdout.ends_with(&format!(" 0 /\n{hostname}\n")), "{stdout}");
+    assert_eq!(ran.wait().await.unwrap(), 4);
+
+    let mut spec = exec("id; pwd; echo $HOME; cat");
+    (spec.user, spec.cwd, spec.attach_stdin) = ("web".into(), "/tmp".into(), true);
+    let mut ran = shim.exec(&spec).await.unwrap();
+    let (output, mut input) = ran.take_stream().unwrap().split();
+    tokio::io::AsyncWriteExt::write_all(&mut input, b"through").await.unwrap();
+    tokio::io::AsyncWriteExt::shutdown(&mut input).await.unwrap();
+    let expected = "uid=33(web) gid=34(web) groups=29(audio)\n/tmp\n/tmp\nthrough";
+    assert_eq!(collect(output).await.0, expected);
+    assert_eq!(ran.wait().await.unwrap(), 0);
+
+    let mut spec = exec("");
+    spec.args = vec!["nothing".into()];
+    let error = shim.exec(&spec).await.unwrap_err();
+    assert_eq!(error.exit_code(), Some(127));
+    assert!(error.to_string().starts_with("OCI runtime exec failed: exec failed: "), "{error}");
+    shim.delete().await.unwrap();
+    assert!(matches!(shim.exec(&exec("true")).await, Err(Error::ShimGone { .. })));
+}
+
+#[tokio::test]
+async fn exec_returns_although_its_children_keep_the_streams() {
+    let Some(fixture) = fixture() else { return };
+    let shim = fixture.started(&fixture.spec("sleep 1000")).await;
+    let began = std::time::Instant::now();
+    let mut ran = shim.exec(&exec("sleep 1000 & echo started")).await.unwrap();
+    assert_eq!(collect(ran.take_stream().unwrap().output).await.0, "started\n");
+    assert_eq!(ran.wait().await.unwrap(), 0);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    shim.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn pauses_counts_and_limits() {
+    let Some(fixture) = fixture() else { return };
+    let mut spec = fixture.spec("while :; do :; done");
+    spec.resources.pids_limit = Some(20);
+    spec.resources.memory_bytes = Some(64 << 20);
+    let shim = fixture.started(&spec).await;
+    shim.pause().await.unwrap();
+    let before = shim.stats().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let after = shim.stats().await.unwrap();
+    assert_eq!(before.cpu_total_ns, after.cpu_total_ns, "paused");
+    assert!(shim.exec(&exec("true")).await.is_err(), "exec is refused while it is paused");
+    assert_eq!((after.pids, after.pids_limit), (1, 20));
+    assert_eq!(after.memory_limit, 64 << 20);
+    assert_eq!(shim.pids().await.unwrap(), [shim.pid()]);
+    shim.resume().await.unwrap();
+    let resources = portolan_runtime::Resources { memory_bytes: Some(32 << 20), ..Default::default() };
+    shim.update(&resources).await.unwrap();
+    assert_eq!(shim.stats().await.unwrap().memory_limit, 32 << 20);
+    shim.pause().await.unwrap();
+    shim.kill(9).await.unwrap();
+    assert_eq!(shim.wait().await.unwrap().code, 137, "a paused container can be killed");
+    shim.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn tells_that_memory_ran_out() {
+    let Some(fixture) = fixture() else { return };
+    let mut spec = fixture.spec("tail /dev/zero");
+    spec.resources.memory_bytes = Some(8 << 20);
+    let outcome = fixture.run(&spec).await;
+    assert_eq!(outcome.status.code, 137);
+    assert!(outcome.status.oom_killed);
+}
+
+#[tokio::test]
+async fn init_reaps_and_forwards() {
+    let Some(fixture) = fixture() else { return };
+    let mut spec = fixture.spec("echo $$; trap 'exit 9' TERM; (sleep 0.01 &); while :; do sleep 0.02; done");
+    spec.init = true;
+    let shim = fixture.started(&spec).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut ran = shim.exec(&exec("cat /proc/*/stat | grep -c ' Z '; ls -l /proc/1/exe 2>&1")).await.unwrap();
+    let (stdout, _) = collect(ran.take_stream().unwrap().output).await;
+    assert!(stdout.starts_with("0\n"), "no zombies: {stdout}");
+    assert!(stdout.contains("Permission denied") || stdout.contains("cannot read link"), "{stdout}");
+    shim.kill(15).await.unwrap();
+    assert_eq!(shim.wait().await.unwrap().code, 9);
+    shim.delete().await.unwrap();
+}
