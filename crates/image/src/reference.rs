@@ -102,7 +102,10 @@ impl Reference {
     }
 
     /// This repository with another tag and no digest.
-    pub(crate) fn with_tag(&self, tag: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `Invalid`: "invalid tag format".
+    pub fn with_tag(&self, tag: &str) -> Result<Self> {
         if !is_tag(tag) {
             return Err(Error::invalid("invalid tag format"));
         }
@@ -110,7 +113,7 @@ impl Reference {
     }
 
     /// This repository with a digest and no tag.
-    pub(crate) fn with_digest(&self, digest: Digest) -> Self {
+    pub fn with_digest(&self, digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 

@@ -1,0 +1,10 @@
+//! What the engine asks of the store.
+
+mod archive_file;
+mod commit;
+mod filter;
+mod import;
+mod load;
+mod query;
+mod remove;
+mod save;
