@@ -1,1 +1,168 @@
-//! portolan-cli
+//! The command line `portolan`: Docker's commands, words and output over the Docker Engine API.
+//!
+//! [`main`] reads the command line by constant tables (`flags`, `command`), runs one command of
+//! `commands` on a single-threaded runtime and turns its outcome into an exit status. Nothing here
+//! knows the engine: the same program drives a real dockerd.
+//!
+//! - `client`: HTTP over a unix socket or TCP, streams both ways
+//! - `commands`: one file a command
+//! - `create`: the flags of `run` and `create`, turned into the API's request
+//! - `template`: Go templates for `--format`
+//! - `table`: columns, and the fields that lists show
+//! - `terminal`: raw mode, sizes, detach keys, attached streams
+
+mod client;
+mod command;
+mod commands;
+mod completion;
+mod create;
+mod failure;
+mod flags;
+mod help;
+mod json;
+mod progress;
+mod session;
+mod table;
+mod template;
+mod terminal;
+mod units;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use client::{Client, Host};
+use command::{Action, Found};
+use failure::{Failure, Outcome};
+use flags::Matches;
+use session::{Session, line_err, line_out, write_out};
+
+/// Runs the command line `argv` (the program's name first) and returns its exit status.
+///
+/// The program shows itself under the name that it was called by, so a symlink named `docker`
+/// behaves as Docker's CLI does.
+pub fn main(argv: Vec<OsString>) -> ExitCode {
+    let mut words = argv.into_iter().map(|word| word.to_string_lossy().into_owned());
+    let program = words
+        .next()
+        .as_deref()
+        .map(Path::new)
+        .and_then(Path::file_name)
+        .map_or_else(|| "portolan".to_owned(), |name| name.to_string_lossy().into_owned());
+    let words: Vec<String> = words.collect();
+    let outcome = run(&program, &words);
+    ExitCode::from(report(outcome))
+}
+
+/// Prints a failure's text and returns the exit status.
+fn report(outcome: Outcome) -> u8 {
+    match outcome {
+        Ok(status) => status,
+        Err(Failure::Text { text, status }) => {
+            if !text.is_empty() {
+                line_err(&text);
+            }
+            status
+        }
+        // What a shell reports of a program that SIGPIPE ended.
+        Err(Failure::Io(why)) if why.kind() == io::ErrorKind::BrokenPipe => 141,
+        Err(other) => {
+            line_err(&other.text());
+            1
+        }
+    }
+}
+
+/// Where the daemon is: `--host`, `$PORTOLAN_HOST`, `$DOCKER_HOST`, or the default socket.
+fn daemon_host(global: &Matches) -> Result<Host, Failure> {
+    let hosts = global.list("host");
+    if hosts.len() > 1 {
+        return Err(Failure::new("Specify only one -H"));
+    }
+    let named = hosts.first().map(|host| (*host).to_owned()).or_else(|| {
+        ["PORTOLAN_HOST", "DOCKER_HOST"]
+            .iter()
+            .filter_map(|name| std::env::var(name).ok())
+            .find(|value| !value.is_empty())
+    });
+    match named {
+        Some(address) => Ok(Host::parse(&address)?),
+        None => Ok(Host::Unix(client::DEFAULT_SOCKET.into())),
+    }
+}
+
+fn run(program: &str, words: &[String]) -> Outcome {
+    let root = Found { command: &commands::ROOT, path: String::new() };
+    let global = Matches::parse(root.command.flags, words, true).map_err(|why| {
+        let mut text = help::flag_mistake(program, &root, &why);
+        text = text.replace(" COMMAND\n", " COMMAND [ARG...]\n");
+        Failure::Text { text, status: 125 }
+    })?;
+    if global.on("version") {
+        line_out(&commands::version_line(program))?;
+        return Ok(0);
+    }
+    let (found, rest) = command::find(root.command, &global.args);
+    if global.help || (found.path.is_empty() && rest.is_empty()) {
+        write_out(&help::text(program, &root))?;
+        return Ok(0);
+    }
+    dispatch(program, &global, &found, &rest)
+}
+
+fn dispatch(program: &str, global: &Matches, found: &Found, rest: &[String]) -> Outcome {
+    let command = found.command;
+    match command.action {
+        Action::Unsupported(instead) => {
+            Err(Failure::new(format!("{program}: '{program} {}' is not supported: {instead}", found.path)))
+        }
+        Action::Group(_) => group(program, found, rest),
+        Action::Run(action) => {
+            let matches = Matches::parse(command.flags, rest, command.stop_at_word).map_err(|why| {
+                Failure::Text { text: help::flag_mistake(program, found, &why), status: 125 }
+            })?;
+            if matches.help {
+                write_out(&help::text(program, found))?;
+                return Ok(0);
+            }
+            command::check_arity(program, found, matches.args.len())?;
+            let version = std::env::var("DOCKER_API_VERSION").ok();
+            let session = Session {
+                program: program.into(),
+                path: found.path.as_str().into(),
+                client: Rc::new(Client::new(daemon_host(global)?, version.as_deref())),
+            };
+            on_runtime(action(session, matches))
+        }
+    }
+}
+
+fn group(program: &str, found: &Found, rest: &[String]) -> Outcome {
+    let matches = Matches::parse(&[], rest, true)
+        .map_err(|why| Failure::Text { text: help::flag_mistake(program, found, &why), status: 125 })?;
+    match matches.args.first() {
+        Some(word) if found.path.is_empty() => Err(Failure::new(format!(
+            "{program}: unknown command: {program} {word}\n\n{}",
+            help::more_line(program, "", "Run")
+        ))),
+        Some(word) => Err(Failure::new(format!(
+            "{program}: unknown command: {program} {path} {word}\n\nUsage:  {program} {path}\n\n{}",
+            help::more_line(program, &found.path, "Run"),
+            path = found.path,
+        ))),
+        None => {
+            write_out(&help::text(program, found))?;
+            Ok(0)
+        }
+    }
+}
+
+/// Runs a command to its end. Threads that still wait for standard input do not hold the exit up.
+fn on_runtime(running: command::Running) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let outcome = runtime.block_on(running);
+    runtime.shutdown_background();
+    outcome
+}

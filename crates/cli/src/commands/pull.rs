@@ -1,0 +1,67 @@
+//! `pull`: asks the daemon, and shows its progress or why it cannot.
+
+use http::Method;
+
+use crate::client::{empty, target};
+use crate::command::{Arity, Command};
+use crate::failure::{Failure, Outcome};
+use crate::flags::{Flag, Matches};
+use crate::progress;
+use crate::session::{Session, line_out};
+use crate::table::images::{split_tag, with_default_tag};
+
+/// `pull`.
+pub(super) const PULL: Command = Command {
+    flags: &[&[
+        Flag::switch("all-tags", "Pull every tag of the repository").short('a'),
+        Flag::new("disable-content-trust", crate::flags::Kind::Switch(true), "", "").hidden(),
+        Flag::text("platform", "Platform of the image"),
+        Flag::switch("quiet", "Do not show progress").short('q'),
+    ]],
+    also: &["image pull", "pull"],
+    ..Command::new(
+        "pull",
+        "[OPTIONS] NAME[:TAG|@DIGEST]",
+        "Download an image from a registry",
+        Arity::Exactly(1),
+        |session, matches| Box::pin(pull(session, matches)),
+    )
+};
+
+/// The path of a pull of `image`.
+pub(super) fn path(image: &str, platform: &str, all_tags: bool) -> String {
+    let (name, tag) = match image.split_once('@') {
+        Some((name, digest)) => (name, digest),
+        None => match split_tag(image) {
+            (name, Some(tag)) => (name, tag),
+            (name, None) if all_tags => (name, ""),
+            (name, None) => (name, "latest"),
+        },
+    };
+    target("/images/create", &[("fromImage", name), ("tag", tag), ("platform", platform)])
+}
+
+async fn pull(session: Session, matches: Matches) -> Outcome {
+    let image = &matches.args[0];
+    let all = matches.on("all-tags");
+    let quiet = matches.on("quiet");
+    let tagged = image.contains('@') || split_tag(image).1.is_some();
+    if all && tagged {
+        return Err(Failure::new("tag can't be used with --all-tags/-a"));
+    }
+    if !tagged && !all && !quiet {
+        line_out("Using default tag: latest")?;
+    }
+    let path = path(image, matches.text_or_empty("platform"), all);
+    let (_, body) = session.client.stream(Method::POST, &path, empty()).await?;
+    let to = if quiet { progress::To::Nowhere } else { progress::To::Stdout };
+    progress::show(body, to).await?;
+    let name = with_default_tag(image);
+    let full = match name.split_once('/') {
+        Some((registry, _)) if registry.contains(['.', ':']) || registry == "localhost" => name,
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    };
+    line_out(&full)?;
+    Ok(0)
+}

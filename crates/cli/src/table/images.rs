@@ -1,0 +1,154 @@
+//! What `images` shows of an image, and names of images.
+
+use serde_json::{Value, json};
+
+use super::{List, labels};
+use crate::failure::Failure;
+use crate::json::Json;
+use crate::template::truncate_id;
+use crate::units;
+
+const HEADINGS: &[(&str, &str)] = &[
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+    ("Containers", "CONTAINERS"),
+    ("VirtualSize", "SIZE"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
+];
+
+/// An image's name without what Docker implies: `docker.io/` and `library/`.
+pub(crate) fn familiar(name: &str) -> String {
+    let name =
+        name.strip_prefix("docker.io/").or_else(|| name.strip_prefix("index.docker.io/")).unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name).to_owned()
+}
+
+/// Splits `repository:tag`; the colon of a registry's port is not a tag's.
+pub(crate) fn split_tag(name: &str) -> (&str, Option<&str>) {
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        _ => (name, None),
+    }
+}
+
+/// The name with the tag that Docker implies, in its familiar form.
+pub(crate) fn with_default_tag(name: &str) -> String {
+    let familiar = familiar(name);
+    if familiar.contains('@') || split_tag(&familiar).1.is_some() {
+        familiar
+    } else {
+        format!("{familiar}:latest")
+    }
+}
+
+/// Writes the list of `GET /images/json`, a line a name.
+///
+/// # Errors
+/// When the template is wrong or standard output is closed.
+pub(crate) fn write(
+    format: &str,
+    quiet: bool,
+    truncate: bool,
+    digests: bool,
+    images: &[Value],
+) -> Result<(), Failure> {
+    let now = units::now();
+    let default = if digests {
+        "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}"
+    } else {
+        "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}"
+    };
+    let with_digests =
+        digests || format.contains("{{.Digest}}") || format == "json" || format.contains("json .");
+    let rows: Vec<Value> = images.iter().flat_map(|image| rows(image, with_digests)).collect();
+    List {
+        type_name: "*formatter.imageContext",
+        headings: HEADINGS,
+        default,
+        quiet: "{{.ID}}",
+        field: &|row, name| field(row, name, truncate, now),
+    }
+    .write(format, quiet, &rows)
+}
+
+/// One row for each name of an image, and for each of its digests if they are shown.
+fn rows(image: &Value, digests: bool) -> Vec<Value> {
+    let row = |repository: &str, tag: &str, digest: &str| json!({"Image": image, "Repository": repository, "Tag": tag, "Digest": digest, "Labels": image["Labels"]});
+    const NONE: &str = "<none>";
+    let tags: Vec<(String, &str)> = image
+        .texts("RepoTags")
+        .into_iter()
+        .filter(|name| *name != "<none>:<none>")
+        .map(split_tag)
+        .map(|(repository, tag)| (familiar(repository), tag.unwrap_or(NONE)))
+        .collect();
+    let references: Vec<(String, &str)> = image
+        .texts("RepoDigests")
+        .into_iter()
+        .filter(|name| *name != "<none>@<none>")
+        .filter_map(|name| name.split_once('@'))
+        .map(|(repository, digest)| (familiar(repository), digest))
+        .collect();
+    let mut out = Vec::new();
+    for (repository, tag) in &tags {
+        let own: Vec<_> = references.iter().filter(|(name, _)| digests && name == repository).collect();
+        if own.is_empty() {
+            out.push(row(repository, tag, NONE));
+        }
+        out.extend(own.iter().map(|(_, digest)| row(repository, tag, digest)));
+    }
+    if tags.is_empty() {
+        out.extend(references.iter().map(|(repository, digest)| row(repository, NONE, digest)));
+    }
+    if out.is_empty() {
+        out.push(row(NONE, NONE, NONE));
+    }
+    out
+}
+
+fn field(row: &Value, name: &str, truncate: bool, now: f64) -> Option<Value> {
+    let image = row.get_or_null("Image");
+    let known = |key: &str| match image.int(key) {
+        -1 => "N/A".to_owned(),
+        bytes => units::human_size(bytes as f64),
+    };
+    let text = match name {
+        "ID" if truncate => truncate_id(image.text("Id")),
+        "ID" => image.text("Id").to_owned(),
+        "Repository" | "Tag" | "Digest" => row.text(name).to_owned(),
+        "CreatedSince" if image.int("Created") <= 0 => "N/A".to_owned(),
+        "CreatedSince" => units::ago(now, image.number("Created")),
+        "CreatedAt" => units::local_time(image.int("Created")),
+        "Size" | "VirtualSize" => units::human_size(image.number("Size")),
+        "Containers" => match image.int("Containers") {
+            -1 => "N/A".to_owned(),
+            count => count.to_string(),
+        },
+        "SharedSize" => known("SharedSize"),
+        "UniqueSize" if image.int("SharedSize") == -1 => "N/A".to_owned(),
+        "UniqueSize" => units::human_size(image.number("Size") - image.number("SharedSize")),
+        "Labels" => return Some(labels(row)),
+        _ => return None,
+    };
+    Some(Value::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_images() {
+        assert_eq!(familiar("docker.io/library/nginx"), "nginx");
+        assert_eq!(split_tag("host:5000/a/b"), ("host:5000/a/b", None));
+        assert_eq!(split_tag("host:5000/a:1"), ("host:5000/a", Some("1")));
+        assert_eq!(with_default_tag("busybox"), "busybox:latest");
+        assert_eq!(with_default_tag("docker.io/library/a:1"), "a:1");
+    }
+}
