@@ -154,14 +154,16 @@ impl LinuxHost {
             ..HostState::default()
         };
         let (links, addresses, routes) = self.with_socket(look)?;
-        let ours = links.values().filter(|link| is_ours(link)).map(|link| (link.index, link)).collect();
+        let ours: Vec<&LinkSeen> = links.values().filter(|link| is_ours(link)).collect();
+        let ends: HostEnds<'_> =
+            ours.iter().filter_map(|link| Some(((link.peer_namespace?, link.peer?), *link))).collect();
         let mut peers: BTreeMap<u32, LinkKey> = BTreeMap::new();
         for id in state.namespaces.clone() {
-            let seen = self.observe_sandbox(&id, &ours, &mut peers, &mut state);
+            let seen = self.observe_sandbox(&id, &ends, &mut peers, &mut state);
             self.sandboxes.close([&id]);
             seen?;
         }
-        for link in ours.values() {
+        for link in ours {
             let key = (Ns::Host, link.name.clone());
             let kind = match link.kind.as_deref() {
                 Some("bridge") => LinkKind::Bridge,
@@ -188,7 +190,7 @@ impl LinuxHost {
     fn observe_sandbox(
         &self,
         id: &SandboxId,
-        host_links: &BTreeMap<u32, &LinkSeen>,
+        ends: &HostEnds<'_>,
         peers: &mut BTreeMap<u32, LinkKey>,
         state: &mut HostState,
     ) -> Result<(), Failure> {
@@ -197,13 +199,12 @@ impl LinuxHost {
             return Ok(());
         };
         let ns = Ns::Sandbox(id.clone());
+        let ns_id = self.with_socket(|socket| observe::namespace_id(socket, sandbox.namespace()))?;
         let (links, addresses, routes) = look(&mut sandbox.route())?;
         for link in links.values() {
             let key = (ns.clone(), link.name.clone());
-            let is_veth = link.kind.as_deref() == Some("veth");
             // Links that the container made for itself are its own affair.
-            let host_end = link.peer.filter(|_| is_veth).and_then(|peer| host_links.get(&peer));
-            if let Some(host_end) = host_end {
+            if let Some(host_end) = ns_id.and_then(|ns_id| ends.get(&(ns_id, link.index))) {
                 let kind = LinkKind::Veth { peer: (Ns::Host, host_end.name.clone()) };
                 peers.insert(host_end.index, key.clone());
                 state.links.insert(key, to_link(link, kind, None, addresses.get(&link.index)));
@@ -303,6 +304,9 @@ impl Host for LinuxHost {
         watch::links_gone(links, limit).map_err(|error| Failure::from(error).at("wait for links to go"))
     }
 }
+
+/// Our veth ends on the host, by the id of the other end's namespace and its index there.
+type HostEnds<'a> = BTreeMap<(i32, u32), &'a LinkSeen>;
 
 type Look = (BTreeMap<u32, LinkSeen>, BTreeMap<u32, BTreeSet<IpNet>>, Vec<observe::RouteSeen>);
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
 use portolan_netcore::model::{IfName, MacAddr};
@@ -11,9 +12,10 @@ use crate::netlink::{Batch, NetlinkError, Reply, Socket, flags};
 use crate::rt::{
     AF_INET, AF_INET6, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO, IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_ADDRESS,
     IFLA_BRPORT_MODE, IFLA_EXT_MASK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
-    IFLA_LINK, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, PROTOCOL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF,
-    RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE,
-    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, address_from, ifinfomsg,
+    IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, NETNSA_FD, NETNSA_NSID, PROTOCOL,
+    RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS,
+    RTGENMSG_LEN, RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID,
+    RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, address_from, ifinfomsg,
 };
 
 /// The kernel's metric for IPv6 routes that were given none (`IP6_RT_PRIO_USER`).
@@ -38,6 +40,8 @@ pub struct LinkSeen {
     pub master: Option<u32>,
     /// Index of a veth's other end in its own namespace.
     pub peer: Option<u32>,
+    /// The id that this namespace has for the other end's, if that is another one.
+    pub peer_namespace: Option<i32>,
     /// `IFLA_BRPORT_MODE`.
     pub hairpin: bool,
     /// `IFF_UP`.
@@ -84,6 +88,20 @@ pub fn links(socket: &mut Socket) -> Result<BTreeMap<u32, LinkSeen>, NetlinkErro
             links.insert(link.index, link);
         }
     })
+}
+
+/// The id that the socket's namespace has for another one, if it ever needed one: a veth pair between
+/// the two gives it one.
+pub fn namespace_id(socket: &mut Socket, other: BorrowedFd<'_>) -> Result<Option<i32>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.message(RTM_GETNSID, 0, &[0; RTGENMSG_LEN]).attr_u32(NETNSA_FD, other.as_raw_fd() as u32);
+    let mut id = None;
+    socket.transact_with(&mut batch, |reply| {
+        if reply.kind == RTM_NEWNSID {
+            id = reply.attrs(RTGENMSG_LEN).get(NETNSA_NSID).and_then(|id| id.u32()).map(|id| id as i32);
+        }
+    })?;
+    Ok(id.filter(|id| *id >= 0))
 }
 
 /// The addresses of the socket's namespace that somebody gave to a link, by the link's index: those
@@ -141,6 +159,7 @@ fn link(reply: &Reply<'_>) -> Option<LinkSeen> {
         mtu: number(IFLA_MTU)?,
         master: number(IFLA_MASTER),
         peer: number(IFLA_LINK),
+        peer_namespace: number(IFLA_LINK_NETNSID).map(|id| id as i32),
         hairpin: port.and_then(|port| port.get(IFLA_BRPORT_MODE)?.u8()).is_some_and(|mode| mode != 0),
         up: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) & IFF_UP != 0,
     })

@@ -15,6 +15,8 @@ pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
 pub(crate) const RTM_GETROUTE: u16 = 26;
+pub(crate) const RTM_NEWNSID: u16 = 88;
+pub(crate) const RTM_GETNSID: u16 = 90;
 
 /// Multicast group of link changes.
 pub(crate) const RTNLGRP_LINK: u32 = 1;
@@ -29,6 +31,7 @@ pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_IFALIAS: u16 = 20;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
 pub(crate) const IFLA_EXT_MASK: u16 = 29;
+pub(crate) const IFLA_LINK_NETNSID: u16 = 37;
 pub(crate) const IFLA_INFO_KIND: u16 = 1;
 pub(crate) const IFLA_INFO_DATA: u16 = 2;
 pub(crate) const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -37,6 +40,11 @@ pub(crate) const IFLA_BRPORT_MODE: u16 = 4;
 pub(crate) const VETH_INFO_PEER: u16 = 1;
 /// Leaves counters out of link dumps.
 pub(crate) const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+
+pub(crate) const NETNSA_NSID: u16 = 1;
+pub(crate) const NETNSA_FD: u16 = 3;
+/// Size of `struct rtgenmsg`, padded.
+pub(crate) const RTGENMSG_LEN: usize = 4;
 
 pub(crate) const IFA_ADDRESS: u16 = 1;
 pub(crate) const IFA_LOCAL: u16 = 2;

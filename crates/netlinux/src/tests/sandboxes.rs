@@ -1,9 +1,10 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use portolan_netcore::host::Host;
-use portolan_netcore::plan::{LinkKind, Ns, Step};
+use portolan_netcore::plan::{Link, LinkKind, Ns, Step};
 
 use super::lab::{Guest, Lab, add_bridge, bridge, bridge_link, name, open, sandbox_id};
 use crate::netlink::{Protocol, Socket};
@@ -168,6 +169,10 @@ fn links_that_a_container_makes_are_its_own() {
             let mut socket = Socket::open(Protocol::Route).unwrap();
             let mut batch = crate::netlink::Batch::new();
             crate::link::add_bridge(&mut batch, &name("mine"), &bridge_link());
+            let here = crate::netns::current().unwrap();
+            let own = Link { master: None, ..Guest::new(70).host_link };
+            let (near, far) = (name("near"), name("far"));
+            crate::link::add_veth(&mut batch, (&near, &own), None, (&far, &own), here.as_fd());
             socket.transact(&mut batch).unwrap();
         });
         assert_eq!(lab.host.observe().unwrap(), before);
@@ -211,5 +216,29 @@ fn a_missing_namespace_is_an_error_only_for_those_who_need_it() {
         lab.execute(&[Step::RemoveLink(key.clone())]);
         let report = lab.host.execute(&[Step::SetUp(key, true)]);
         assert_eq!(report.error.unwrap().errno, Some(libc::ENOENT));
+    });
+}
+
+#[test]
+fn a_copy_of_the_mounts_keeps_no_sandbox_alive() {
+    Lab::run("copies", |lab| {
+        lab.execute(&add_bridge());
+        let guest = Guest::new(10);
+        lab.execute(&guest.add());
+        let (copied, wait_for_copy) = std::sync::mpsc::channel();
+        let (end, wait_for_end) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let flags = rustix::thread::UnshareFlags::NEWNS | rustix::thread::UnshareFlags::FS;
+                // SAFETY: the thread was started for this and ends with the scope.
+                unsafe { rustix::thread::unshare_unsafe(flags) }.unwrap();
+                copied.send(()).unwrap();
+                let _ = wait_for_end.recv();
+            });
+            wait_for_copy.recv().unwrap();
+            lab.execute(&[Step::RemoveNamespace(guest.id.clone())]);
+            assert!(lab.host.await_gone(std::slice::from_ref(&guest.host.1), SOON).unwrap());
+            drop(end);
+        });
     });
 }
