@@ -88,8 +88,11 @@ pub(crate) fn read_names(directory: &impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
 
 /// Modification time as seconds and nanoseconds.
 pub(crate) fn mtime_of(stat: &Stat) -> (i64, u32) {
-    (stat.st_mtime as i64, stat.st_mtime_nsec as u32)
+    (stat.st_mtime, stat.st_mtime_nsec as u32)
 }
+
+/// Names and values of extended attributes.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The extended attributes of `name` in `parent` that `wanted` picks; symlinks are not followed. A file
 /// system without them has none.
@@ -97,7 +100,7 @@ pub(crate) fn xattrs(
     parent: &impl AsFd,
     name: &[u8],
     wanted: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+) -> Result<Attributes, Errno> {
     let path = match proc_path(parent, name) {
         Ok(path) => path,
         Err(Errno::NOENT) => return Ok(Vec::new()),

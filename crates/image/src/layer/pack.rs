@@ -162,7 +162,7 @@ fn header_of(stat: &Stat, member: &[u8]) -> Option<Header> {
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        mtime: (stat.st_mtime as i64, 0),
+        mtime: (stat.st_mtime, 0),
         device,
         ..Header::default()
     })

@@ -207,14 +207,13 @@ impl Index {
 
 fn topmost_first(mut layers: BTreeMap<ChainId, Arc<Layer>>) -> Vec<(ChainId, Arc<Layer>)> {
     let mut ordered = Vec::with_capacity(layers.len());
+    // Without cycles: a chain id is a digest of its parent's.
     while !layers.is_empty() {
         let parents: BTreeSet<ChainId> = layers.values().filter_map(|layer| layer.parent).collect();
-        let before = ordered.len();
-        ordered.extend(layers.extract_if(.., |id, _| !parents.contains(id)));
-        if ordered.len() == before {
-            // A cycle cannot be: a chain id is a digest of its parent's.
-            break;
-        }
+        let (below, top): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            layers.into_iter().partition(|(id, _)| parents.contains(id));
+        ordered.extend(top);
+        layers = below;
     }
     ordered
 }

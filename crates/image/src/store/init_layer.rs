@@ -148,8 +148,7 @@ fn look_up<'a>(layers: &'a [PathBuf], path: &Path) -> Result<Found<'a>> {
             return Ok(Found::Directory(layer, stat));
         }
         let mut opaque = is_opaque(&at).context(action)?;
-        loop {
-            let Some(part) = parts.next() else { break };
+        while let Some(part) = parts.next() {
             let name = part.as_os_str().as_bytes();
             let Some(stat) = stat_name(&at, name).context(action)? else { break };
             let kind = FileType::from_raw_mode(stat.st_mode);

@@ -188,7 +188,7 @@ fn compressed_layers_and_archives_are_the_same_image() {
     let forms = [tar.clone(), gzip.finish().unwrap(), zstd::encode_all(tar.as_slice(), 1).unwrap()];
     for form in &forms {
         let id = home.store.import(form.as_slice(), &ImportOptions::default()).unwrap();
-        assert_eq!(home.store.get(&id).unwrap().chain, chain_of(&[tar.clone()]));
+        assert_eq!(home.store.get(&id).unwrap().chain, chain_of(std::slice::from_ref(&tar)));
     }
     assert_eq!(home.store.disk_usage().layers_size, 100_000, "one layer, shared");
 }
