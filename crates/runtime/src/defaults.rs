@@ -81,7 +81,8 @@ pub const MASKED_PATHS: [&str; 12] = [
 ];
 
 /// Paths that can only be read.
-pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Device nodes of every container: name in /dev, major, minor; mode 0666.
 pub(crate) const DEVICE_NODES: [(&str, u32, u32); 6] =

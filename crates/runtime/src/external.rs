@@ -28,13 +28,16 @@ pub(crate) fn create(
     directory: &Path,
 ) -> Result<Process> {
     sys::unshare(libc::CLONE_NEWNS).attempt(|| "make a mount namespace".into())?;
-    sys::mount("", "/", "", libc::MS_REC | libc::MS_SLAVE, "").attempt(|| "detach from the host's mounts".into())?;
+    sys::mount("", "/", "", libc::MS_REC | libc::MS_SLAVE, "")
+        .attempt(|| "detach from the host's mounts".into())?;
     mount_overlay(&spec.rootfs)?;
     let bundle = directory.join("bundle");
     fs::create_dir(&bundle).attempt(|| format!("make {}", bundle.display()))?;
     let netns = netns.map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
     let config = oci::spec(spec, netns.as_deref(), cgroup.path())?;
-    config.save(bundle.join("config.json")).map_err(|error| Error::Invalid(format!("cannot write the bundle: {error}")))?;
+    config
+        .save(bundle.join("config.json"))
+        .map_err(|error| Error::Invalid(format!("cannot write the bundle: {error}")))?;
     let call = Call { runtime, directory, id: &spec.id };
     let arguments = ["create".to_owned(), "--bundle".into(), bundle.to_string_lossy().into_owned()];
     let streams = (spec.stdio.open_stdin, true, true);
@@ -49,7 +52,12 @@ pub(crate) fn start(spec: &ContainerSpec, directory: &Path) -> Result<()> {
 }
 
 /// Executes a process in the container.
-pub(crate) fn execute(runtime: &Path, container: &ContainerSpec, spec: &ExecSpec, directory: &Path) -> Result<Process> {
+pub(crate) fn execute(
+    runtime: &Path,
+    container: &ContainerSpec,
+    spec: &ExecSpec,
+    directory: &Path,
+) -> Result<Process> {
     let file = directory.join(format!("exec-{}.json", spec.id));
     let process = oci::exec_process(container, spec)?;
     let bytes = serde_json::to_vec(&process).attempt(|| "write the exec's process".into())?;
@@ -118,7 +126,9 @@ impl Call<'_> {
         let text = fs::read_to_string(self.log()).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
         let message = lines.filter(|line| line.level == "error").last().map(|line| line.msg);
-        Err(Error::Invalid(message.unwrap_or_else(|| format!("{} ended with {status}", self.runtime.display()))))
+        Err(Error::Invalid(
+            message.unwrap_or_else(|| format!("{} ended with {status}", self.runtime.display())),
+        ))
     }
 
     /// Runs a command that leaves a process behind, with streams of its own.

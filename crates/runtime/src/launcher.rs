@@ -37,7 +37,8 @@ pub fn launcher_main() -> Result<()> {
     Layout::of_host()?;
     let mut byte = [0; 1];
     loop {
-        let (length, mut fds) = sys::receive_fds(socket.as_fd(), &mut byte).attempt(|| "hear the daemon".into())?;
+        let (length, mut fds) =
+            sys::receive_fds(socket.as_fd(), &mut byte).attempt(|| "hear the daemon".into())?;
         if length == 0 {
             return Ok(());
         }
@@ -74,14 +75,18 @@ fn start_shim(mounts: &File, connection: OwnedFd, netns: Option<OwnedFd>) -> ! {
 
 /// A shim outlives the daemon and must not keep its terminal or pipes open.
 fn silence() -> Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null").attempt(|| "open /dev/null".into())?;
-    (0..3).try_for_each(|standard| sys::replace_standard(null.as_fd(), standard)).attempt(|| "let go of the terminal".into())
+    let null =
+        File::options().read(true).write(true).open("/dev/null").attempt(|| "open /dev/null".into())?;
+    (0..3)
+        .try_for_each(|standard| sys::replace_standard(null.as_fd(), standard))
+        .attempt(|| "let go of the terminal".into())
 }
 
 fn take_socket() -> Result<OwnedFd> {
     // SAFETY: called once, first thing in this process.
     let socket = unsafe { sys::own_standard(0) }.attempt(|| "take over the socket".into())?;
-    let kind = rustix::net::sockopt::socket_type(&socket).attempt(|| "talk to the daemon (run by hand?)".into())?;
+    let kind =
+        rustix::net::sockopt::socket_type(&socket).attempt(|| "talk to the daemon (run by hand?)".into())?;
     if kind != rustix::net::SocketType::SEQPACKET {
         return Err(crate::Error::Invalid("the launcher is started by the daemon only".into()));
     }

@@ -125,7 +125,8 @@ impl LogReader {
         };
         let mut files = open_all(&path).attempt(|| format!("open the log {}", path.display()))?;
         if let Some(tail) = options.tail {
-            seek_to_tail(&mut files, tail, &options).attempt(|| format!("read the log {}", path.display()))?;
+            seek_to_tail(&mut files, tail, &options)
+                .attempt(|| format!("read the log {}", path.display()))?;
         }
         Ok(Self { path, options, files, current: None, watch, ended: false, done: false })
     }
@@ -162,7 +163,11 @@ impl LogReader {
                     return Ok(None);
                 }
                 if wanted(&self.options, &entry) {
-                    return Ok(Some(LogEntry { time: entry.time, stream: entry.stream, line: entry.log.into() }));
+                    return Ok(Some(LogEntry {
+                        time: entry.time,
+                        stream: entry.stream,
+                        line: entry.log.into(),
+                    }));
                 }
             } else if self.files.is_empty() && !self.rotated()? {
                 return Ok(None);
@@ -181,7 +186,8 @@ impl LogReader {
         let Some(source) = &self.current else { return Ok(false) };
         let own = source.file.metadata().attempt(what)?.ino();
         let all = open_all(&self.path).attempt(what)?;
-        let inodes: Vec<u64> = all.iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.ino()).collect();
+        let inodes: Vec<u64> =
+            all.iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.ino()).collect();
         match inodes.iter().rposition(|inode| *inode == own) {
             Some(position) => self.files.extend(all.into_iter().skip(position + 1)),
             // It was rotated away altogether: everything that is left is new.
@@ -233,7 +239,8 @@ fn watch(path: &Path) -> Result<AsyncFd<OwnedFd>> {
     let what = || format!("watch the log {}", path.display());
     let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).attempt(what)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
-    inotify::add_watch(&fd, directory, inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE).attempt(what)?;
+    inotify::add_watch(&fd, directory, inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE)
+        .attempt(what)?;
     crate::sys::register(fd).attempt(what)
 }
 

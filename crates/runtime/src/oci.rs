@@ -16,7 +16,8 @@ use crate::{Error, Result};
 
 /// The whole container. `netns` is a path.
 pub(crate) fn spec(container: &ContainerSpec, netns: Option<&str>, cgroup: &str) -> Result<Spec> {
-    let init = container.init.then(|| Error::Invalid("--init is not available with an external runtime".into()));
+    let init =
+        container.init.then(|| Error::Invalid("--init is not available with an external runtime".into()));
     if let Some(error) = init {
         return Err(error);
     }
@@ -42,14 +43,17 @@ pub(crate) fn spec(container: &ContainerSpec, netns: Option<&str>, cgroup: &str)
         }
     }
     if !container.privileged {
-        let or = |paths: &Option<Vec<String>>, default: &[&str]| paths.as_ref().map_or(json!(default), |own| json!(own));
+        let or = |paths: &Option<Vec<String>>, default: &[&str]| {
+            paths.as_ref().map_or(json!(default), |own| json!(own))
+        };
         value["linux"]["maskedPaths"] = or(&container.masked_paths, &MASKED_PATHS);
         value["linux"]["readonlyPaths"] = or(&container.readonly_paths, &READONLY_PATHS);
         if let Some(profile) = seccomp::resolve(&container.seccomp, &container.capabilities)? {
             value["linux"]["seccomp"] = seccomp_value(&profile);
         }
     }
-    serde_json::from_value(value).map_err(|error| Error::Invalid(format!("cannot express the container as OCI: {error}")))
+    serde_json::from_value(value)
+        .map_err(|error| Error::Invalid(format!("cannot express the container as OCI: {error}")))
 }
 
 /// A process to be executed in it.
@@ -60,9 +64,14 @@ pub(crate) fn exec_process(container: &ContainerSpec, exec: &ExecSpec) -> Result
 
 fn process(container: &ContainerSpec, exec: Option<&ExecSpec>) -> Result<Value> {
     let privileged = container.privileged || exec.is_some_and(|exec| exec.privileged);
-    let names = if privileged { ALL_CAPABILITIES.map(str::to_owned).to_vec() } else { container.capabilities.clone() };
+    let names = if privileged {
+        ALL_CAPABILITIES.map(str::to_owned).to_vec()
+    } else {
+        container.capabilities.clone()
+    };
     let own = crate::sys::own_capabilities().unwrap_or(u64::MAX);
-    let allowed = |name: &&String| crate::defaults::capability_number(name).is_some_and(|n| own & (1 << n) != 0);
+    let allowed =
+        |name: &&String| crate::defaults::capability_number(name).is_some_and(|n| own & (1 << n) != 0);
     let names: Vec<&String> = names.iter().filter(allowed).collect();
     let (user, cwd) = match exec {
         Some(exec) => (
@@ -104,7 +113,8 @@ fn user_value(rootfs: &RootfsSpec, user: &str, additional: &[String]) -> Result<
         use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
         let root = fs::File::open(&rootfs.target).ok();
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let opened = root.and_then(|root| openat2(root, name, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok());
+        let opened =
+            root.and_then(|root| openat2(root, name, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok());
         opened.and_then(|fd| std::io::read_to_string(fs::File::from(fd)).ok()).unwrap_or_default()
     };
     let found = crate::setup::resolve_user(user, additional, &read("etc/passwd"), &read("etc/group"));
@@ -127,7 +137,9 @@ fn namespaces(container: &ContainerSpec, netns: Option<&str>) -> Value {
         match mode {
             NamespaceMode::Private => list.push(json!({"type": kind})),
             NamespaceMode::Host => {}
-            NamespaceMode::Pid(pid) => list.push(json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")})),
+            NamespaceMode::Pid(pid) => {
+                list.push(json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}))
+            }
         }
     }
     Value::Array(list)
@@ -140,11 +152,17 @@ fn mounts(container: &ContainerSpec) -> Value {
     let with = |extra: &[&str]| hardened.iter().chain(extra).copied().map(str::to_owned).collect::<Vec<_>>();
     let defaults = [
         ("/proc", "proc", with(&[])),
-        ("/dev", "tmpfs", vec!["nosuid".into(), "strictatime".into(), "mode=755".into(), "size=65536k".into()]),
+        (
+            "/dev",
+            "tmpfs",
+            vec!["nosuid".into(), "strictatime".into(), "mode=755".into(), "size=65536k".into()],
+        ),
         (
             "/dev/pts",
             "devpts",
-            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"].map(str::to_owned).to_vec(),
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+                .map(str::to_owned)
+                .to_vec(),
         ),
         ("/sys", "sysfs", with(&[sys])),
         ("/sys/fs/cgroup", "cgroup", with(&["relatime", sys])),
@@ -167,7 +185,8 @@ fn mounts(container: &ContainerSpec) -> Value {
                        "options": [bind, propagation, access]})
             }
             MountKind::Tmpfs { options } => {
-                let own = options.iter().flat_map(|options| options.split(',')).filter(|option| !option.is_empty());
+                let own =
+                    options.iter().flat_map(|options| options.split(',')).filter(|option| !option.is_empty());
                 let options: Vec<&str> = hardened.iter().copied().chain([access]).chain(own).collect();
                 json!({"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options})
             }

@@ -6,8 +6,8 @@ use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
 fn check(result: c_long) -> io::Result<c_long> {
@@ -76,7 +76,9 @@ pub(crate) unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::R
         arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
     }
     // SAFETY: the arguments live across the call; no stack is given, so the child copies ours.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) })?;
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
+    })?;
     Ok(if pid == 0 { Cloned::Child } else { Cloned::Parent(pid as i32) })
 }
 
@@ -123,9 +125,13 @@ pub(crate) fn clone_mount(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
 }
 
 /// Sets attributes (`MOUNT_ATTR_*`) and propagation (`MS_*`, 0 to keep) of a detached mount.
-pub(crate) fn set_mount_attributes(mount: &OwnedFd, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
-    let attributes =
-        libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+pub(crate) fn set_mount_attributes(
+    mount: &OwnedFd,
+    set: u64,
+    propagation: u64,
+    recursive: bool,
+) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: both pointers live across the call and the size is that of the structure.
     check(unsafe {
@@ -245,7 +251,9 @@ pub(crate) fn signal(number: c_int) -> Option<rustix::process::Signal> {
         return Some(signal);
     }
     // SAFETY: the kernel's realtime signals from SIGRTMIN on are not used by libc itself.
-    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then(|| unsafe { rustix::process::Signal::from_raw_unchecked(number) })
+    (libc::SIGRTMIN()..=libc::SIGRTMAX())
+        .contains(&number)
+        .then(|| unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }
 
 /// Installs a seccomp filter of `struct sock_filter`s.
@@ -257,7 +265,8 @@ pub(crate) fn install_filter(filter: &[u8]) -> io::Result<()> {
     const SECCOMP_SET_MODE_FILTER: u32 = 1;
     // SAFETY: the kernel reads `len` instructions of 8 bytes; sock_filter is 4-aligned only for C, the
     // kernel copies bytes.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
+        .map(drop)
 }
 
 /// Becomes this user; supplementary groups first, since afterwards it may not.
@@ -307,7 +316,8 @@ pub(crate) fn signal_descriptor(signals: &[c_int]) -> io::Result<OwnedFd> {
             libc::sigaddset(&raw mut set, *signal);
         }
         check(c_long::from(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())))?;
-        let fd = check(c_long::from(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)))?;
+        let fd =
+            check(c_long::from(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)))?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }
@@ -429,8 +439,9 @@ pub(crate) fn load_device_program(program: &[u8]) -> io::Result<OwnedFd> {
         log: 0,
     };
     // SAFETY: the structure and what it points to live across the call.
-    let fd =
-        check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<LoadProgram>()) })?;
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<LoadProgram>())
+    })?;
     // SAFETY: the kernel has just given us this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

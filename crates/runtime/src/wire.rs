@@ -27,17 +27,41 @@ pub(crate) const FRAME_STDERR: u8 = 2;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// First on the connection that comes with a fresh shim; `filter` bytes of compiled seccomp follow.
-    Create { spec: Box<ContainerSpec>, exec_root: String, filter: usize },
+    Create {
+        spec: Box<ContainerSpec>,
+        exec_root: String,
+        filter: usize,
+    },
     Start,
     State,
-    Kill { signal: i32 },
+    Kill {
+        signal: i32,
+    },
     Wait,
-    Attach { stdin: bool, stdout: bool, stderr: bool },
-    Resize { rows: u16, columns: u16 },
-    Exec { spec: Box<ExecSpec> },
-    WaitExec { id: String },
-    KillExec { id: String, signal: i32 },
-    ResizeExec { id: String, rows: u16, columns: u16 },
+    Attach {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    Resize {
+        rows: u16,
+        columns: u16,
+    },
+    Exec {
+        spec: Box<ExecSpec>,
+    },
+    WaitExec {
+        id: String,
+    },
+    KillExec {
+        id: String,
+        signal: i32,
+    },
+    ResizeExec {
+        id: String,
+        rows: u16,
+        columns: u16,
+    },
     Delete,
 }
 

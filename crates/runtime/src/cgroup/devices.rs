@@ -23,9 +23,12 @@ impl DeviceRule {
         let invalid = || Error::Invalid(format!("invalid device cgroup rule format: '{text}'"));
         let words: Vec<&str> = text.split_whitespace().collect();
         let [kind, numbers, access] = words[..] else { return Err(invalid()) };
-        let number = |text: &str| if text == "*" { Ok(None) } else { text.parse().map(Some).map_err(|_| invalid()) };
+        let number =
+            |text: &str| if text == "*" { Ok(None) } else { text.parse().map(Some).map_err(|_| invalid()) };
         let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
-        let valid = matches!(kind, "a" | "b" | "c") && !access.is_empty() && access.chars().all(|c| "rwm".contains(c));
+        let valid = matches!(kind, "a" | "b" | "c")
+            && !access.is_empty()
+            && access.chars().all(|c| "rwm".contains(c));
         if !valid {
             return Err(invalid());
         }
@@ -55,7 +58,8 @@ impl Cgroup {
                 rules.iter().try_for_each(|rule| write(&allow, &rule.line()))
             }
             Layout::V2(_) => {
-                let program = sys::load_device_program(&program(rules)).attempt(|| "load the device filter".into())?;
+                let program =
+                    sys::load_device_program(&program(rules)).attempt(|| "load the device filter".into())?;
                 let directory = std::fs::File::open(self.main_directory())
                     .attempt(|| format!("open cgroup {}", self.path))?;
                 sys::attach_device_program(&program, &directory)
@@ -103,11 +107,16 @@ fn program(rules: &[DeviceRule]) -> Vec<u8> {
         let bits = |number: u32| i32::from_ne_bytes(number.to_ne_bytes());
         tests.extend(rule.major.map(|major| (4, bits(major))));
         tests.extend(rule.minor.map(|minor| (5, bits(minor))));
-        let granted = rule.access.chars().fold(0, |bits, c| bits | if c == 'm' { 1 } else if c == 'r' { 2 } else { 4 });
-        let mut block = vec![
-            instruction(MOVE_REGISTER, 0x26, 0, 0),
-            instruction(AND, 0x06, 0, !granted & 7),
-        ];
+        let granted = rule.access.chars().fold(0, |bits, c| {
+            bits | if c == 'm' {
+                1
+            } else if c == 'r' {
+                2
+            } else {
+                4
+            }
+        });
+        let mut block = vec![instruction(MOVE_REGISTER, 0x26, 0, 0), instruction(AND, 0x06, 0, !granted & 7)];
         tests.push((6, 0));
         let length = block.len() + tests.len() + 2;
         for (register, value) in tests {

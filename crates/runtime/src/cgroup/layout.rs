@@ -42,9 +42,11 @@ impl Layout {
         if let Some(layout) = LAYOUT.get() {
             return Ok(layout);
         }
-        let text = std::fs::read_to_string("/proc/self/mountinfo").attempt(|| "read /proc/self/mountinfo".into())?;
-        let layout = Self::parse(&text)
-            .ok_or_else(|| Error::Invalid("no cgroup file system is mounted (expected at /sys/fs/cgroup)".into()))?;
+        let text =
+            std::fs::read_to_string("/proc/self/mountinfo").attempt(|| "read /proc/self/mountinfo".into())?;
+        let layout = Self::parse(&text).ok_or_else(|| {
+            Error::Invalid("no cgroup file system is mounted (expected at /sys/fs/cgroup)".into())
+        })?;
         Ok(LAYOUT.get_or_init(|| layout))
     }
 
@@ -92,7 +94,10 @@ impl Layout {
     /// Where a v1 hierarchy has a cgroup, by the name that [`Self::v1_mounts`] gives it.
     pub(crate) fn v1_directory(&self, controllers: &[String], path: &str) -> Option<PathBuf> {
         let Self::V1(hierarchies) = self else { return None };
-        hierarchies.iter().find(|hierarchy| hierarchy.controllers == controllers).map(|hierarchy| hierarchy.at(path))
+        hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.controllers == controllers)
+            .map(|hierarchy| hierarchy.at(path))
     }
 
     /// The v2 root.

@@ -198,7 +198,10 @@ impl Cgroup {
                 let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
                 let woken = poll(&mut fds, Some(&timeout)).attempt(|| "wait for a killed process".into())?;
                 if woken == 0 {
-                    return Err(Error::Invalid(format!("a process of cgroup {} cannot be killed", self.path)));
+                    return Err(Error::Invalid(format!(
+                        "a process of cgroup {} cannot be killed",
+                        self.path
+                    )));
                 }
             }
         }
@@ -292,7 +295,9 @@ fn delegate(root: &Path, path: &str) -> Result<()> {
 fn collect_pids(directory: &Path, pids: &mut Vec<i32>) -> Result<()> {
     let file = directory.join("cgroup.procs");
     match fs::read_to_string(&file) {
-        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0)),
+        Ok(text) => {
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0))
+        }
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => return Ok(()),
         Err(error) => return Err(Error::Io { what: format!("read {}", file.display()), source: error }),
     }
@@ -318,7 +323,12 @@ fn remove(directory: &Path) -> Result<()> {
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            Err(error) => return Err(Error::Io { what: format!("remove cgroup {}", directory.display()), source: error }),
+            Err(error) => {
+                return Err(Error::Io {
+                    what: format!("remove cgroup {}", directory.display()),
+                    source: error,
+                });
+            }
         }
     }
     Err(Error::Invalid(format!("cgroup {} stays busy", directory.display())))

@@ -127,7 +127,8 @@ fn io_stat(text: &str, keys: &[(&str, &str)]) -> Vec<(u64, u64, String, u64)> {
         let Some((device, counters)) = line.split_once(' ') else { continue };
         let Some((major, minor)) = device.split_once(':') else { continue };
         let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else { continue };
-        let counters: BTreeMap<&str, &str> = counters.split(' ').filter_map(|pair| pair.split_once('=')).collect();
+        let counters: BTreeMap<&str, &str> =
+            counters.split(' ').filter_map(|pair| pair.split_once('=')).collect();
         for (key, name) in keys {
             if let Some(value) = counters.get(key).and_then(|value| value.parse().ok()) {
                 rows.push((major, minor, (*name).to_owned(), value));

@@ -68,7 +68,8 @@ impl Launcher {
     pub fn start(config: LauncherConfig) -> Result<Self> {
         let shims = config.exec_root.join(state::SHIMS);
         std::fs::create_dir_all(&shims).attempt(|| format!("make {}", shims.display()))?;
-        let exec_root = config.exec_root.canonicalize().attempt(|| format!("find {}", config.exec_root.display()))?;
+        let exec_root =
+            config.exec_root.canonicalize().attempt(|| format!("find {}", config.exec_root.display()))?;
         let (ours, theirs) = sys::seqpacket_pair().attempt(|| "make the launcher's socket".into())?;
         let program = config.executable.unwrap_or_else(|| "/proc/self/exe".into());
         let mut command = Command::new(&program);

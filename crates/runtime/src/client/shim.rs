@@ -212,7 +212,9 @@ impl Shim {
     }
 
     async fn connect(&self) -> Result<UnixStream> {
-        connection::connect(&self.inner.directory).await.map_err(|_| Error::ShimGone { id: self.inner.id.clone() })
+        connection::connect(&self.inner.directory)
+            .await
+            .map_err(|_| Error::ShimGone { id: self.inner.id.clone() })
     }
 
     async fn request(&self, request: Request) -> Result<Response> {

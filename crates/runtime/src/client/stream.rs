@@ -58,7 +58,10 @@ impl AttachOutput {
     }
 
     /// As [`Self::next`], for hand-written streams.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<(OutputStream, Bytes)>>> {
+    pub fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<(OutputStream, Bytes)>>> {
         loop {
             if let Some(frame) = self.take_frame()? {
                 return Poll::Ready(Ok(Some(frame)));
@@ -104,7 +107,11 @@ pub struct AttachInput {
 }
 
 impl AsyncWrite for AttachInput {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.write).poll_write(context, bytes)
     }
 

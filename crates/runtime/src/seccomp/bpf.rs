@@ -117,7 +117,9 @@ fn search(ranges: &[(u32, Verdict)], program: &mut Vec<Instruction>) {
             let mut left = Vec::new();
             search(low, &mut left);
             match u8::try_from(left.len()) {
-                Ok(skip) => program.push(Instruction { code: GREATER_OR_EQUAL, jt: skip, jf: 0, k: high[0].0 }),
+                Ok(skip) => {
+                    program.push(Instruction { code: GREATER_OR_EQUAL, jt: skip, jf: 0, k: high[0].0 })
+                }
                 Err(_) => {
                     program.push(Instruction { code: GREATER_OR_EQUAL, jt: 0, jf: 1, k: high[0].0 });
                     program.push(statement(JUMP, length(&left)));

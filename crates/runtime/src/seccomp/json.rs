@@ -71,11 +71,15 @@ pub(super) fn parse(text: &str, capabilities: &[String]) -> Result<Profile> {
         let mut names = entry.names;
         if !entry.name.is_empty() {
             if !names.is_empty() {
-                return Err(Error::Invalid("'name' and 'names' were specified in the seccomp profile, use either 'name' or 'names'".into()));
+                return Err(Error::Invalid(
+                    "'name' and 'names' were specified in the seccomp profile, use either 'name' or 'names'"
+                        .into(),
+                ));
             }
             names.push(entry.name);
         }
-        let conditions = entry.args.unwrap_or_default().iter().map(Argument::condition).collect::<Result<_>>()?;
+        let conditions =
+            entry.args.unwrap_or_default().iter().map(Argument::condition).collect::<Result<_>>()?;
         rules.push(Rule { names, action: action(&entry.action, entry.errno_ret)?, conditions });
     }
     Ok(Profile { default, rules })
@@ -87,7 +91,9 @@ impl Filter {
         let capability = |wanted: &String| capabilities.contains(wanted);
         let architecture = |name: &String| native().contains(&name.as_str());
         let parts = [
-            self.caps.as_ref().map(|caps| if all { caps.iter().all(capability) } else { caps.iter().any(capability) }),
+            self.caps
+                .as_ref()
+                .map(|caps| if all { caps.iter().all(capability) } else { caps.iter().any(capability) }),
             self.arches.as_ref().map(|arches| arches.iter().any(architecture)),
             self.min_kernel.as_ref().map(|minimum| kernel_is_at_least(minimum)),
         ];
@@ -109,7 +115,8 @@ fn native() -> &'static [&'static str] {
 
 fn kernel_is_at_least(minimum: &str) -> bool {
     let version = |text: &str| {
-        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut numbers =
+            text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     };
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -98,10 +98,32 @@ const WITH_CAPABILITY: &[(&str, &[&str])] = &[
     (
         "CAP_SYS_ADMIN",
         &[
-            "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "lookup_dcookie",
-            "lsm_get_self_attr", "lsm_list_modules", "lsm_set_self_attr", "mount", "mount_setattr", "move_mount",
-            "open_tree", "perf_event_open", "quotactl", "quotactl_fd", "setdomainname", "sethostname", "setns",
-            "syslog", "umount", "umount2", "unshare",
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "lsm_get_self_attr",
+            "lsm_list_modules",
+            "lsm_set_self_attr",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount",
+            "umount2",
+            "unshare",
         ],
     ),
     ("CAP_SYS_BOOT", &["reboot"]),
@@ -143,7 +165,11 @@ pub(super) fn default_profile(capabilities: &[String]) -> Profile {
     if !has("CAP_SYS_ADMIN") {
         rules.push(allow_if("clone", Operator::MaskedEqual, NEW_NAMESPACES, 0));
         // Its flags are behind a pointer, out of reach: "not there" makes libc fall back to clone.
-        rules.push(Rule { names: vec!["clone3".into()], action: Action::Errno(ENOSYS), conditions: Vec::new() });
+        rules.push(Rule {
+            names: vec!["clone3".into()],
+            action: Action::Errno(ENOSYS),
+            conditions: Vec::new(),
+        });
     }
     Profile { default: Action::Errno(EPERM), rules }
 }

@@ -23,7 +23,18 @@ fn default_profile_allows_the_ordinary_and_refuses_the_rest() {
     for name in ["read", "openat", "execve", "futex", "chroot", "exit_group", "ptrace", "epoll_pwait2"] {
         assert_eq!(decide(&filter, name, [0; 6]), ALLOW, "{name}");
     }
-    for name in ["unshare", "mount", "umount2", "keyctl", "add_key", "bpf", "reboot", "init_module", "setns", "swapon"] {
+    for name in [
+        "unshare",
+        "mount",
+        "umount2",
+        "keyctl",
+        "add_key",
+        "bpf",
+        "reboot",
+        "init_module",
+        "setns",
+        "swapon",
+    ] {
         assert_eq!(decide(&filter, name, [0; 6]), EPERM, "{name}");
     }
     assert_eq!(decide(&filter, "clone3", [0; 6]), ENOSYS);
@@ -39,7 +50,9 @@ fn arguments_decide() {
         assert_eq!(first("socket", family), verdict, "family {family}");
     }
     assert_eq!(first("socket", 1 << 32 | 40), ALLOW, "all 64 bits are compared");
-    for (persona, verdict) in [(0, ALLOW), (8, ALLOW), (0xffff_ffff, ALLOW), (0x40000, EPERM), (1 << 32, EPERM)] {
+    for (persona, verdict) in
+        [(0, ALLOW), (8, ALLOW), (0xffff_ffff, ALLOW), (0x40000, EPERM), (1 << 32, EPERM)]
+    {
         assert_eq!(first("personality", persona), verdict, "{persona:#x}");
     }
 }
@@ -85,7 +98,11 @@ fn docker_json() {
     assert_eq!(decide(&filter, "kill", [5, 8, 0, 0, 0, 0]), ALLOW);
     assert_eq!(decide(&filter, "mount", [0; 6]), EPERM);
     assert_eq!(decide(&filter, "read", [0; 6]), ALLOW);
-    for bad in ["{", r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#, r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]}"#] {
+    for bad in [
+        "{",
+        r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]}"#,
+    ] {
         compile(&SeccompProfile::Json(bad.into()), &[]).expect_err(bad);
     }
 }

@@ -91,7 +91,8 @@ enum Never {}
 
 /// Dies with the shim; is opaque to what runs in the container, until it executes the program.
 fn bind_to_shim() -> Result<()> {
-    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64).attempt(|| "bind the process to its shim".into())?;
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64)
+        .attempt(|| "bind the process to its shim".into())?;
     sys::prctl(libc::PR_SET_DUMPABLE, 0).attempt(|| "hide the process".into())
 }
 
@@ -119,9 +120,13 @@ fn become_container(container: Container<'_>, sync: BorrowedFd<'static>) -> Resu
     let terminal = if spec.stdio.tty { Some(open_terminal(sync, spec.stdio.size, true)?) } else { None };
     let sysctls = spec.sysctls.iter();
     sysctls.into_iter().try_for_each(|(name, value)| set_sysctl(name, value))?;
-    fs::create_dir_all(&spec.cwd).attempt(|| format!("make the working directory {}", spec.cwd))?;
+    mounts::make_directories(Path::new(&spec.cwd))?;
     mounts::protect(spec)?;
-    let capabilities = if spec.privileged { ALL_CAPABILITIES.map(str::to_owned).to_vec() } else { spec.capabilities.clone() };
+    let capabilities = if spec.privileged {
+        ALL_CAPABILITIES.map(str::to_owned).to_vec()
+    } else {
+        spec.capabilities.clone()
+    };
     let identity = Identity {
         user: spec.user.clone(),
         cwd: &spec.cwd,
@@ -155,7 +160,9 @@ fn become_exec(exec: Exec<'_>, sync: BorrowedFd<'static>) -> Result<Never, Failu
     drop(leader);
     // A member of the pid namespace has to be born in it; the shim shall be its parent.
     // SAFETY: a clone of a shim has one thread.
-    match unsafe { sys::clone3(libc::CLONE_PARENT as u64, None) }.attempt(|| "fork into the container".into())? {
+    match unsafe { sys::clone3(libc::CLONE_PARENT as u64, None) }
+        .attempt(|| "fork into the container".into())?
+    {
         Cloned::Parent(pid) => {
             let mut message = vec![b'p'];
             message.extend(pid.to_ne_bytes());
@@ -173,8 +180,11 @@ fn become_exec(exec: Exec<'_>, sync: BorrowedFd<'static>) -> Result<Never, Failu
         UserSpec { user: spec.user.clone(), additional_groups: container.user.additional_groups.clone() }
     };
     let privileged = spec.privileged || container.privileged;
-    let capabilities =
-        if privileged { ALL_CAPABILITIES.map(str::to_owned).to_vec() } else { container.capabilities.clone() };
+    let capabilities = if privileged {
+        ALL_CAPABILITIES.map(str::to_owned).to_vec()
+    } else {
+        container.capabilities.clone()
+    };
     let identity = Identity {
         user,
         cwd: if spec.cwd.is_empty() { &container.cwd } else { &spec.cwd },
@@ -195,7 +205,8 @@ fn join_namespaces(spec: &ContainerSpec, netns: Option<&OwnedFd>) -> Result<()> 
     if let Some(netns) = netns {
         sys::setns(netns, libc::CLONE_NEWNET).attempt(|| "join the network namespace".into())?;
     }
-    for (mode, name, kind) in [(&spec.ipc, "ipc", libc::CLONE_NEWIPC), (&spec.uts, "uts", libc::CLONE_NEWUTS)] {
+    for (mode, name, kind) in [(&spec.ipc, "ipc", libc::CLONE_NEWIPC), (&spec.uts, "uts", libc::CLONE_NEWUTS)]
+    {
         if let NamespaceMode::Pid(pid) = mode {
             let path = format!("/proc/{pid}/ns/{name}");
             let namespace = fs::File::open(&path).attempt(|| format!("open {path}"))?;
@@ -210,7 +221,8 @@ fn set_names(spec: &ContainerSpec) -> Result<()> {
         return Ok(());
     }
     if !spec.hostname.is_empty() {
-        rustix::system::sethostname(spec.hostname.as_bytes()).attempt(|| format!("set the hostname {}", spec.hostname))?;
+        rustix::system::sethostname(spec.hostname.as_bytes())
+            .attempt(|| format!("set the hostname {}", spec.hostname))?;
     }
     if !spec.domainname.is_empty() {
         rustix::system::setdomainname(spec.domainname.as_bytes())
@@ -227,10 +239,13 @@ fn set_sysctl(name: &str, value: &str) -> Result<()> {
 /// A pseudo-terminal of the container's own devpts; the master goes to the shim.
 fn open_terminal(sync: BorrowedFd<'_>, size: Option<(u16, u16)>, console: bool) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).attempt(|| "open a terminal".into())?;
+    let master =
+        rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).attempt(|| "open a terminal".into())?;
     rustix::pty::unlockpt(&master).attempt(|| "unlock the terminal".into())?;
-    let peer = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, peer).attempt(|| "open the terminal's other side".into())?;
+    let peer =
+        rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
+    let slave =
+        rustix::pty::ioctl_tiocgptpeer(&master, peer).attempt(|| "open the terminal's other side".into())?;
     if let Some((rows, columns)) = size.filter(|(rows, columns)| *rows > 0 && *columns > 0) {
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&master, size).attempt(|| "set the terminal's size".into())?;
@@ -239,7 +254,8 @@ fn open_terminal(sync: BorrowedFd<'_>, size: Option<(u16, u16)>, console: bool) 
         let name = rustix::termios::ttyname(&slave, Vec::new()).attempt(|| "name the terminal".into())?;
         let name = name.to_string_lossy();
         fs::File::create("/dev/console").attempt(|| "make /dev/console".into())?;
-        sys::mount(&name, "/dev/console", "", libc::MS_BIND, "").attempt(|| format!("mount {name} on /dev/console"))?;
+        sys::mount(&name, "/dev/console", "", libc::MS_BIND, "")
+            .attempt(|| format!("mount {name} on /dev/console"))?;
     }
     sys::send_fds(sync, b"t", &[master.as_fd()]).attempt(|| "hand over the terminal".into())?;
     sys::take_terminal(slave.as_fd()).attempt(|| "take the terminal".into())?;
@@ -275,7 +291,8 @@ fn run(
     }
     set_limits(identity.rlimits)?;
     if let Some(score) = identity.oom_score_adj.filter(|score| *score != 0) {
-        fs::write("/proc/self/oom_score_adj", score.to_string()).attempt(|| format!("set oom_score_adj to {score}"))?;
+        fs::write("/proc/self/oom_score_adj", score.to_string())
+            .attempt(|| format!("set oom_score_adj to {score}"))?;
     }
     // As root, unless only the user may (a network file system): then again below.
     let entered = std::env::set_current_dir(identity.cwd);
@@ -310,7 +327,8 @@ fn run(
 
 fn connect_streams(terminal: Option<&OwnedFd>, streams: &ChildStreams, user: &User) -> Result<()> {
     let null_flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let null = rustix::fs::open("/dev/null", null_flags, Mode::empty()).attempt(|| "open /dev/null".into())?;
+    let null =
+        rustix::fs::open("/dev/null", null_flags, Mode::empty()).attempt(|| "open /dev/null".into())?;
     for (standard, own) in [&streams.stdin, &streams.stdout, &streams.stderr].into_iter().enumerate() {
         let stream = terminal.or(own.as_ref());
         if let Some(stream) = stream.filter(|_| user.uid != 0) {
@@ -319,7 +337,8 @@ fn connect_streams(terminal: Option<&OwnedFd>, streams: &ChildStreams, user: &Us
             rustix::fs::fchown(stream, owner, None).attempt(|| "hand over a stream".into())?;
         }
         let number = i32::try_from(standard).expect("there are three standard streams");
-        sys::replace_standard(stream.unwrap_or(&null).as_fd(), number).attempt(|| "connect a standard stream".into())?;
+        sys::replace_standard(stream.unwrap_or(&null).as_fd(), number)
+            .attempt(|| "connect a standard stream".into())?;
     }
     Ok(())
 }
@@ -338,7 +357,8 @@ fn set_apparmor(profile: &str) -> Result<()> {
 fn set_limits(limits: &[Rlimit]) -> Result<()> {
     for limit in limits {
         let what = || format!("set the limit {} to {}:{}", limit.name, limit.soft, limit.hard);
-        let resource = resource(&limit.name).ok_or_else(|| Error::Invalid(format!("invalid ulimit type: {}", limit.name)))?;
+        let resource = resource(&limit.name)
+            .ok_or_else(|| Error::Invalid(format!("invalid ulimit type: {}", limit.name)))?;
         let Err(error) = sys::set_limit(resource, limit.soft, limit.hard) else { continue };
         if error.kind() != io::ErrorKind::PermissionDenied {
             return Err(error).attempt(what);
@@ -392,7 +412,8 @@ fn drop_privileges(identity: &Identity<'_>, user: &User) -> Result<()> {
     }
     // The user goes first: it needs capabilities that the container may not have.
     sys::prctl(libc::PR_SET_KEEPCAPS, 1).attempt(what)?;
-    sys::become_user(user.uid, user.gid, &user.groups).attempt(|| format!("become user {}:{}", user.uid, user.gid))?;
+    sys::become_user(user.uid, user.gid, &user.groups)
+        .attempt(|| format!("become user {}:{}", user.uid, user.gid))?;
     sys::prctl(libc::PR_SET_KEEPCAPS, 0).attempt(what)?;
     sys::set_capabilities(identity.capabilities).attempt(what)?;
     // Changing the user has cleared both.

@@ -65,7 +65,17 @@ fn mind(child: i32, signals: &OwnedFd) -> i32 {
 
 /// Everything that can be handed on.
 pub(super) fn signals() -> std::io::Result<OwnedFd> {
-    let ignored = [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS];
+    let ignored = [
+        libc::SIGKILL,
+        libc::SIGSTOP,
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGTRAP,
+        libc::SIGABRT,
+        libc::SIGSYS,
+    ];
     let all: Vec<i32> = (1..32).filter(|signal| !ignored.contains(signal)).collect();
     sys::signal_descriptor(&all)
 }

@@ -63,7 +63,8 @@ pub(crate) struct Process {
     pub(crate) sync: OwnedFd,
 }
 
-const CONTAINER_PREFIX: &str = "failed to create shim task: OCI runtime create failed: unable to start container process";
+const CONTAINER_PREFIX: &str =
+    "failed to create shim task: OCI runtime create failed: unable to start container process";
 const EXEC_PREFIX: &str = "exec failed: unable to start container process";
 
 /// Sets a container up. On failure nothing is left.
@@ -74,7 +75,8 @@ pub(crate) fn create(
     netns: Option<&OwnedFd>,
     cgroup: &Cgroup,
 ) -> Result<Process> {
-    let process = prepare_cgroup(spec, cgroup).and_then(|()| clone_container(host, spec, filter, netns, cgroup));
+    let process =
+        prepare_cgroup(spec, cgroup).and_then(|()| clone_container(host, spec, filter, netns, cgroup));
     if process.is_err() {
         cgroup.kill_and_remove()?;
     }
@@ -121,14 +123,16 @@ fn clone_container(
         flags |= libc::CLONE_NEWUTS;
     }
     if let NamespaceMode::Pid(pid) = spec.pid {
-        sys::setns(process(pid)?, libc::CLONE_NEWPID).attempt(|| format!("join the pid namespace of process {pid}"))?;
+        sys::setns(process(pid)?, libc::CLONE_NEWPID)
+            .attempt(|| format!("join the pid namespace of process {pid}"))?;
     }
     let directory = cgroup.descriptor()?;
     // SAFETY: a shim has one thread.
     let cloned = unsafe { sys::clone3(flags as u64, directory.as_ref().map(AsFd::as_fd)) };
     if matches!(cloned, Ok(Cloned::Child)) {
         drop(sync);
-        let container = child::Container { host, spec, filter, netns, cgroup, sync: child_sync, streams: child_streams };
+        let container =
+            child::Container { host, spec, filter, netns, cgroup, sync: child_sync, streams: child_streams };
         child::container(container);
     }
     if matches!(spec.pid, NamespaceMode::Pid(_)) {
@@ -196,7 +200,15 @@ fn join_container(
         Cloned::Parent(helper) => helper,
         Cloned::Child => {
             drop(sync);
-            child::exec(child::Exec { container, spec, filter, leader, cgroup, sync: child_sync, streams: child_streams })
+            child::exec(child::Exec {
+                container,
+                spec,
+                filter,
+                leader,
+                cgroup,
+                sync: child_sync,
+                streams: child_streams,
+            })
         }
     };
     drop((child_sync, child_streams));

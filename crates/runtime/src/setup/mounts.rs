@@ -47,7 +47,8 @@ struct Source {
 
 /// Opens everything that comes from outside.
 pub(super) fn open_sources(host: &Host, spec: &ContainerSpec, cgroup: &Cgroup) -> Result<Opened, Failure> {
-    let mut opened = Opened { binds: Vec::new(), shm: None, mqueue: None, cgroups: open_cgroups(spec, cgroup)? };
+    let mut opened =
+        Opened { binds: Vec::new(), shm: None, mqueue: None, cgroups: open_cgroups(spec, cgroup)? };
     let binds = spec.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Bind { .. }));
     if !binds && spec.ipc == NamespaceMode::Private {
         return Ok(opened);
@@ -92,7 +93,8 @@ fn open_bind(mount: &Mount, source: &Path, propagation: &str, recursive: bool) -
     };
     let attributes = if mount.readonly { MOUNT_ATTR_RDONLY } else { 0 };
     if propagation != 0 || attributes != 0 {
-        sys::set_mount_attributes(&detached, attributes, propagation, recursive).map_err(|error| describe(&error))?;
+        sys::set_mount_attributes(&detached, attributes, propagation, recursive)
+            .map_err(|error| describe(&error))?;
     }
     Ok(Source { mount: detached, directory: metadata.is_dir() })
 }
@@ -111,7 +113,8 @@ fn open_cgroups(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<Vec<(String, Ow
     }
     let readonly = if spec.privileged { 0 } else { MOUNT_ATTR_RDONLY };
     for (_, mount) in &opened {
-        sys::set_mount_attributes(mount, ATTR_HARDENED | readonly, 0, false).attempt(|| "protect a cgroup mount".into())?;
+        sys::set_mount_attributes(mount, ATTR_HARDENED | readonly, 0, false)
+            .attempt(|| "protect a cgroup mount".into())?;
     }
     Ok(opened)
 }
@@ -124,12 +127,14 @@ fn clone_mount(path: &Path, recursive: bool) -> Result<OwnedFd> {
 /// Makes the overlay the root and leaves the host's tree.
 pub(super) fn change_root(rootfs: &RootfsSpec) -> Result<()> {
     // Nothing of what follows is to be seen outside, nor the other way round.
-    sys::mount("", "/", "", libc::MS_REC | libc::MS_PRIVATE, "").attempt(|| "make the mounts private".into())?;
+    sys::mount("", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")
+        .attempt(|| "make the mounts private".into())?;
     mount_overlay(rootfs)?;
     std::env::set_current_dir(&rootfs.target).attempt(|| format!("enter {}", rootfs.target.display()))?;
     // The old root ends up on top of the new one, from where it is taken off.
     rustix::process::pivot_root(".", ".").attempt(|| format!("pivot to {}", rootfs.target.display()))?;
-    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).attempt(|| "leave the host's root".into())?;
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)
+        .attempt(|| "leave the host's root".into())?;
     std::env::set_current_dir("/").attempt(|| "enter the new root".into())
 }
 
@@ -143,14 +148,17 @@ pub(crate) fn mount_overlay(rootfs: &RootfsSpec) -> Result<()> {
         return sys::mount("overlay", &target, "overlay", 0, &data).attempt(what);
     }
     // Many layers: one by one through the newer interface (Linux 6.5).
-    let context = rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).attempt(what)?;
-    let set = |key: &str, value: &Path| rustix::mount::fsconfig_set_string(&context, key, value).attempt(what);
+    let context =
+        rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).attempt(what)?;
+    let set =
+        |key: &str, value: &Path| rustix::mount::fsconfig_set_string(&context, key, value).attempt(what);
     rootfs.lower.iter().try_for_each(|layer| set("lowerdir+", layer))?;
     set("upperdir", &rootfs.upper)?;
     set("workdir", &rootfs.work)?;
     rustix::mount::fsconfig_create(&context).attempt(what)?;
     let flags = rustix::mount::FsMountFlags::FSMOUNT_CLOEXEC;
-    let mount = rustix::mount::fsmount(&context, flags, rustix::mount::MountAttrFlags::empty()).attempt(what)?;
+    let mount =
+        rustix::mount::fsmount(&context, flags, rustix::mount::MountAttrFlags::empty()).attempt(what)?;
     let directory = open(&rootfs.target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).attempt(what)?;
     sys::attach_mount(&mount, directory.as_fd()).attempt(what)
 }
@@ -168,7 +176,12 @@ fn overlay_options(rootfs: &RootfsSpec) -> String {
         })
     };
     let lower: Vec<String> = rootfs.lower.iter().map(escape).collect();
-    format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), escape(&rootfs.upper), escape(&rootfs.work))
+    format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        escape(&rootfs.upper),
+        escape(&rootfs.work)
+    )
 }
 
 /// Everything inside the new root, but what comes last: [`protect`].
@@ -197,7 +210,10 @@ pub(super) fn populate(spec: &ContainerSpec, opened: &Opened) -> Result<(), Fail
         shared_or_fresh(opened.mqueue.as_ref(), "mqueue", "/dev/mqueue", "")?;
     }
     if mine("/dev/shm") {
-        let options = format!("mode=1777,size={}", if spec.shm_size_bytes == 0 { 64 << 20 } else { spec.shm_size_bytes });
+        let options = format!(
+            "mode=1777,size={}",
+            if spec.shm_size_bytes == 0 { 64 << 20 } else { spec.shm_size_bytes }
+        );
         shared_or_fresh(opened.shm.as_ref(), "tmpfs", "/dev/shm", &options)?;
     }
     let mut binds = opened.binds.iter();
@@ -272,12 +288,38 @@ fn attach(mount: &OwnedFd, target: &Path, directory: bool) -> Result<()> {
 fn make_target(target: &Path, directory: bool) -> Result<()> {
     let what = || format!("make the mount point {}", target.display());
     if directory {
-        return fs::create_dir_all(target).attempt(what);
+        return make_directories(target);
     }
     if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent).attempt(what)?;
+        make_directories(parent)?;
     }
     fs::OpenOptions::new().write(true).create(true).truncate(false).open(target).attempt(what).map(drop)
+}
+
+/// Makes a directory and those above it. A link of the image that points nowhere is followed, and what
+/// it points to is made: in here it cannot point out.
+pub(super) fn make_directories(path: &Path) -> Result<()> {
+    const MOST_LINKS: usize = 40;
+    let mut result = fs::create_dir_all(path);
+    for _ in 0..MOST_LINKS {
+        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            break;
+        }
+        let ancestors: Vec<&Path> = path.ancestors().collect();
+        let Some((link, target)) = ancestors.iter().rev().find_map(|path| Some((path, dangling(path)?)))
+        else {
+            break;
+        };
+        fs::create_dir_all(link.parent().unwrap_or(Path::new("/")).join(&target))
+            .attempt(|| format!("make {} for {}", target.display(), path.display()))?;
+        result = fs::create_dir_all(path);
+    }
+    result.attempt(|| format!("make the directory {}", path.display()))
+}
+
+/// Where a link points, if there is nothing.
+fn dangling(path: &Path) -> Option<PathBuf> {
+    if path.exists() { None } else { fs::read_link(path).ok() }
 }
 
 /// `--tmpfs`: noexec, nosuid and nodev unless the options say otherwise.
@@ -308,11 +350,10 @@ fn mount_tmpfs(mount: &Mount, options: &[String]) -> Result<(), Failure> {
     if mount.readonly {
         flags |= libc::MS_RDONLY;
     }
-    fs::create_dir_all(&mount.target).attempt(|| format!("make {}", mount.target.display()))?;
+    make_directories(&mount.target)?;
     let target = mount.target.to_string_lossy();
-    sys::mount("tmpfs", &target, "tmpfs", flags, &data.join(",")).map_err(|error| {
-        Failure::other(format!("error mounting \"tmpfs\" to rootfs at {target:?}: {error}"))
-    })
+    sys::mount("tmpfs", &target, "tmpfs", flags, &data.join(","))
+        .map_err(|error| Failure::other(format!("error mounting \"tmpfs\" to rootfs at {target:?}: {error}")))
 }
 
 fn make_devices() -> Result<()> {
@@ -334,11 +375,14 @@ pub(super) fn host_devices(spec: &ContainerSpec) -> Result<Vec<Node>> {
     }
     for device in &spec.devices {
         let host_path = &device.host_path;
-        let metadata = fs::metadata(host_path)
-            .map_err(|error| Error::Io { what: format!("gather device information of {}", host_path.display()), source: error })?;
-        nodes.push(Node::new(&device.container_path, &metadata).ok_or_else(|| {
-            Error::Invalid(format!("{} is not a device", host_path.display()))
-        })?);
+        let metadata = fs::metadata(host_path).map_err(|error| Error::Io {
+            what: format!("gather device information of {}", host_path.display()),
+            source: error,
+        })?;
+        nodes.push(
+            Node::new(&device.container_path, &metadata)
+                .ok_or_else(|| Error::Invalid(format!("{} is not a device", host_path.display())))?,
+        );
     }
     Ok(nodes)
 }
@@ -361,13 +405,19 @@ impl Node {
             _ => return None,
         };
         let owner = (metadata.uid(), metadata.gid());
-        Some(Self { path: path.to_owned(), kind, mode: metadata.mode() & 0o7777, owner, number: metadata.rdev() })
+        Some(Self {
+            path: path.to_owned(),
+            kind,
+            mode: metadata.mode() & 0o7777,
+            owner,
+            number: metadata.rdev(),
+        })
     }
 
     /// Makes it in the container; one that is there already stays.
     pub(super) fn make(&self) -> Result<()> {
         if let Some(parent) = self.path.parent() {
-            fs::create_dir_all(parent).attempt(|| format!("make {}", parent.display()))?;
+            make_directories(parent)?;
         }
         if self.path.exists() {
             return Ok(());
@@ -397,7 +447,8 @@ fn collect_nodes(directory: &Path, nodes: &mut Vec<Node>) {
 
 fn make_node(path: &Path, kind: FileType, mode: u32, number: u64) -> Result<()> {
     // The umask is 0 here.
-    mknodat(CWD, path, kind, Mode::from_raw_mode(mode), number).attempt(|| format!("make the device {}", path.display()))
+    mknodat(CWD, path, kind, Mode::from_raw_mode(mode), number)
+        .attempt(|| format!("make the device {}", path.display()))
 }
 
 /// The cgroup rule that goes with `--device`.
@@ -449,10 +500,11 @@ fn mask(path: &str) -> Result<()> {
 
 fn make_readonly(path: &str) -> Result<()> {
     let what = || format!("make {path} read-only");
-    let mount = match CString::new(path).map_err(io::Error::from).and_then(|path| sys::clone_mount(&path, true)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.attempt(what)?,
-    };
+    let mount =
+        match CString::new(path).map_err(io::Error::from).and_then(|path| sys::clone_mount(&path, true)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.attempt(what)?,
+        };
     sys::set_mount_attributes(&mount, MOUNT_ATTR_RDONLY, 0, true).attempt(what)?;
     attach(&mount, Path::new(path), true)
 }

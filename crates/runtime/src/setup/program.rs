@@ -28,7 +28,8 @@ impl Program {
             CString::new(text).map_err(|_| Failure::other(format!("{text:?} contains a null byte")))
         };
         Ok(Self {
-            path: CString::new(path.as_os_str().as_bytes()).map_err(|_| Failure::not_found("null byte in path"))?,
+            path: CString::new(path.as_os_str().as_bytes())
+                .map_err(|_| Failure::not_found("null byte in path"))?,
             arguments: arguments.iter().map(|text| c_string(text)).collect::<Result<_, _>>()?,
             environment: environment.iter().map(|text| c_string(text)).collect::<Result<_, _>>()?,
         })
@@ -78,13 +79,20 @@ fn check(name: &str, path: &Path) -> Result<(), Failure> {
             return Err(Failure::not_executable(format!("exec: {name:?}: stat {shown}: not a directory")));
         }
         Err(_) => {
-            return Err(Failure::not_found(format!("exec: {name:?}: stat {shown}: no such file or directory")));
+            return Err(Failure::not_found(format!(
+                "exec: {name:?}: stat {shown}: no such file or directory"
+            )));
         }
     };
     if metadata.is_dir() {
         return Err(Failure::not_executable(format!("exec: {name:?}: is a directory")));
     }
     // Root may execute what has any execute bit; access() knows.
-    let executable = metadata.permissions().mode() & 0o111 != 0 && access(OsStr::new(path), Access::EXEC_OK).is_ok();
-    if executable { Ok(()) } else { Err(Failure::not_executable(format!("exec: {name:?}: permission denied"))) }
+    let executable =
+        metadata.permissions().mode() & 0o111 != 0 && access(OsStr::new(path), Access::EXEC_OK).is_ok();
+    if executable {
+        Ok(())
+    } else {
+        Err(Failure::not_executable(format!("exec: {name:?}: permission denied")))
+    }
 }

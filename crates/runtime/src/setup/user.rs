@@ -20,16 +20,26 @@ pub(super) fn look_up(user: &str, additional: &[String]) -> Result<User, Failure
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     // Not needed for the most common user.
     let needs_groups = !user.is_empty() || !additional.is_empty();
-    let group = if needs_groups || !passwd.is_empty() { fs::read_to_string("/etc/group").unwrap_or_default() } else { String::new() };
+    let group = if needs_groups || !passwd.is_empty() {
+        fs::read_to_string("/etc/group").unwrap_or_default()
+    } else {
+        String::new()
+    };
     resolve(user, additional, &passwd, &group)
 }
 
 /// The rules of Docker (moby/sys/user): names before numbers; a number needs no entry; members of
 /// groups come along unless a group is given.
-pub(crate) fn resolve(wanted: &str, additional: &[String], passwd: &str, group: &str) -> Result<User, Failure> {
+pub(crate) fn resolve(
+    wanted: &str,
+    additional: &[String],
+    passwd: &str,
+    group: &str,
+) -> Result<User, Failure> {
     let (name, group_name) = wanted.split_once(':').unwrap_or((wanted, ""));
     let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
-        fields.len() >= 6 && if name.is_empty() { fields[2] == "0" } else { fields[0] == name || fields[2] == name }
+        fields.len() >= 6
+            && if name.is_empty() { fields[2] == "0" } else { fields[0] == name || fields[2] == name }
     });
     let mut user = User { home: "/".into(), ..User::default() };
     let mut known_as = None;
@@ -49,7 +59,10 @@ pub(crate) fn resolve(wanted: &str, additional: &[String], passwd: &str, group: 
     }
     if group_name.is_empty() {
         if let Some(name) = known_as {
-            user.groups = groups(group).filter(|(_, _, members)| members.split(',').any(|m| m == name)).map(|g| g.1).collect();
+            user.groups = groups(group)
+                .filter(|(_, _, members)| members.split(',').any(|m| m == name))
+                .map(|g| g.1)
+                .collect();
         }
     } else {
         user.gid = find_group(group_name, group)?;
@@ -110,7 +123,10 @@ mod tests {
         let message = |wanted: &str| resolve(wanted, &[], PASSWD, GROUP).unwrap_err().message;
         assert_eq!(message("foo"), "unable to find user foo: no matching entries in passwd file");
         assert_eq!(message("web:foo"), "unable to find group foo: no matching entries in group file");
-        assert_eq!(message("4294967295"), "unable to find user 4294967295: no matching entries in passwd file");
+        assert_eq!(
+            message("4294967295"),
+            "unable to find user 4294967295: no matching entries in passwd file"
+        );
     }
 
     #[test]

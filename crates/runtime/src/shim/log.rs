@@ -101,12 +101,31 @@ impl Log {
 
 impl Target {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // Docker rotates before the entry that would not fit any more.
-        if self.max_size.is_some_and(|most| self.size > 0 && self.size + bytes.len() as u64 > most) {
-            self.rotate()?;
+        let Some(most) = self.max_size.filter(|most| self.size + bytes.len() as u64 > *most) else {
+            self.file.write_all(bytes)?;
+            self.size += bytes.len() as u64;
+            return Ok(());
+        };
+        // Rotated before the entry that would not fit any more; what fits goes in one piece.
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut fits = 0;
+            for entry in rest.split_inclusive(|byte| *byte == b'\n') {
+                let full = self.size + (fits + entry.len()) as u64 > most;
+                // An entry larger than a file has a file to itself.
+                if full && (fits > 0 || self.size > 0) {
+                    break;
+                }
+                fits += entry.len();
+            }
+            if fits == 0 {
+                self.rotate()?;
+                continue;
+            }
+            self.file.write_all(&rest[..fits])?;
+            self.size += fits as u64;
+            rest = &rest[fits..];
         }
-        self.file.write_all(bytes)?;
-        self.size += bytes.len() as u64;
         Ok(())
     }
 
@@ -209,7 +228,7 @@ mod tests {
     #[test]
     fn rotation_keeps_the_newest_files() {
         let directory = tempfile::tempdir().unwrap();
-        let mut log = log(&directory, Some(150), 2);
+        let mut log = log(&directory, Some(160), 2);
         for number in 0..6 {
             log.write(OutputStream::Stdout, format!("line {number}\n").as_bytes());
         }

@@ -242,7 +242,8 @@ impl Shim {
     /// Whether a client of this process has more to take than it should.
     fn is_choked(&self, target: TargetId) -> bool {
         self.connections.values().any(|client| {
-            client.queued() >= MOST_QUEUED && matches!(&client.role, Role::Attached { target: own, .. } if *own == target)
+            client.queued() >= MOST_QUEUED
+                && matches!(&client.role, Role::Attached { target: own, .. } if *own == target)
         })
     }
 
@@ -267,7 +268,9 @@ impl Shim {
         let mut record = [0; 1024];
         while matches!(rustix::io::read(&self.signals, &mut record), Ok(length) if length > 0) {}
         while let Some((pid, code)) = sys::reap() {
-            let Some((target, held)) = self.processes.iter_mut().find(|(_, held)| held.pid == pid) else { continue };
+            let Some((target, held)) = self.processes.iter_mut().find(|(_, held)| held.pid == pid) else {
+                continue;
+            };
             held.exit_code = Some(code);
             self.deadline = Some(Instant::now() + GRACE);
             if *target == CONTAINER && self.spec.pid != NamespaceMode::Private {

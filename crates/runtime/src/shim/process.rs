@@ -32,7 +32,8 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn new(process: Process, exec: Option<String>) -> (Self, OwnedFd) {
         let streams = process.streams;
-        for fd in [&streams.stdin, &streams.stdout, &streams.stderr, &streams.terminal].into_iter().flatten() {
+        for fd in [&streams.stdin, &streams.stdout, &streams.stderr, &streams.terminal].into_iter().flatten()
+        {
             // Cannot fail on pipes and terminals; were it to, the shim would only be slower.
             let _ = rustix::io::ioctl_fionbio(fd, true);
         }

@@ -94,13 +94,15 @@ impl Shim {
                 Some(exit) => Response::Exited(exit),
                 None => return Ok(self.become_role(id, Role::Waiting(CONTAINER))),
             },
-            Request::WaitExec { id: exec } => match self.finished.iter().rev().find(|(own, _)| *own == exec) {
-                Some((_, code)) => Response::ExecExited { code: *code },
-                None => match self.find_exec(&exec) {
-                    Some(target) => return Ok(self.become_role(id, Role::Waiting(target))),
-                    None => Response::NoSuchExec,
-                },
-            },
+            Request::WaitExec { id: exec } => {
+                match self.finished.iter().rev().find(|(own, _)| *own == exec) {
+                    Some((_, code)) => Response::ExecExited { code: *code },
+                    None => match self.find_exec(&exec) {
+                        Some(target) => return Ok(self.become_role(id, Role::Waiting(target))),
+                        None => Response::NoSuchExec,
+                    },
+                }
+            }
             Request::Attach { stdin, stdout, stderr } => {
                 if self.exit.is_some() {
                     return Ok(Some(Response::NotRunning));
@@ -132,14 +134,19 @@ impl Shim {
 
     fn kill(&mut self, target: TargetId, signal: i32) -> Result<Response> {
         let alive = self.processes.get(&target).filter(|held| held.exit_code.is_none());
-        let Some(pid) = alive.and_then(|held| Pid::from_raw(held.pid)) else { return Ok(Response::NotRunning) };
+        let Some(pid) = alive.and_then(|held| Pid::from_raw(held.pid)) else {
+            return Ok(Response::NotRunning);
+        };
         let Some(signal) = crate::sys::signal(signal) else {
             return Ok(Response::Invalid { message: format!("invalid signal: {signal}") });
         };
         match kill_process(pid, signal) {
             // It has ended, and will be reaped in a moment.
             Err(rustix::io::Errno::SRCH) => return Ok(Response::NotRunning),
-            other => other.map_err(|error| Error::Io { what: format!("signal process {}", pid.as_raw_nonzero()), source: error.into() })?,
+            other => other.map_err(|error| Error::Io {
+                what: format!("signal process {}", pid.as_raw_nonzero()),
+                source: error.into(),
+            })?,
         }
         if signal == Signal::KILL && target == CONTAINER {
             // A paused container would die only when resumed.
@@ -161,7 +168,10 @@ impl Shim {
         let Some(leader) = leader.map(|held| held.pid) else { return Ok(Some(Response::NotRunning)) };
         if self.cgroup.is_frozen() {
             // It would be frozen half-way, and we would wait for it.
-            return Ok(Some(Response::ExecFailed { message: "the container is paused".into(), exit_code: 126 }));
+            return Ok(Some(Response::ExecFailed {
+                message: "the container is paused".into(),
+                exit_code: 126,
+            }));
         }
         let process = match &self.spec.runtime {
             None => setup::execute(&self.spec, spec, &self.filter, leader, &self.cgroup)?,
@@ -177,7 +187,13 @@ impl Shim {
     }
 
     /// Makes a connection a stream, with what the client may have sent ahead.
-    fn attach(&mut self, id: u64, target: TargetId, (stdin, stdout, stderr): (bool, bool, bool), response: &Response) {
+    fn attach(
+        &mut self,
+        id: u64,
+        target: TargetId,
+        (stdin, stdout, stderr): (bool, bool, bool),
+        response: &Response,
+    ) {
         let Some(client) = self.connections.get_mut(&id) else { return };
         client.answer(response);
         client.role = Role::Attached { target, stdin, stdout, stderr };
@@ -208,6 +224,8 @@ impl Shim {
                 external::delete(&self.spec, &self.directory);
             }
             self.cgroup.kill_and_remove()?;
+            // It is dead; nobody shall meet its zombie.
+            while crate::sys::reap().is_some() {}
         }
         state::remove(&self.directory)?;
         self.deleted = true;

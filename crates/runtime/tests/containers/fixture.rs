@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use portolan_runtime::{
-    AttachOptions, AttachOutput, ContainerSpec, DEFAULT_CAPABILITIES, ExecSpec, ExitStatus, Launcher, LauncherConfig,
-    LogSpec, NamespaceMode, OutputStream, Resources, RootfsSpec, SeccompProfile, Shim, Stdio, UserSpec,
+    AttachOptions, AttachOutput, ContainerSpec, DEFAULT_CAPABILITIES, ExecSpec, ExitStatus, Launcher,
+    LauncherConfig, LogSpec, NamespaceMode, OutputStream, Resources, RootfsSpec, SeccompProfile, Shim, Stdio,
+    UserSpec,
 };
 
 /// A launcher and a root file system; everything is removed when it goes.
-pub struct Fixture {
-    pub launcher: Launcher,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Fixture {
+    pub(crate) launcher: Launcher,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 /// `None`, with the reason printed, where containers cannot be made.
-pub fn fixture() -> Option<Fixture> {
+pub(crate) fn fixture() -> Option<Fixture> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: containers need root");
         return None;
@@ -33,7 +34,7 @@ pub fn fixture() -> Option<Fixture> {
     Some(Fixture { launcher, directory })
 }
 
-pub fn start_launcher(directory: &Path) -> Launcher {
+pub(crate) fn start_launcher(directory: &Path) -> Launcher {
     let mut config = LauncherConfig::new(directory.join("exec"));
     config.executable = Some(env!("CARGO_BIN_EXE_portolan-runtime-helper").into());
     Launcher::start(config).unwrap()
@@ -49,13 +50,14 @@ fn make_image(image: &Path) {
     for applet in String::from_utf8(applets).unwrap().lines().filter(|applet| *applet != "busybox") {
         std::os::unix::fs::symlink("busybox", image.join("bin").join(applet)).unwrap();
     }
-    std::fs::write(image.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/tmp:/bin/sh\n").unwrap();
+    std::fs::write(image.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/tmp:/bin/sh\n")
+        .unwrap();
     std::fs::write(image.join("etc/group"), "root:x:0:\nweb:x:34:\naudio:x:29:web\n").unwrap();
 }
 
 impl Fixture {
     /// A container like `docker run busybox sh -c SCRIPT`, with a network namespace of nobody's.
-    pub fn spec(&self, script: &str) -> ContainerSpec {
+    pub(crate) fn spec(&self, script: &str) -> ContainerSpec {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:032x}{:032x}", std::process::id(), number);
@@ -107,12 +109,12 @@ impl Fixture {
         }
     }
 
-    pub fn log_path(&self, spec: &ContainerSpec) -> PathBuf {
+    pub(crate) fn log_path(&self, spec: &ContainerSpec) -> PathBuf {
         self.directory.path().join(&spec.id).join("json.log")
     }
 
     /// Creates, attaches, starts, waits and deletes.
-    pub async fn run(&self, spec: &ContainerSpec) -> Outcome {
+    pub(crate) async fn run(&self, spec: &ContainerSpec) -> Outcome {
         let shim = self.launcher.create(spec).await.unwrap();
         let stream = shim.attach(OUTPUT).await.unwrap();
         shim.start().await.unwrap();
@@ -124,13 +126,13 @@ impl Fixture {
     }
 
     /// What a script writes; it must succeed.
-    pub async fn output(&self, spec: &ContainerSpec) -> String {
+    pub(crate) async fn output(&self, spec: &ContainerSpec) -> String {
         let outcome = self.run(spec).await;
         assert_eq!(outcome.status.code, 0, "{}{}", outcome.stdout, outcome.stderr);
         outcome.stdout
     }
 
-    pub async fn started(&self, spec: &ContainerSpec) -> Shim {
+    pub(crate) async fn started(&self, spec: &ContainerSpec) -> Shim {
         let shim = self.launcher.create(spec).await.unwrap();
         shim.start().await.unwrap();
         shim
@@ -147,16 +149,16 @@ impl Drop for Fixture {
     }
 }
 
-pub const OUTPUT: AttachOptions = AttachOptions { stdin: false, stdout: true, stderr: true };
+pub(crate) const OUTPUT: AttachOptions = AttachOptions { stdin: false, stdout: true, stderr: true };
 
-pub struct Outcome {
-    pub stdout: String,
-    pub stderr: String,
-    pub status: ExitStatus,
+pub(crate) struct Outcome {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) status: ExitStatus,
 }
 
 /// Both streams to their end.
-pub async fn collect(mut output: AttachOutput) -> (String, String) {
+pub(crate) async fn collect(mut output: AttachOutput) -> (String, String) {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     while let Some((stream, bytes)) = output.next().await.unwrap() {
         match stream {
@@ -168,7 +170,7 @@ pub async fn collect(mut output: AttachOutput) -> (String, String) {
     (text(stdout), text(stderr))
 }
 
-pub fn exec(script: &str) -> ExecSpec {
+pub(crate) fn exec(script: &str) -> ExecSpec {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     ExecSpec {
         id: format!("{:064x}", NUMBER.fetch_add(1, Ordering::Relaxed)),

@@ -33,7 +33,6 @@ async fn is_denied_what_docker_denies() {
         "mkdir /sys/fs/cgroup/memory/x",
         "hostname other",
         "mknod /tmp/disk b 254 0 && head -c1 /tmp/disk",
-        "date -s 2000-01-01",
     ];
     for script in refused {
         let outcome = fixture.run(&fixture.spec(script)).await;
@@ -78,7 +77,10 @@ async fn is_who_it_should_be() {
     let mut spec = fixture.spec("true");
     spec.user.user = "nobody-knows".into();
     let error = fixture.launcher.create(&spec).await.unwrap_err().to_string();
-    assert!(error.contains("unable to find user nobody-knows: no matching entries in passwd file"), "{error}");
+    assert!(
+        error.contains("unable to find user nobody-knows: no matching entries in passwd file"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -142,7 +144,9 @@ async fn shares_the_namespaces_of_another() {
     let Some(fixture) = fixture() else { return };
     let first = fixture.spec("echo shared > /dev/shm/x; echo up; sleep 1000");
     let shim = fixture.started(&first).await;
-    let mut spec = fixture.spec("while ! [ -e /dev/shm/x ]; do sleep 0.01; done; cat /dev/shm/x; ps | grep -c 'sleep 1000'; hostname");
+    let mut spec = fixture.spec(
+        "while ! [ -e /dev/shm/x ]; do sleep 0.01; done; cat /dev/shm/x; ps | grep -c 'sleep 1000'; hostname",
+    );
     let mode = portolan_runtime::NamespaceMode::Pid(shim.pid());
     (spec.pid, spec.ipc, spec.uts) = (mode.clone(), mode.clone(), mode);
     let output = fixture.output(&spec).await;

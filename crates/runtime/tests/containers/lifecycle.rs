@@ -29,7 +29,10 @@ async fn missing_and_unusable_programs_say_so_in_dockers_words() {
         let error = fixture.launcher.create(&spec).await.unwrap_err();
         assert_eq!(error.exit_code(), Some(code), "{error}");
         let message = error.to_string();
-        assert!(message.starts_with("failed to create task for container: ") && message.ends_with(text), "{message}");
+        assert!(
+            message.starts_with("failed to create task for container: ") && message.ends_with(text),
+            "{message}"
+        );
         assert_eq!(fixture.launcher.ids().unwrap(), Vec::<String>::new());
     }
 }
@@ -37,7 +40,8 @@ async fn missing_and_unusable_programs_say_so_in_dockers_words() {
 #[tokio::test]
 async fn signals_end_it_and_deleting_kills() {
     let Some(fixture) = fixture() else { return };
-    let shim = fixture.started(&fixture.spec("trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done")).await;
+    let shim =
+        fixture.started(&fixture.spec("trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done")).await;
     shim.kill(15).await.unwrap();
     // pid 1 ignores what it has not set a handler for: it may take two.
     let status = loop {
@@ -63,16 +67,15 @@ async fn signals_end_it_and_deleting_kills() {
 
 #[tokio::test]
 async fn survives_the_death_of_daemon_and_launcher() {
-    let Some(fixture) = fixture() else { return };
-    let spec = fixture.spec("read line; echo got $line; exit 5");
-    let mut spec = spec;
+    let Some(mut fixture) = fixture() else { return };
+    let mut spec = fixture.spec("read line; echo got $line; exit 5");
     spec.stdio.open_stdin = true;
     spec.stdio.stdin_once = true;
     let shim = fixture.started(&spec).await;
     // The launcher ends with its socket.
     let directory = fixture.directory.path().to_owned();
     drop(shim);
-    let fixture = crate::fixture::Fixture { launcher: start_launcher(&directory), directory: fixture.directory };
+    fixture.launcher = start_launcher(&directory);
     let shim = fixture.launcher.reconnect(&spec.id).await.unwrap().expect("the shim lives");
     assert_eq!(shim.state().await.unwrap(), ShimState::Running);
     let all = portolan_runtime::AttachOptions { stdin: true, stdout: true, stderr: true };
@@ -97,8 +100,11 @@ async fn a_killed_shim_takes_its_container_along() {
         async move { shim.wait().await }
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    rustix::process::kill_process(rustix::process::Pid::from_raw(parent).unwrap(), rustix::process::Signal::KILL)
-        .unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(parent).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().code, 137);
     let again = fixture.launcher.reconnect(&spec.id).await.unwrap().expect("its files remain");
     assert!(matches!(again.state().await.unwrap(), ShimState::Exited(status) if status.code == 137));

@@ -56,7 +56,8 @@ async fn standard_input_ends_with_the_first_client() {
 #[tokio::test]
 async fn terminals_have_sizes_and_names() {
     let Some(fixture) = fixture() else { return };
-    let mut spec = fixture.spec("tty; stty size; ls -l /dev/console | cut -c1; read line; stty size; echo got $line");
+    let mut spec =
+        fixture.spec("tty; stty size; ls -l /dev/console | cut -c1; read line; stty size; echo got $line");
     (spec.stdio.tty, spec.stdio.open_stdin, spec.stdio.size) = (true, true, Some((30, 100)));
     let shim = fixture.launcher.create(&spec).await.unwrap();
     let (mut output, mut input) = shim.attach(ALL).await.unwrap().split();

@@ -12,7 +12,8 @@ pub(in crate::seccomp) fn run(program: &[u8], arch: u32, number: u32, arguments:
     let (mut at, mut accumulator) = (0, 0);
     loop {
         let bytes = &program[8 * at..8 * at + 8];
-        let (code, k) = (u16::from_ne_bytes([bytes[0], bytes[1]]), u32::from_ne_bytes(bytes[4..].try_into().unwrap()));
+        let (code, k) =
+            (u16::from_ne_bytes([bytes[0], bytes[1]]), u32::from_ne_bytes(bytes[4..].try_into().unwrap()));
         let mut branch = |holds: bool| at += usize::from(if holds { bytes[2] } else { bytes[3] });
         match code {
             LOAD => accumulator = u32::from_le_bytes(data[k as usize..k as usize + 4].try_into().unwrap()),
