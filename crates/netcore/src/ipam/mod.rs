@@ -19,6 +19,8 @@
 mod pools;
 mod runs;
 mod space;
+#[cfg(test)]
+mod tests;
 
 pub use pools::{InvalidPool, Pool, Pools};
 pub use space::{AddressSpace, IpamError, Usage};

@@ -116,7 +116,9 @@ fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostSt
     if key.0 != Ns::Host && observed.links.contains_key(peer) {
         return;
     }
-    let in_the_way = wanted.links.contains_key(key) || wanted.links.contains_key(peer);
+    // An endpoint that comes back under another name takes its rules along: the old link goes first.
+    let moves = link.alias.is_some() && wanted.links.values().any(|other| other.alias == link.alias);
+    let in_the_way = moves || wanted.links.contains_key(key) || wanted.links.contains_key(peer);
     let goes_with_its_namespace = [key, peer]
         .iter()
         .any(|(ns, _)| matches!(ns, Ns::Sandbox(id) if observed.namespaces.contains(id) && !wanted.namespaces.contains(id)));
