@@ -1,0 +1,266 @@
+//! Settings, checked, become the configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portolan_engine::EngineConfig;
+use portolan_engine::model::LogConfig;
+use portolan_net::NetConfig;
+use portolan_runtime::Rlimit;
+use serde_json::{Map, Value};
+
+use super::settings::{Settings, Switch};
+use super::values::{KeyValue, Ulimit};
+use super::{Config, ConfigError, FirewallBackend, Host, LogLevel, Proxies};
+
+type Result<T> = std::result::Result<T, ConfigError>;
+
+fn invalid<T>(message: impl Into<String>) -> Result<T> {
+    Err(ConfigError::Invalid(message.into()))
+}
+
+/// Checks everything and fills in the defaults.
+pub(super) fn build(settings: Settings, flags: Map<String, Value>, config_file: PathBuf) -> Result<Config> {
+    let mut warnings = Vec::new();
+    refuse(&settings)?;
+    warn(&settings, &mut warnings);
+    let exec_root = settings.exec_root.clone().unwrap_or_else(|| PathBuf::from("/run/portolan"));
+    for label in settings.label.iter().flatten() {
+        if label.split_once('=').is_none_or(|(key, _)| key.is_empty()) {
+            return invalid(format!("bad attribute format: {label}"));
+        }
+    }
+    Ok(Config {
+        hosts: hosts(&settings)?,
+        group: settings.group.clone(),
+        pidfile: settings.pidfile.clone().unwrap_or_else(|| exec_root.join("portolan.pid")),
+        config_file,
+        log_level: log_level(&settings)?,
+        labels: settings.label.clone().unwrap_or_default(),
+        validate: false,
+        experimental: on(settings.experimental, false),
+        firewall_backend: firewall_backend(&settings)?,
+        registry_mirrors: settings.registry_mirror.clone().unwrap_or_default(),
+        insecure_registries: settings.insecure_registry.clone().unwrap_or_default(),
+        proxies: Proxies {
+            http: settings.http_proxy.clone().unwrap_or_default(),
+            https: settings.https_proxy.clone().unwrap_or_default(),
+            no_proxy: settings.no_proxy.clone().unwrap_or_default(),
+        },
+        warnings,
+        engine: engine(settings, exec_root)?,
+        flags,
+    })
+}
+
+fn on(switch: Option<Switch>, default: bool) -> bool {
+    switch.map_or(default, |Switch(on)| on)
+}
+
+/// Values that dockerd has and we do not.
+fn refuse(settings: &Settings) -> Result<()> {
+    let only = |name: &str, value: &Option<String>, allowed: &[&str]| match value {
+        Some(value) if !allowed.contains(&value.as_str()) => {
+            invalid(format!("--{name} {value} is not supported: only {}", allowed.join(", ")))
+        }
+        _ => Ok(()),
+    };
+    only("storage-driver", &settings.storage_driver, &["overlay2"])?;
+    only("log-driver", &settings.log_driver, &["json-file", "none"])?;
+    only("log-format", &settings.log_format, &["text"])?;
+    only("default-cgroupns-mode", &settings.default_cgroupns_mode, &["private"])?;
+    only("default-ipc-mode", &settings.default_ipc_mode, &["private"])?;
+    if let Some(option) = settings.storage_opt.iter().flatten().next() {
+        return invalid(format!("--storage-opt {option} is not supported: overlay2 has no options here"));
+    }
+    for option in settings.exec_opt.iter().flatten() {
+        if option != "native.cgroupdriver=cgroupfs" {
+            return invalid(format!(
+                "--exec-opt {option} is not supported: only native.cgroupdriver=cgroupfs"
+            ));
+        }
+    }
+    for KeyValue { key, value } in settings.feature.iter().flatten() {
+        if value != "false" && value != "0" {
+            return invalid(format!("the feature {key} is not supported"));
+        }
+    }
+    if on(settings.selinux_enabled, false) {
+        return invalid("--selinux-enabled is not supported: SELinux labels are not set");
+    }
+    if !on(settings.ip6tables, true) && on(settings.iptables, true) {
+        return invalid("--ip6tables=false is not supported on its own: --iptables=false turns off both");
+    }
+    Ok(())
+}
+
+/// Options that are accepted, so that dockerd's unit files and configuration go on working, but that act on
+/// nothing.
+fn warn(settings: &Settings, warnings: &mut Vec<String>) {
+    let mut note = |given: bool, text: &str| {
+        if given {
+            warnings.push(text.to_owned());
+        }
+    };
+    note(
+        settings.containerd.is_some() || settings.containerd_namespace.is_some(),
+        "--containerd has no effect: each container has a shim of its own",
+    );
+    note(
+        settings.max_concurrent_downloads.is_some()
+            || settings.max_concurrent_uploads.is_some()
+            || settings.max_download_attempts.is_some(),
+        "--max-concurrent-downloads, --max-concurrent-uploads and --max-download-attempts have no effect: images come by load and import",
+    );
+    note(
+        settings.network_control_plane_mtu.is_some(),
+        "--network-control-plane-mtu has no effect: there is no swarm",
+    );
+    note(
+        on(settings.userland_proxy, false),
+        "--userland-proxy has no effect: the kernel publishes ports on loopback as well",
+    );
+}
+
+fn hosts(settings: &Settings) -> Result<Vec<Host>> {
+    let given = settings.host.iter().flatten().map(|text| host(text)).collect::<Result<Vec<_>>>()?;
+    Ok(match given[..] {
+        [] => vec![Host::Unix(PathBuf::from("/run/portolan/portolan.sock"))],
+        _ => given,
+    })
+}
+
+/// One `--host`.
+fn host(text: &str) -> Result<Host> {
+    let wrong = |why: &str| invalid(format!("invalid --host {text}: {why}"));
+    match text.split_once("://") {
+        Some(("unix", path)) if path.starts_with('/') => Ok(Host::Unix(PathBuf::from(path))),
+        Some(("unix", _)) => wrong("write unix:// and an absolute path"),
+        Some(("fd", "" | "*")) => Ok(Host::Systemd),
+        Some(("fd", _)) => wrong("only fd:// is supported, which takes all sockets of systemd"),
+        Some(("tcp", address)) => match address.trim_end_matches('/').parse::<SocketAddr>() {
+            Ok(address) => Ok(Host::Tcp(address)),
+            Err(_) => wrong("write tcp:// and an address with its port, such as tcp://127.0.0.1:2375"),
+        },
+        _ => wrong("write unix://, tcp:// or fd://"),
+    }
+}
+
+fn log_level(settings: &Settings) -> Result<LogLevel> {
+    if on(settings.debug, false) {
+        return Ok(LogLevel::DEBUG);
+    }
+    match settings.log_level.as_deref().unwrap_or("info") {
+        "trace" => Ok(LogLevel::TRACE),
+        "debug" => Ok(LogLevel::DEBUG),
+        "info" => Ok(LogLevel::INFO),
+        "warn" => Ok(LogLevel::WARN),
+        "error" | "fatal" | "panic" => Ok(LogLevel::ERROR),
+        other => invalid(format!("invalid logging level: {other}")),
+    }
+}
+
+fn firewall_backend(settings: &Settings) -> Result<FirewallBackend> {
+    match settings.firewall_backend.as_deref().unwrap_or_default() {
+        "" | "nftables" => Ok(FirewallBackend::Nftables),
+        "iptables" => Ok(FirewallBackend::Iptables),
+        other => invalid(format!("invalid firewall-backend {other}: nftables or iptables")),
+    }
+}
+
+fn engine(settings: Settings, exec_root: PathBuf) -> Result<EngineConfig> {
+    let net = net(&settings, exec_root.clone())?;
+    let default_runtime =
+        settings.default_runtime.filter(|name| name != "runc" && name != "io.containerd.runc.v2");
+    let runtimes: BTreeMap<String, PathBuf> = settings
+        .add_runtime
+        .unwrap_or_default()
+        .into_iter()
+        .map(|KeyValue { key, value }| (key, PathBuf::from(value)))
+        .collect();
+    if let Some(name) = &default_runtime
+        && !runtimes.contains_key(name)
+    {
+        return invalid(format!("specified default runtime '{name}' does not exist"));
+    }
+    Ok(EngineConfig {
+        data_root: settings.data_root.unwrap_or_else(|| PathBuf::from("/var/lib/portolan")),
+        exec_root,
+        live_restore: on(settings.live_restore, true),
+        shutdown_timeout: Duration::from_secs(
+            u64::try_from(settings.shutdown_timeout.unwrap_or(15)).unwrap_or(u64::MAX),
+        ),
+        default_log: LogConfig {
+            driver: settings.log_driver.unwrap_or_else(|| "json-file".to_owned()),
+            options: settings
+                .log_opt
+                .unwrap_or_default()
+                .into_iter()
+                .map(|KeyValue { key, value }| (key, value))
+                .collect(),
+        },
+        dns: settings.dns.unwrap_or_default(),
+        dns_search: settings.dns_search.unwrap_or_default(),
+        dns_options: settings.dns_opt.unwrap_or_default(),
+        init: on(settings.init, false),
+        default_ulimits: settings.default_ulimit.unwrap_or_default().into_iter().map(rlimit).collect(),
+        default_shm_size_bytes: settings.default_shm_size.map_or(64 << 20, |size| size.0),
+        cgroup_parent: settings.cgroup_parent.unwrap_or_default(),
+        seccomp_profile: settings.seccomp_profile.filter(|profile| profile != "builtin"),
+        no_new_privileges: on(settings.no_new_privileges, false),
+        host_gateway_ips: settings.host_gateway_ip.unwrap_or_default(),
+        runtimes,
+        default_runtime,
+        net,
+        host_resolv_conf: PathBuf::from("/etc/resolv.conf"),
+    })
+}
+
+fn rlimit(Ulimit { name, soft, hard }: Ulimit) -> Rlimit {
+    // -1 is unlimited, which is all ones in the kernel.
+    Rlimit { name, soft: soft.cast_unsigned(), hard: hard.cast_unsigned() }
+}
+
+fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
+    let bridge = settings.bridge.as_deref().unwrap_or("docker0");
+    let default_bridge = match bridge {
+        "none" => None,
+        name => match name.parse() {
+            Ok(name) => Some(name),
+            Err(error) => return invalid(format!("invalid --bridge: {error}")),
+        },
+    };
+    if settings.fixed_cidr_v6.is_some() && !on(settings.ipv6, false) {
+        return invalid("--fixed-cidr-v6 needs --ipv6");
+    }
+    let mut address_pools = Vec::new();
+    for pool in settings.default_address_pool.iter().flatten() {
+        if pool.size < pool.base.prefix_len() || pool.size > pool.base.max_prefix_len() {
+            return invalid(format!(
+                "invalid --default-address-pool: networks of /{} do not fit into {}",
+                pool.size, pool.base
+            ));
+        }
+        address_pools.push((pool.base, pool.size));
+    }
+    Ok(NetConfig {
+        exec_root,
+        default_bridge,
+        bip: settings.bip,
+        fixed_cidr: settings.fixed_cidr,
+        fixed_cidr_v6: settings.fixed_cidr_v6,
+        ipv6: on(settings.ipv6, false),
+        default_gateway: settings.default_gateway,
+        default_gateway_v6: settings.default_gateway_v6,
+        icc: on(settings.icc, true),
+        masquerade: on(settings.ip_masq, true),
+        mtu: settings.mtu.filter(|mtu| *mtu != 0),
+        host_binding: settings.ip.filter(|ip| !ip.is_unspecified()),
+        address_pools,
+        ip_forward: on(settings.ip_forward, true),
+        firewall: on(settings.iptables, true),
+        dns: settings.dns.clone().unwrap_or_default(),
+    })
+}
