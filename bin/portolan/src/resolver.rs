@@ -1,0 +1,51 @@
+//! The resolver process, and its client as the networks see it.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use portolan_net::Names;
+use portolan_netcore::dns::Zones;
+use portolan_netcore::model::SandboxId;
+use portolan_netdns::Client;
+
+/// The hidden subcommand `resolver SOCKET`.
+pub(crate) fn main(socket: Option<&OsString>) -> anyhow::Result<()> {
+    let socket = socket.context("the daemon starts this with the path of a socket")?;
+    Ok(portolan_netdns::run(Path::new(socket))?)
+}
+
+/// The embedded resolver of an engine whose runtime files are in `exec_root`.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolver(Client);
+
+impl Resolver {
+    /// Nothing is started before the first sandbox is served.
+    pub(crate) fn new(exec_root: &Path) -> Self {
+        let socket = exec_root.join("resolver.sock");
+        Self(Client::new(socket.clone(), vec!["/proc/self/exe".into(), "resolver".into(), socket.into()]))
+    }
+
+    /// The daemon ends; the resolver goes on if it serves anybody.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Names for Resolver {
+    fn publish(&self, zones: Arc<Zones>) -> io::Result<()> {
+        self.0.publish(zones).map_err(io::Error::other)
+    }
+
+    fn serve(&self, sandbox: &SandboxId, netns: &Path) -> io::Result<(u16, u16)> {
+        self.0.serve(sandbox, netns).map_err(io::Error::other)
+    }
+
+    fn stop(&self, sandbox: &SandboxId) {
+        if let Err(error) = self.0.stop(sandbox) {
+            tracing::warn!(sandbox = sandbox.short(), %error, "a sandbox may still be served");
+        }
+    }
+}
