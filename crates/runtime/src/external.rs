@@ -125,7 +125,7 @@ impl Call<'_> {
         }
         let text = fs::read_to_string(self.log()).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
-        let message = lines.filter(|line| line.level == "error").last().map(|line| line.msg);
+        let message = lines.rev().find(|line| line.level == "error").map(|line| line.msg);
         Err(Error::Invalid(
             message.unwrap_or_else(|| format!("{} ended with {status}", self.runtime.display())),
         ))

@@ -275,7 +275,7 @@ fn delegate(root: &Path, path: &str) -> Result<()> {
     let wanted = ["cpuset", "cpu", "io", "memory", "pids"];
     let mut directory = root.to_owned();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    for depth in 0..parts.len() {
+    for part in parts {
         let available = read(&directory.join("cgroup.controllers"))?;
         let active = read(&directory.join("cgroup.subtree_control"))?;
         let missing: Vec<String> = wanted
@@ -287,7 +287,7 @@ fn delegate(root: &Path, path: &str) -> Result<()> {
         if !missing.is_empty() {
             write(&directory.join("cgroup.subtree_control"), &missing.join(" "))?;
         }
-        directory.push(parts[depth]);
+        directory.push(part);
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ fn clone_container(
         unreachable!("the child never returns")
     };
     drop((child_sync, child_streams));
-    match await_ready(&sync, &mut streams) {
+    match await_ready(&sync, &mut streams, false) {
         Ok(_) => Ok(Process { pid, streams, sync }),
         Err(failure) => {
             kill_and_reap(pid);
@@ -212,7 +212,7 @@ fn join_container(
         }
     };
     drop((child_sync, child_streams));
-    let ready = await_ready(&sync, &mut streams);
+    let ready = await_ready(&sync, &mut streams, true);
     sys::wait_for(helper).attempt(|| "wait for the exec's helper".into())?;
     match ready.and_then(|pid| launch(&sync).map(|()| pid).map_err(|failure| failure.with_pid(pid))) {
         Ok(Some(pid)) => Ok(Process { pid, streams, sync }),
@@ -239,9 +239,12 @@ fn launch(sync: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Messages: `t` with the terminal's master, `p` and a pid, `r` ready; anything else is a failure.
-fn await_ready(sync: &OwnedFd, streams: &mut Streams) -> Result<Option<i32>, Failure> {
+///
+/// An executed process and the helper that tells its pid run side by side: either may be first.
+fn await_ready(sync: &OwnedFd, streams: &mut Streams, wants_pid: bool) -> Result<Option<i32>, Failure> {
     let mut buffer = [0; 4096];
     let mut pid = None;
+    let mut ready = false;
     loop {
         let (length, mut fds) = sys::receive_fds(sync.as_fd(), &mut buffer)
             .map_err(|error| Failure::other(format!("the process cannot be heard: {error}")))?;
@@ -249,8 +252,11 @@ fn await_ready(sync: &OwnedFd, streams: &mut Streams) -> Result<Option<i32>, Fai
             [] => return Err(Failure { pid, ..Failure::other("the process died while it was set up") }),
             [b't'] => streams.terminal = fds.pop(),
             [b'p', number @ ..] => pid = number.try_into().ok().map(i32::from_ne_bytes),
-            [b'r'] => return Ok(pid),
+            [b'r'] => ready = true,
             message => return Err(Failure { pid, ..Failure::decode(message) }),
+        }
+        if ready && (pid.is_some() || !wants_pid) {
+            return Ok(pid);
         }
     }
 }

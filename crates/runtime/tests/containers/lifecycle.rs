@@ -142,6 +142,21 @@ async fn executes_processes_in_it() {
 }
 
 #[tokio::test]
+async fn executes_again_and_again() {
+    let Some(fixture) = fixture() else { return };
+    let shim = fixture.started(&fixture.spec("sleep 1000")).await;
+    for round in 0..100 {
+        let mut ran =
+            shim.exec(&exec("echo $$")).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert!(ran.pid() > 0);
+        let (stdout, _) = collect(ran.take_stream().unwrap().output).await;
+        assert_ne!(stdout, "", "round {round}");
+        assert_eq!(ran.wait().await.unwrap(), 0);
+    }
+    shim.delete().await.unwrap();
+}
+
+#[tokio::test]
 async fn exec_returns_although_its_children_keep_the_streams() {
     let Some(fixture) = fixture() else { return };
     let shim = fixture.started(&fixture.spec("sleep 1000")).await;
