@@ -182,11 +182,11 @@ fn what_iptables_save_prints_is_recognised() {
     let compiled = Compiled::<Lines>::new(&story()).unwrap();
     let input = iptables::replacement(&compiled, IpFamily::V4, &Found::default());
     let saved = input.replace("-I ", "-A ");
-    assert!(Found::parse(&saved).is(&compiled, IpFamily::V4));
+    assert!(Found::parse(&saved, IpFamily::V4).is(&compiled, IpFamily::V4));
     let tampered = saved.replace("-j DROP", "-j ACCEPT");
-    assert!(!Found::parse(&tampered).is(&compiled, IpFamily::V4));
+    assert!(!Found::parse(&tampered, IpFamily::V4).is(&compiled, IpFamily::V4));
     let unhooked = saved.replace("-A FORWARD -j DOCKER-FORWARD\n", "");
-    assert!(!Found::parse(&unhooked).is(&compiled, IpFamily::V4));
+    assert!(!Found::parse(&unhooked, IpFamily::V4).is(&compiled, IpFamily::V4));
 }
 
 /// Few names, so that items meet: the same bridge with other options, a port that moves.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use portolan_netcore::firewall::{FirewallPolicy, Transaction};
 use portolan_netcore::host::StepError;
 
-use crate::iptables::IptablesFirewall;
-use crate::nft::NftFirewall;
+use crate::iptables::{self, IptablesFirewall};
+use crate::nft::{self, NftFirewall};
 
 /// Which of the kernel's interfaces the rules go to. dockerd: `--firewall-backend`, `--iptables`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,12 +126,16 @@ enum Backend {
 
 impl Firewall {
     /// Opens the backend in the calling thread's network namespace. Rules change only by
-    /// [`Firewall::apply`]; the first [`Transaction::Replace`] also removes what the other backend left.
+    /// [`Firewall::apply`], except that [`FirewallBackend::Off`] removes ours; the first [`Transaction::Replace`] also removes what the other backend left.
     pub fn open(backend: FirewallBackend) -> Result<Self, FirewallError> {
         let backend = match backend {
             FirewallBackend::Nftables => Backend::Nft(NftFirewall::open()?),
             FirewallBackend::Iptables => Backend::Iptables(IptablesFirewall::open()?),
-            FirewallBackend::Off => Backend::Off,
+            FirewallBackend::Off => {
+                nft::remove_tables()?;
+                iptables::remove_leftovers()?;
+                Backend::Off
+            }
         };
         Ok(Self { backend })
     }

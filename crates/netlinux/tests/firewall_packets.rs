@@ -132,6 +132,8 @@ fn a_published_port_is_reached_from_everywhere() {
         host_reaches("172.17.0.1:18080", "172.17.0.1");
         host_reaches("192.168.1.1:18080", "192.168.1.1");
         host_reaches("[fd01::1]:18080", "fd01::1");
+        let refused = std::net::TcpStream::connect("[::1]:18080").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "at once, so that clients go on to IPv4");
         for bridge_netfilter in [1, 0] {
             sh(&format!("echo {bridge_netfilter} | tee /proc/sys/net/bridge/bridge-nf-call-ip*tables"));
             c1.reaches("172.17.0.1:18080", "172.17.0.1");

@@ -1,6 +1,6 @@
 //! What each item of a policy is in the sets and maps of the skeleton.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::policy::{BridgePolicy, EndpointPolicy, FirewallPolicy, PublishedPort};
 use super::ruleset::{Element, ElementData, ElementKey, IpFamily, SetName, Value, Verdict};
@@ -96,7 +96,7 @@ fn source_translation(bridge: &BridgePolicy, family: IpFamily) -> Option<Element
                 data: ElementData::Values(vec![source.into()]),
             }
         }
-        None => member(SetName::Masquerade, vec![Value::NfProto(family), name]),
+        None => member(SetName::Masqueraded, vec![Value::NfProto(family), name]),
     })
 }
 
@@ -122,7 +122,7 @@ pub(super) fn of_port(port: &PublishedPort, policy: &FirewallPolicy) -> Vec<Elem
     if access != Access::Closed {
         elements.push(member(open, vec![port.target.into(), Value::Proto(binding.proto), target.clone()]));
     }
-    if access.translates() && binding.host_port != 0 {
+    if access.translates() && can_translate(port) {
         let itself = if port.target.is_ipv4() { SetName::Self4 } else { SetName::Self6 };
         elements.push(member(itself, vec![port.target.into(), port.target.into()]));
         let mut key = vec![Value::Proto(binding.proto), Value::Port(binding.host_port)];
@@ -138,6 +138,12 @@ pub(super) fn of_port(port: &PublishedPort, policy: &FirewallPolicy) -> Vec<Elem
         elements.push(Element { at: ElementKey { set, key }, data });
     }
     elements
+}
+
+/// Only what has a host port is translated (in mode routed it may have none), and the kernel takes no
+/// answer to ::1 from a link, so a port of ::1 cannot lead into a bridge.
+pub(super) fn can_translate(port: &PublishedPort) -> bool {
+    port.binding.host_port != 0 && port.binding.host_ip != IpAddr::V6(Ipv6Addr::LOCALHOST)
 }
 
 pub(super) fn access_of(bridge: &IfName, policy: &FirewallPolicy, family: IpFamily) -> Option<Access> {

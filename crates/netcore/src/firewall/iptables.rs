@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::compile::{Compile, Compiled, Difference};
-use super::elements::{Access, fixed_source, has_family};
+use super::elements::{Access, can_translate, fixed_source, has_family};
 use super::policy::{BridgePolicy, FirewallPolicy, PolicyItem, PublishedPort};
 use super::ruleset::IpFamily;
 use crate::model::{IfName, Proto};
@@ -67,11 +67,17 @@ pub fn chains(table: XTable) -> &'static [&'static str] {
 
 /// The rules in the built-in chains that lead to ours, each as `iptables-save` prints it after `-A`.
 /// In a chain the first comes first.
-pub fn jumps(table: XTable) -> &'static [&'static str] {
-    match table {
-        XTable::Raw => &["PREROUTING -j PORTOLAN-RAW"],
-        XTable::Filter => &["FORWARD -j DOCKER-USER", "FORWARD -j DOCKER-FORWARD"],
-        XTable::Nat => &[
+pub fn jumps(table: XTable, family: IpFamily) -> &'static [&'static str] {
+    match (table, family) {
+        (XTable::Raw, _) => &["PREROUTING -j PORTOLAN-RAW"],
+        (XTable::Filter, _) => &["FORWARD -j DOCKER-USER", "FORWARD -j DOCKER-FORWARD"],
+        // The kernel takes no answer to ::1 from a link: better refused at once than never answered.
+        (XTable::Nat, IpFamily::V6) => &[
+            "PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+            "OUTPUT ! -d ::1/128 -m addrtype --dst-type LOCAL -j DOCKER",
+            "POSTROUTING -j PORTOLAN-POSTROUTING",
+        ],
+        (XTable::Nat, IpFamily::V4) => &[
             "PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
             "OUTPUT -m addrtype --dst-type LOCAL -j DOCKER",
             "POSTROUTING -j PORTOLAN-POSTROUTING",
@@ -151,8 +157,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// Reads the output of `iptables-save`.
-    pub fn parse(saved: &str) -> Self {
+    /// Reads the output of `iptables-save` or `ip6tables-save`.
+    pub fn parse(saved: &str, family: IpFamily) -> Self {
         let mut found = Self::default();
         let mut table = None;
         for line in saved.lines() {
@@ -169,7 +175,7 @@ impl Found {
                 let chain = rule.split(' ').next().unwrap_or_default();
                 if chains(table).contains(&chain) {
                     found.rules.insert((table, rule.to_owned()));
-                } else if jumps(table).contains(&rule) {
+                } else if jumps(table, family).contains(&rule) {
                     found.jumps.push((table, rule.to_owned()));
                 }
             }
@@ -187,8 +193,9 @@ impl Found {
         for table in XTable::ALL {
             wanted.extend(fixed(table, family).iter().map(|rule| (table, (*rule).to_owned())));
         }
-        let led =
-            XTable::ALL.into_iter().flat_map(|table| jumps(table).iter().map(move |jump| (table, *jump)));
+        let led = XTable::ALL
+            .into_iter()
+            .flat_map(|table| jumps(table, family).iter().map(move |jump| (table, *jump)));
         self.rules == wanted
             && led.into_iter().all(|(table, jump)| self.jumps.iter().any(|(t, j)| *t == table && j == jump))
     }
@@ -207,7 +214,7 @@ pub fn replacement(compiled: &Compiled<Lines>, family: IpFamily, found: &Found) 
             }
             remove_jumps(out, table, found);
             // Each goes to the top, so that the first is first in the end.
-            for jump in jumps(table).iter().rev() {
+            for jump in jumps(table, family).iter().rev() {
                 let _ = writeln!(out, "-I {jump}");
             }
             for rule in fixed(table, family) {
@@ -335,8 +342,9 @@ fn nat_lines(bridge: &BridgePolicy, family: IpFamily) -> Vec<Line> {
     let br = &bridge.bridge;
     let mut lines = Vec::new();
     let mut add = |rule: String| lines.push(Line { family, table: XTable::Nat, place: Place::Tail, rule });
-    let loopback = if family == IpFamily::V4 { "127.0.0.0/8" } else { "::1/128" };
-    add(format!("{OUR_CHAIN} -s {loopback} -o {br} -j MASQUERADE"));
+    if family == IpFamily::V4 {
+        add(format!("{OUR_CHAIN} -s 127.0.0.0/8 -o {br} -j MASQUERADE"));
+    }
     for subnet in bridge.subnets.iter().filter(|subnet| IpFamily::of(subnet.addr()) == family) {
         let subnet = subnet.trunc();
         add(format!("{OUR_CHAIN} -s {subnet} -o {br} -m conntrack --ctstate DNAT -j MASQUERADE"));
@@ -361,7 +369,7 @@ fn of_port(port: &PublishedPort, bridge: &BridgePolicy) -> Vec<Line> {
         Access::Routed => lines.push(opening(port, None)),
         Access::Nat => lines.extend(bridge.trusted_interfaces.iter().map(|from| opening(port, Some(from)))),
     }
-    if access.translates() && port.binding.host_port != 0 {
+    if access.translates() && can_translate(port) {
         lines.push(translation(port));
     }
     lines

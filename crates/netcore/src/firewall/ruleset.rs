@@ -67,7 +67,7 @@ pub enum SetName {
     /// `incoming link . bridge`: direct routing to published ports is allowed.
     Trusted,
     /// `family . bridge` whose outgoing traffic is masqueraded.
-    Masquerade,
+    Masqueraded,
     /// Bridge to the fixed source of its outgoing IPv4 traffic.
     Snat4,
     /// The same for IPv6.
@@ -94,7 +94,7 @@ impl SetName {
             Self::Self4 => "self4",
             Self::Self6 => "self6",
             Self::Trusted => "trusted",
-            Self::Masquerade => "masquerade",
+            Self::Masqueraded => "masqueraded",
             Self::Snat4 => "snat4",
             Self::Snat6 => "snat6",
             Self::IccOff => "icc_off",

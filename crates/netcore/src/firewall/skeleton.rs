@@ -128,7 +128,7 @@ fn sets() -> Vec<Set> {
         set(SetName::Self4, &[Ipv4Addr, Ipv4Addr], SetData::None),
         set(SetName::Self6, &[Ipv6Addr, Ipv6Addr], SetData::None),
         set(SetName::Trusted, &[IfName, IfName], SetData::None),
-        set(SetName::Masquerade, &[NfProto, IfName], SetData::None),
+        set(SetName::Masqueraded, &[NfProto, IfName], SetData::None),
         set(SetName::Snat4, &[IfName], SetData::Values(&[Ipv4Addr])),
         set(SetName::Snat6, &[IfName], SetData::Values(&[Ipv6Addr])),
     ]
@@ -208,16 +208,20 @@ fn nat_chains() -> Vec<Chain> {
     let one6: &[Field] = &[Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
     let any: &[Field] = &[Field::L4Proto, Field::ThDport];
     let family = |family| is(Field::NfProto, Value::NfProto(family));
-    let all = |of, map| rule("", vec![family(of), Statement::ToThisHost, Statement::DnatMap(any, map)]);
+    let all4 =
+        vec![family(IpFamily::V4), Statement::ToThisHost, Statement::DnatMap(any, SetName::Published4Any)];
+    let not_loopback =
+        Statement::Compare { field: Field::Ip6Daddr, equal: false, value: Value::Ipv6(Ipv6Addr::LOCALHOST) };
+    let all6 = vec![not_loopback, Statement::ToThisHost, Statement::DnatMap(any, SetName::Published6Any)];
     let same: &[Field] = &[Field::Iifname, Field::Oifname];
     vec![
         chain(
             PUBLISHED,
             vec![
                 rule("", vec![Statement::DnatMap(one4, SetName::Published4)]),
-                all(IpFamily::V4, SetName::Published4Any),
+                rule("", all4),
                 rule("", vec![Statement::DnatMap(one6, SetName::Published6)]),
-                all(IpFamily::V6, SetName::Published6Any),
+                rule("the kernel takes no answer to ::1 from a link", all6),
             ],
         ),
         Chain {
@@ -234,8 +238,7 @@ fn nat_chains() -> Vec<Chain> {
             name: "postrouting",
             hook: hook(ChainKind::Nat, HookPoint::Postrouting, PRIORITY_SRCNAT),
             rules: vec![
-                from_loopback(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8, Field::IpSaddr),
-                from_loopback(IpAddr::V6(Ipv6Addr::LOCALHOST), 128, Field::Ip6Saddr),
+                from_loopback(),
                 rule(
                     "to a port published by the same bridge: or the answer would not come back by us",
                     vec![Statement::Dnatted, Statement::InSet(same, SetName::Hairpin), Statement::Masquerade],
@@ -248,7 +251,7 @@ fn nat_chains() -> Vec<Chain> {
                 rule(
                     "",
                     vec![
-                        Statement::InSet(&[Field::NfProto, Field::Iifname], SetName::Masquerade),
+                        Statement::InSet(&[Field::NfProto, Field::Iifname], SetName::Masqueraded),
                         Statement::Masquerade,
                     ],
                 ),
@@ -264,11 +267,15 @@ fn to_itself(pair: &'static [Field], set: SetName) -> Rule {
 }
 
 /// A container cannot answer to loopback, so it must see the bridge's address.
-fn from_loopback(network: IpAddr, prefix: u8, field: Field) -> Rule {
+fn from_loopback() -> Rule {
     rule(
         "from this host's loopback",
         vec![
-            Statement::Prefix { field, network, prefix },
+            Statement::Prefix {
+                field: Field::IpSaddr,
+                network: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)),
+                prefix: 8,
+            },
             Statement::InSet(&[Field::Oifname], SetName::Bridges),
             Statement::Masquerade,
         ],

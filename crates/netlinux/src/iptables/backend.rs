@@ -51,7 +51,7 @@ impl IptablesFirewall {
             return Ok(None);
         };
         for family in families() {
-            if !Found::parse(&save(Variant::Default, family)?).is(compiled, family) {
+            if !Found::parse(&save(Variant::Default, family)?, family).is(compiled, family) {
                 return Ok(None);
             }
         }
@@ -97,13 +97,13 @@ fn compile(policy: &FirewallPolicy) -> Result<Compiled<Lines>, FirewallError> {
 
 fn install(compiled: &Compiled<Lines>) -> Result<(), FirewallError> {
     families().try_for_each(|family| {
-        let found = Found::parse(&save(Variant::Default, family)?);
+        let found = Found::parse(&save(Variant::Default, family)?, family);
         restore(Variant::Default, family, &replacement(compiled, family, &found))
     })
 }
 
 fn clear(variant: Variant, family: IpFamily) -> Result<(), FirewallError> {
-    let found = Found::parse(&save(variant, family)?);
+    let found = Found::parse(&save(variant, family)?, family);
     // Without our own chain the DOCKER chains are another engine's.
     if !found.chains.contains(&(XTable::Nat, OUR_CHAIN.to_owned())) {
         return Ok(());

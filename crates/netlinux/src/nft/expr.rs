@@ -31,7 +31,7 @@ fn depend(w: &mut Writer, statement: &Statement, known: &mut Option<IpFamily>) {
         }
         Statement::Compare { field, .. } | Statement::Prefix { field, .. } => family_of(&[*field]),
         Statement::InSet(fields, _) | Statement::VerdictMap(fields, _) => family_of(fields),
-        Statement::DnatMap(_, map) | Statement::SnatMap(_, map) => Some(nat_family(*map)),
+        Statement::DnatMap(fields, _) | Statement::SnatMap(fields, _) => family_of(fields),
         _ => None,
     };
     if let Some(family) = needed.filter(|family| *known != Some(*family)) {
@@ -43,8 +43,8 @@ fn depend(w: &mut Writer, statement: &Statement, known: &mut Option<IpFamily>) {
 
 fn family_of(fields: &[Field]) -> Option<IpFamily> {
     fields.iter().find_map(|field| match field {
-        Field::IpSaddr | Field::IpDaddr | Field::IcmpType => Some(IpFamily::V4),
-        Field::Ip6Saddr | Field::Ip6Daddr | Field::Icmp6Type => Some(IpFamily::V6),
+        Field::IpSaddr | Field::IpDaddr => Some(IpFamily::V4),
+        Field::Ip6Saddr | Field::Ip6Daddr => Some(IpFamily::V6),
         _ => None,
     })
 }

@@ -4,7 +4,9 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use portolan_netcore::firewall::{BridgePolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
+use portolan_netcore::firewall::{
+    BridgePolicy, Compiled, Elements, FirewallPolicy, PolicyItem, PublishedPort, Transaction, render,
+};
 use portolan_netcore::model::{GatewayMode, IfName, PortBinding, Proto};
 
 use super::backend::NftFirewall;
@@ -83,6 +85,69 @@ fn debians_nft_lists_what_we_made() {
         assert!(listing.contains("ct state established,related accept"), "{listing}");
         assert_eq!(firewall.verify().unwrap(), Some(policy()));
     });
+}
+
+/// The text that people read and the messages that the kernel gets are two translations of one tree.
+#[test]
+fn the_text_and_the_messages_say_the_same() {
+    let listing = |load: fn()| {
+        let (send, receive) = std::sync::mpsc::channel();
+        in_namespace(move || {
+            load();
+            let listing = output("nft -s list table inet portolan; nft -s list table bridge portolan");
+            let _ = send.send(listing.lines().filter(|line| !is_owner(line)).collect::<Vec<_>>().join("\n"));
+        });
+        receive.recv().ok()
+    };
+    let Some(ours) = listing(|| {
+        let firewall = NftFirewall::open().unwrap();
+        firewall.apply(&Transaction::Replace(policy())).unwrap();
+        // Leaves without its owner, as another process would see it.
+    }) else {
+        return;
+    };
+    let text = listing(|| {
+        let text = render(&Compiled::<Elements>::new(&policy()).unwrap());
+        let mut nft =
+            Command::new("nft").args(["-f", "-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(nft.stdin.as_mut().unwrap(), text.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{text}");
+    });
+    let (ours, text) = (normalised(&ours), normalised(&text.unwrap()));
+    for (ours, text) in ours.iter().zip(&text) {
+        assert_eq!(ours, text);
+    }
+    assert_eq!(ours.len(), text.len());
+}
+
+/// Elements come in the order of a hash: sorted, the rest as it is.
+fn normalised(listing: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut elements: Option<Vec<String>> = None;
+    for line in listing.lines().map(str::trim) {
+        let (begun, line) = match line.strip_prefix("elements = {") {
+            Some(rest) => (true, rest),
+            None => (elements.is_some(), line),
+        };
+        if !begun {
+            lines.push(line.to_owned());
+            continue;
+        }
+        let found = elements.get_or_insert_default();
+        let pieces = line.trim_end_matches('}').split(',').map(str::trim).filter(|piece| !piece.is_empty());
+        found.extend(pieces.map(str::to_owned));
+        if line.ends_with('}') {
+            found.sort();
+            lines.append(found);
+            elements = None;
+        }
+    }
+    lines
+}
+
+/// What only an owned table's listing has.
+fn is_owner(line: &str) -> bool {
+    line.trim().starts_with("flags") || line.trim().is_empty()
 }
 
 #[test]
