@@ -104,9 +104,15 @@ fn run(program: &str, words: &[String]) -> Outcome {
         line_out(&commands::version_line(program))?;
         return Ok(0);
     }
-    let (found, rest) = command::find(root.command, &global.args);
-    if global.help || (found.path.is_empty() && rest.is_empty()) {
+    if global.help {
         write_out(&help::text(program, &root))?;
+        return Ok(0);
+    }
+    let asks_help = global.args.first().is_some_and(|word| word == "help");
+    let words = &global.args[usize::from(asks_help)..];
+    let (found, rest) = command::find(root.command, words);
+    if asks_help {
+        write_out(&help::text(program, &found))?;
         return Ok(0);
     }
     dispatch(program, &global, &found, &rest)
@@ -153,7 +159,11 @@ fn group(program: &str, found: &Found, rest: &[String]) -> Outcome {
             path = found.path,
         ))),
         None => {
-            write_out(&help::text(program, found))?;
+            if matches.help {
+                write_out(&help::text(program, found))?;
+            } else {
+                line_err(help::text(program, found).trim_end());
+            }
             Ok(0)
         }
     }

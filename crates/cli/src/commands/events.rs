@@ -4,7 +4,7 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::ps::filters;
+use super::ps::{check_filter, filters};
 use crate::client::{empty, target};
 use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
@@ -17,7 +17,9 @@ use crate::units;
 /// `events`.
 pub(super) const EVENTS: Command = Command {
     flags: &[&[
-        Flag::list("filter", "Show only what matches (type=network, event=die, ...)").short('f'),
+        Flag::list("filter", "Show only what matches (type=network, event=die, ...)")
+            .checked(check_filter)
+            .short('f'),
         Flag::text("format", "json or a Go template"),
         Flag::text("since", "Begin at a time or a duration ago"),
         Flag::text("until", "Stop at a time or after a duration"),

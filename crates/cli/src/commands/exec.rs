@@ -51,7 +51,11 @@ async fn exec(session: Session, matches: Matches) -> Outcome {
         tty,
         detach_keys: detach_keys(&matches)?,
     };
-    check_terminal(streams.stdin, tty)?;
+    if let Err(why) = check_terminal(streams.stdin, tty) {
+        // A container that is not there is the more important news.
+        session.client.get(&container_path(&matches.args[0], "/json")).await?;
+        return Err(why);
+    }
     let console_size = terminal::size().filter(|_| tty).map(|(height, width)| [height, width]);
     let id = create(&session, &matches, &streams, console_size).await?;
     let body = ExecStart { detach, tty, console_size };

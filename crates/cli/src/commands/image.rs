@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::each::each;
 use super::prune::{confirm, reclaimed};
-use super::ps::filters;
+use super::ps::{check_filter, filters};
 use crate::client::{escape_image, target};
 use crate::command::{Arity, Command};
 use crate::failure::Outcome;
@@ -18,7 +18,9 @@ use crate::units;
 const LIST_FLAGS: &[Flag] = &[
     Flag::switch("all", "Show intermediate images too").short('a'),
     Flag::switch("digests", "Show digests"),
-    Flag::list("filter", "Show only what matches (reference=nginx, dangling=true, ...)").short('f'),
+    Flag::list("filter", "Show only what matches (reference=nginx, dangling=true, ...)")
+        .checked(check_filter)
+        .short('f'),
     Flag::text("format", "table, json, a Go template, or 'table TEMPLATE'"),
     Flag::switch("no-trunc", "Do not shorten anything"),
     Flag::switch("quiet", "Show only image IDs").short('q'),
@@ -98,7 +100,7 @@ pub(super) const HISTORY: Command = Command {
 pub(super) const PRUNE: Command = Command {
     flags: &[&[
         Flag::switch("all", "Remove all images that no container uses").short('a'),
-        Flag::list("filter", "Remove only what matches (until=24h, label=...)"),
+        Flag::list("filter", "Remove only what matches (until=24h, label=...)").checked(check_filter),
         Flag::switch("force", "Do not ask").short('f'),
     ]],
     ..Command::new("prune", "[OPTIONS]", "Remove unused images", Arity::Exactly(0), |session, matches| {
@@ -227,7 +229,7 @@ async fn prune(session: Session, matches: Matches) -> Outcome {
         "WARNING! This will remove all dangling images."
     };
     if !matches.on("force") && !confirm(warning)? {
-        return Ok(1);
+        return Ok(0);
     }
     let dangling = format!("dangling={}", !all);
     let mut wanted = matches.list("filter");

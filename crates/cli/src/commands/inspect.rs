@@ -103,17 +103,9 @@ impl Kind {
             Kind::Volume => format!("/volumes/{}", escape(name)),
         }
     }
-
-    /// What the failure of a kind's own inspect says; Docker's CLI words images differently.
-    fn failure(self, name: &str, why: &ClientError) -> String {
-        match (self, why) {
-            (Kind::Image, why) if why.is_not_found() => {
-                format!("Error response from daemon: no such image: {name}: {}", why.message())
-            }
-            _ => why.to_string(),
-        }
-    }
 }
+
+const TYPES: &str = "must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"";
 
 async fn any(session: Session, matches: Matches) -> Outcome {
     let kinds: &[Kind] = match matches.text("type") {
@@ -122,19 +114,13 @@ async fn any(session: Session, matches: Matches) -> Outcome {
         Some("image") => &[Kind::Image],
         Some("network") => &[Kind::Network],
         Some("volume") => &[Kind::Volume],
-        Some("") => {
-            return Err(Failure::new(
-                "type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"",
-            ));
-        }
+        Some("") => return Err(Failure::new(format!("type is empty: {TYPES}"))),
         Some(kind @ ("node" | "service" | "task" | "plugin" | "secret" | "config")) => {
             return Err(Failure::new(format!(
                 "objects of type {kind} are not supported: there is no swarm mode and there are no plugins"
             )));
         }
-        Some(other) => {
-            return Err(Failure::new(format!("{other:?} is not a valid value for --type")));
-        }
+        Some(other) => return Err(Failure::new(format!("unknown type: {other:?}: {TYPES}"))),
     };
     of(session, matches, kinds).await
 }
@@ -185,7 +171,7 @@ async fn look_up(
         match session.client.get_text(&kind.path(name, matches)).await {
             Ok(raw) => return Ok(Ok(raw)),
             Err(why @ ClientError::Connect { .. }) => return Err(why.into()),
-            Err(why) if kinds.len() == 1 => return Ok(Err(kind.failure(name, &why))),
+            Err(why) if kinds.len() == 1 => return Ok(Err(why.to_string())),
             Err(why) if why.is_not_found() => {}
             Err(why) => return Ok(Err(why.to_string())),
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::exec::to_json;
 use super::inspect::NETWORK_INSPECT;
 use super::prune::{confirm, list_deleted};
-use super::ps::filters;
+use super::ps::{check_filter, filters};
 use crate::client::{escape, target};
 use crate::command::{Arity, Command};
 use crate::create::env::{check_label, pairs};
@@ -72,7 +72,9 @@ const CREATE: Command = Command {
 const LS: Command = Command {
     aliases: &["list"],
     flags: &[&[
-        Flag::list("filter", "Show only what matches (driver=bridge, name=..., ...)").short('f'),
+        Flag::list("filter", "Show only what matches (driver=bridge, name=..., ...)")
+            .checked(check_filter)
+            .short('f'),
         Flag::text("format", "table, json, a Go template, or 'table TEMPLATE'"),
         Flag::switch("no-trunc", "Do not shorten anything"),
         Flag::switch("quiet", "Show only network IDs").short('q'),
@@ -130,7 +132,7 @@ const DISCONNECT: Command = Command {
 
 const PRUNE: Command = Command {
     flags: &[&[
-        Flag::list("filter", "Remove only what matches (until=24h, label=...)"),
+        Flag::list("filter", "Remove only what matches (until=24h, label=...)").checked(check_filter),
         Flag::switch("force", "Do not ask").short('f'),
     ]],
     ..Command::new(
@@ -338,7 +340,7 @@ async fn disconnect(session: Session, matches: Matches) -> Outcome {
 async fn prune(session: Session, matches: Matches) -> Outcome {
     let warning = "WARNING! This will remove all custom networks not used by at least one container.";
     if !matches.on("force") && !confirm(warning)? {
-        return Ok(1);
+        return Ok(0);
     }
     let filters = filters(&matches.list("filter"))?;
     let path = target("/networks/prune", &[("filters", &filters)]);

@@ -4,7 +4,7 @@ use std::io::{self, BufRead};
 
 use serde_json::Value;
 
-use super::ps::filters;
+use super::ps::{check_filter, filters};
 use crate::client::target;
 use crate::command::{Arity, Command};
 use crate::failure::Outcome;
@@ -16,7 +16,7 @@ use crate::units;
 /// `container prune`.
 pub(super) const CONTAINER_PRUNE: Command = Command {
     flags: &[&[
-        Flag::list("filter", "Remove only what matches (until=24h, label=...)"),
+        Flag::list("filter", "Remove only what matches (until=24h, label=...)").checked(check_filter),
         Flag::switch("force", "Do not ask").short('f'),
     ]],
     ..Command::new(
@@ -30,7 +30,7 @@ pub(super) const CONTAINER_PRUNE: Command = Command {
 
 async fn prune(session: Session, matches: Matches) -> Outcome {
     if !matches.on("force") && !confirm("WARNING! This will remove all stopped containers.")? {
-        return Ok(1);
+        return Ok(0);
     }
     let filters = filters(&matches.list("filter"))?;
     let path = target("/containers/prune", &[("filters", &filters)]);

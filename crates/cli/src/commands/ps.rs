@@ -9,7 +9,9 @@ use crate::table::containers;
 
 const FLAGS: &[Flag] = &[
     Flag::switch("all", "Show all containers, not only the running ones").short('a'),
-    Flag::list("filter", "Show only what matches (name=web, status=exited, ...)").short('f'),
+    Flag::list("filter", "Show only what matches (name=web, status=exited, ...)")
+        .checked(check_filter)
+        .short('f'),
     Flag::text("format", "table, json, a Go template, or 'table TEMPLATE'"),
     Flag::int("last", "Show the last n containers made").short('n'),
     Flag::switch("latest", "Show the container made last").short('l'),
@@ -56,15 +58,18 @@ async fn ps(session: Session, matches: Matches) -> Outcome {
     Ok(0)
 }
 
+/// Checks `--filter`.
+pub(super) fn check_filter(value: &str) -> Result<(), String> {
+    if value.is_empty() || value.contains('=') {
+        return Ok(());
+    }
+    Err("bad format of filter (expected name=value)".to_owned())
+}
+
 /// The `filters` parameter of `--filter` flags; empty for none.
 pub(super) fn filters(flags: &[&str]) -> Result<String, Failure> {
     let mut filters = portolan_api::Filters::default();
-    for flag in flags {
-        let (key, value) = flag.split_once('=').ok_or_else(|| {
-            Failure::new(format!(
-                "invalid argument {flag:?} for \"-f, --filter\" flag: invalid filter '{flag}'"
-            ))
-        })?;
+    for (key, value) in flags.iter().filter_map(|flag| flag.split_once('=')) {
         filters.add(key.trim().to_lowercase(), value.trim());
     }
     Ok(filters.to_query().unwrap_or_default())

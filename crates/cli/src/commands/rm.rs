@@ -1,5 +1,7 @@
 //! `rm`.
 
+use std::cell::Cell;
+
 use super::create::container_path;
 use super::each::each;
 use crate::client::target;
@@ -31,12 +33,18 @@ async fn rm(session: Session, matches: Matches) -> Outcome {
     let on = |flag: &str| if matches.on(flag) { "1" } else { "" };
     let query = [("force", on("force")), ("link", on("link")), ("v", on("volumes"))];
     let client = &*session.client;
-    each(&matches.args, async |name: &str| {
+    let failed = Cell::new(false);
+    let status = each(&matches.args, async |name: &str| {
         let name = name.trim_matches('/');
         match client.delete(&target(&container_path(name, ""), &query)).await {
             Ok(_) => Ok(name.to_owned()),
-            Err(why) => Err(why.into()),
+            Err(why) => {
+                // With --force a container that is not there is told but is no failure.
+                failed.set(failed.get() || !(matches.on("force") && why.is_not_found()));
+                Err(why.into())
+            }
         }
     })
-    .await
+    .await?;
+    Ok(if failed.get() { status } else { 0 })
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::events::EVENTS;
 use super::info::INFO;
 use super::prune::{confirm, list_deleted};
-use super::ps::filters;
+use super::ps::{check_filter, filters};
 use crate::client::target;
 use crate::command::{Arity, Command};
 use crate::failure::Outcome;
@@ -32,7 +32,7 @@ const DF: Command = Command {
 const PRUNE: Command = Command {
     flags: &[&[
         Flag::switch("all", "Remove all images that no container uses").short('a'),
-        Flag::list("filter", "Remove only what matches (until=24h, label=...)"),
+        Flag::list("filter", "Remove only what matches (until=24h, label=...)").checked(check_filter),
         Flag::switch("force", "Do not ask").short('f'),
         Flag::switch("volumes", "Remove anonymous volumes too"),
     ]],
@@ -124,7 +124,7 @@ async fn prune(session: Session, matches: Matches) -> Outcome {
         "  - all dangling images\n"
     });
     if !matches.on("force") && !confirm(&warning)? {
-        return Ok(1);
+        return Ok(0);
     }
     let given = matches.list("filter");
     let client = &*session.client;

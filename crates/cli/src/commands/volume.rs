@@ -7,7 +7,7 @@ use super::each::each;
 use super::exec::to_json;
 use super::inspect::VOLUME_INSPECT;
 use super::prune::{confirm, list_deleted, reclaimed};
-use super::ps::filters;
+use super::ps::{check_filter, filters};
 use crate::client::{escape, target};
 use crate::command::{Arity, Command};
 use crate::create::env::{check_label, pairs};
@@ -46,7 +46,7 @@ const LS: Command = Command {
     aliases: &["list"],
     flags: &[&[
         Flag::switch("cluster", "").refused(NO_CLUSTER),
-        Flag::list("filter", "Show only what matches (dangling=true, ...)").short('f'),
+        Flag::list("filter", "Show only what matches (dangling=true, ...)").checked(check_filter).short('f'),
         Flag::text("format", "table, json, a Go template, or 'table TEMPLATE'"),
         Flag::switch("quiet", "Show only names").short('q'),
     ]],
@@ -72,7 +72,7 @@ const RM: Command = Command {
 const PRUNE: Command = Command {
     flags: &[&[
         Flag::switch("all", "Remove named volumes too").short('a'),
-        Flag::list("filter", "Remove only what matches (label=...)"),
+        Flag::list("filter", "Remove only what matches (label=...)").checked(check_filter),
         Flag::switch("force", "Do not ask").short('f'),
     ]],
     ..Command::new(
@@ -171,7 +171,7 @@ async fn prune(session: Session, matches: Matches) -> Outcome {
         "WARNING! This will remove anonymous local volumes not used by at least one container."
     };
     if !matches.on("force") && !confirm(warning)? {
-        return Ok(1);
+        return Ok(0);
     }
     let mut wanted = matches.list("filter");
     if all {

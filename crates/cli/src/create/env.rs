@@ -15,7 +15,7 @@ pub(crate) fn check_env(value: &str) -> Result<(), String> {
 /// Checks `--label`.
 pub(crate) fn check_label(value: &str) -> Result<(), String> {
     if value.is_empty() || value.starts_with('=') {
-        return Err(format!("invalid label format: \"{value}\""));
+        return Err(format!("invalid label '{value}': empty name"));
     }
     Ok(())
 }

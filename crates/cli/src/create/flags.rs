@@ -118,7 +118,7 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::text("stop-signal", "Signal that stops the container"),
     Flag::int("stop-timeout", "Seconds until stop kills"),
     Flag::list("storage-opt", "Option of the storage driver"),
-    Flag::new("sysctl", Kind::List(crate::flags::any), "map", "Set a sysctl"),
+    Flag::new("sysctl", Kind::List(network::check_sysctl), "map", "Set a sysctl"),
     Flag::list("tmpfs", "Mount a tmpfs"),
     Flag::switch("tty", "Give the container a terminal").short('t'),
     Flag::new("ulimit", Kind::List(resources::check_ulimit), "ulimit", "Resource limit (name=soft[:hard])"),

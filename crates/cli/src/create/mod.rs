@@ -88,19 +88,13 @@ fn config(matches: &Matches) -> Result<ContainerConfig, String> {
         tty: matches.on("tty"),
         open_stdin,
         stdin_once: open_stdin && attach_stdin,
-        env: Some(
-            env::variables(&matches.list("env-file"), &matches.list("env"))
-                .map_err(|why| format!("--env-file: {why}"))?,
-        ),
+        env: Some(env::variables(&matches.list("env-file"), &matches.list("env"))?),
         cmd: (!command.is_empty()).then(|| StrSlice(command.to_vec())),
         healthcheck: health(matches)?,
         image: matches.args.first().cloned().unwrap_or_default(),
         working_dir: text("workdir"),
         entrypoint,
-        labels: Some(
-            env::labels(&matches.list("label-file"), &matches.list("label"))
-                .map_err(|why| format!("--label-file: {why}"))?,
-        ),
+        labels: Some(env::labels(&matches.list("label-file"), &matches.list("label"))?),
         stop_signal: text("stop-signal"),
         stop_timeout: matches.int("stop-timeout"),
         ..ContainerConfig::default()
@@ -217,7 +211,7 @@ fn security(
         let pair = option.split_once('=').or_else(|| option.split_once(':'));
         match pair {
             None if *option != "no-new-privileges" => {
-                return Err(format!("invalid --security-opt: {option:?}"));
+                return Err(format!("Invalid --security-opt: {option:?}"));
             }
             Some(("seccomp", profile)) if profile != "unconfined" && profile != "builtin" => {
                 let text = std::fs::read_to_string(profile)
@@ -315,7 +309,7 @@ mod tests {
                 "invalid restart policy format: maximum retry count must be an integer",
             ),
             ("--no-healthcheck --health-cmd a x", "--no-healthcheck conflicts with --health-* options"),
-            ("--security-opt foo x", "invalid --security-opt: \"foo\""),
+            ("--security-opt foo x", "Invalid --security-opt: \"foo\""),
         ] {
             assert_eq!(read(line).unwrap_err(), wanted);
         }

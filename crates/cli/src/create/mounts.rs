@@ -139,9 +139,6 @@ pub(crate) fn volume(
         volumes.insert(text.to_owned(), Empty);
         return Ok(());
     };
-    if source.is_empty() || rest.is_empty() {
-        return Err(format!("invalid spec: {text}: empty section between colons"));
-    }
     if source.starts_with('.') || source.starts_with('~') {
         binds.push(format!("{}:{rest}", absolute(source)));
     } else {

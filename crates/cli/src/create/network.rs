@@ -108,6 +108,24 @@ pub(crate) fn check_address(value: &str) -> Result<(), String> {
         .map_err(|_| format!("IP address is not correctly formatted: {value}"))
 }
 
+/// Checks `--sysctl` for what a container can have at all.
+pub(crate) fn check_sysctl(value: &str) -> Result<(), String> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let allowed = value.split_once('=').is_some_and(|(key, _)| {
+        IPC.contains(&key) || key.starts_with("net.") || key.starts_with("fs.mqueue.")
+    });
+    if allowed { Ok(()) } else { Err(format!("sysctl '{value}' is not allowed")) }
+}
+
 /// Checks `--link`.
 pub(crate) fn check_link(value: &str) -> Result<(), String> {
     if value.is_empty() {
@@ -238,16 +256,6 @@ fn settings(one: Attachment) -> Result<EndpointSettings, String> {
         }
         if !one.links.is_empty() {
             return Err("links are only supported for user-defined networks".to_owned());
-        }
-    }
-    for (address, kind) in [(&one.ip, "IPv4"), (&one.ip6, "IPv6")] {
-        let wrong = match address.parse::<IpAddr>() {
-            _ if address.is_empty() => false,
-            Ok(parsed) => parsed.is_ipv4() != (kind == "IPv4"),
-            Err(_) => true,
-        };
-        if wrong {
-            return Err(format!("invalid {kind} address: {address}"));
         }
     }
     if !one.mac.is_empty() && !is_mac(&one.mac) {

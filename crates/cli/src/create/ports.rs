@@ -122,7 +122,11 @@ fn short_form(spec: &str) -> Result<String, String> {
 /// Docker's text.
 pub(crate) fn expose(spec: &str, ports: &mut BTreeMap<String, Empty>) -> Result<(), String> {
     let (numbers, protocol) = spec.split_once('/').unwrap_or((spec, "tcp"));
-    let numbers = range(numbers).map_err(|()| format!("invalid range format for --expose: {spec}"))?;
+    let numbers = range(numbers).map_err(|()| {
+        format!(
+            "invalid range format for --expose: {spec}, error: strconv.ParseUint: parsing {numbers:?}: invalid syntax"
+        )
+    })?;
     for port in numbers {
         ports.insert(format!("{port}/{}", protocol.to_lowercase()), Empty);
     }

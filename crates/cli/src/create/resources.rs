@@ -109,7 +109,7 @@ pub(crate) fn check_ulimit(text: &str) -> Result<(), String> {
     ulimit(text).map(drop)
 }
 
-fn device_value<'a>(text: &'a str) -> Result<(&'a str, &'a str), String> {
+fn device_value(text: &str) -> Result<(&str, &str), String> {
     let (path, value) = text
         .split_once(':')
         .filter(|(path, _)| !path.is_empty())

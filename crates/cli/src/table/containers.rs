@@ -42,7 +42,13 @@ pub(crate) fn write(
     containers: &[Value],
 ) -> Result<(), crate::failure::Failure> {
     let now = units::now();
-    list(size, &|item, name| field(item, name, truncate, now)).write(format, quiet, containers)
+    let field = |item: &Value, name: &str| field(item, name, truncate, now);
+    let list = list(size, &field);
+    if containers.is_empty() {
+        // A wrong column is told even when there is nothing to show.
+        list.render(format, quiet, &[Value::Null])?;
+    }
+    list.write(format, quiet, containers)
 }
 
 fn list<'l>(size: bool, field: &'l dyn Fn(&Value, &str) -> Option<Value>) -> List<'l> {

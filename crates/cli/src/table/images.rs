@@ -125,7 +125,8 @@ fn field(row: &Value, name: &str, truncate: bool, now: f64) -> Option<Value> {
         "CreatedSince" if image.int("Created") <= 0 => "N/A".to_owned(),
         "CreatedSince" => units::ago(now, image.number("Created")),
         "CreatedAt" => units::local_time(image.int("Created")),
-        "Size" | "VirtualSize" => units::human_size(image.number("Size")),
+        "Size" => units::human_size(image.number("Size")),
+        "VirtualSize" => units::human_size_with(image.number("Size"), 4),
         "Containers" => match image.int("Containers") {
             -1 => "N/A".to_owned(),
             count => count.to_string(),

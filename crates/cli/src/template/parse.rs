@@ -85,7 +85,7 @@ impl Operand {
 #[derive(Debug, PartialEq)]
 enum End {
     Text,
-    End,
+    Closed,
     Else,
     ElseIf,
     ElseWith,
@@ -103,7 +103,7 @@ pub(super) fn parse(tokens: Vec<Token>) -> Result<Vec<Node>, TemplateError> {
     let (nodes, end) = parser.nodes()?;
     match end {
         End::Text => Ok(nodes),
-        End::End => Err(parser.error("unexpected {{end}}")),
+        End::Closed => Err(parser.error("unexpected {{end}}")),
         _ => Err(parser.error("unexpected {{else}}")),
     }
 }
@@ -164,7 +164,7 @@ impl Parser {
             "end" => {
                 self.next();
                 self.close("end")?;
-                return Ok(Some(End::End));
+                return Ok(Some(End::Closed));
             }
             "else" => {
                 self.next();
@@ -205,11 +205,11 @@ impl Parser {
         let (then, end) = self.nodes()?;
         let otherwise = match end {
             End::Text => return Err(self.error("unexpected EOF")),
-            End::End => Vec::new(),
+            End::Closed => Vec::new(),
             End::ElseIf => vec![self.control("if")?],
             End::ElseWith => vec![self.control("with")?],
             End::Else => match self.nodes()? {
-                (nodes, End::End) => nodes,
+                (nodes, End::Closed) => nodes,
                 (_, End::Text) => return Err(self.error("unexpected EOF")),
                 _ => return Err(self.error("expected end; found {{else}}")),
             },
