@@ -79,7 +79,14 @@ async fn bench(
             privileged: false,
         };
         let began = Instant::now();
-        shim.exec(&spec).await?.wait().await?;
+        let exec = match shim.exec(&spec).await {
+            Ok(exec) => exec,
+            Err(error) => {
+                shim.delete().await?;
+                return Err(error.into());
+            }
+        };
+        exec.wait().await?;
         execs.push(began.elapsed());
     }
     report("exec", &mut execs);

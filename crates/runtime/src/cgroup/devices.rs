@@ -145,4 +145,29 @@ mod tests {
         }
         assert_eq!(default_rules().len(), DEVICE_RULES.len());
     }
+
+    /// The kernel's verifier is the judge; attached to a v2 cgroup, the program is obeyed.
+    #[test]
+    fn the_kernel_takes_and_obeys_the_filter() {
+        let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(std::path::Path::new);
+        let root = root.into_iter().find(|root| root.join("cgroup.controllers").exists());
+        let (true, Some(root)) = (rustix::process::geteuid().is_root(), root) else {
+            eprintln!("skipped: needs root and a cgroup v2 file system");
+            return;
+        };
+        let directory = root.join(format!("runtime-devices-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        // /dev/null as every container has it, /dev/zero for reading only, and nothing else.
+        let rules = ["c 1:3 rwm", "c 1:5 r"].map(|text| DeviceRule::parse(text).unwrap());
+        let filter = sys::load_device_program(&program(&rules)).unwrap();
+        sys::attach_device_program(&filter, &std::fs::File::open(&directory).unwrap()).unwrap();
+        let script = format!(
+            "echo $$ > {}/cgroup.procs; for f in '>/dev/null' '</dev/zero' '>/dev/zero' '</dev/full'; \
+             do (eval : \"$f\") 2>&- && printf y || printf n; done",
+            directory.display()
+        );
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        std::fs::remove_dir(&directory).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "yynn");
+    }
 }

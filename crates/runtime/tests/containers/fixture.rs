@@ -141,6 +141,9 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
+        // A container that is forgotten would outlive the test: that is what shims are for.
+        let left = self.launcher.ids().unwrap();
+        assert!(left.is_empty() || std::thread::panicking(), "the test leaves containers behind: {left:?}");
         let parent = format!("runtime-test-{}", std::process::id());
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             // Other tests of this process may still have theirs in it.
