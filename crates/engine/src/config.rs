@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_net::NetConfig;
-use portolan_runtime::Rlimit;
+use portolan_image::ImageStore;
+use portolan_net::{Names, NetConfig};
+use portolan_netcore::host::Host;
+use portolan_runtime::{Launcher, Rlimit};
 
 use crate::model::LogConfig;
 
@@ -52,4 +55,17 @@ pub struct EngineConfig {
     pub net: NetConfig,
     /// The file that resolv.conf of containers is made from; `/etc/resolv.conf`.
     pub host_resolv_conf: PathBuf,
+}
+
+/// What an engine works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The kernel's network side.
+    pub host: Arc<dyn Host>,
+    /// The embedded resolver.
+    pub names: Arc<dyn Names>,
+    /// Images.
+    pub images: ImageStore,
+    /// Makes containers.
+    pub launcher: Launcher,
 }

@@ -1,315 +1,202 @@
-//! The handle: one method a command.
+//! The handle, what it holds, and its birth and end.
 
-use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use bytes::Bytes;
-use portolan_net::{NetworkInfo, NetworkSpec};
-use portolan_netcore::model::Network;
+use portolan_image::ImageStore;
+use portolan_net::Networks;
+use portolan_runtime::Launcher;
+use rand::RngCore;
 
+use crate::config::{EngineConfig, Parts};
+use crate::container::registry::Registry;
 use crate::error::{EngineError, Result};
-use crate::model::*;
-use crate::streams::{Attachment, Events, Logs, Output, Waiter};
+use crate::events::EventBus;
+use crate::exec::Execs;
+use crate::model::{EngineInfo, EventsOptions, Status};
+use crate::store::{Database, NetworkStore, Write};
+use crate::streams::Events;
+use crate::volume::Volumes;
 
 /// The engine. Clones are handles to the same engine. `name` is a container's name (a leading slash is
 /// ignored), id, or a unique prefix of its id.
+///
+/// A command that has begun changes things runs to its end even if its caller goes away.
 #[derive(Clone, Debug)]
-pub struct Engine {}
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
 
-fn later<T>() -> Result<T> {
-    Err(EngineError::not_implemented("the engine is being built"))
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    /// Of this installation; made at the first start.
+    id: String,
+    pub(crate) database: Database,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) networks: Networks,
+    pub(crate) images: ImageStore,
+    pub(crate) launcher: Launcher,
+    pub(crate) containers: Registry,
+    pub(crate) execs: Execs,
+    pub(crate) volumes: Volumes,
+    pub(crate) events: EventBus,
+    stopping: AtomicBool,
 }
 
 impl Engine {
-    /// `POST /containers/create`.
-    pub async fn container_create(&self, _request: CreateRequest) -> Result<Created> {
-        later()
+    /// Opens the engine: loads what is stored, takes the networks over, finds the containers that still run
+    /// and starts those whose restart policy says so.
+    ///
+    /// # Errors
+    /// The database or the host's network cannot be taken over.
+    pub async fn open(config: EngineConfig, parts: Parts) -> Result<Self> {
+        let database_path = config.data_root.join("portolan.db");
+        let (containers, volumes) = (config.data_root.join("containers"), config.data_root.join("volumes"));
+        for directory in [&config.data_root, &containers, &volumes] {
+            make_private(directory)?;
+        }
+        let (database, mut loaded, writer) = Database::open(&database_path)?;
+        let store = NetworkStore::new(database.clone(), std::mem::take(&mut loaded.network));
+        let networks = Networks::open(config.net.clone(), parts.host, Arc::new(store), parts.names).await?;
+        let id = installation_id(&database, &loaded.settings).await?;
+        let engine = Self {
+            inner: Arc::new(Inner {
+                volumes: Volumes::load(volumes, &loaded.volumes)?,
+                config,
+                id,
+                database,
+                writer: Mutex::new(Some(writer)),
+                networks,
+                images: parts.images,
+                launcher: parts.launcher,
+                containers: Registry::default(),
+                execs: Execs::default(),
+                events: EventBus::default(),
+                stopping: AtomicBool::new(false),
+            }),
+        };
+        engine.forward_network_events();
+        engine.restore(loaded.containers).await?;
+        Ok(engine)
     }
 
-    /// `POST /containers/{id}/start`. `NotModified` if it runs.
-    pub async fn container_start(&self, _name: &str) -> Result<()> {
-        later()
+    /// The directory of a container's files.
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
+        self.inner.config.data_root.join("containers").join(id)
     }
 
-    /// `POST /containers/{id}/stop`. `NotModified` if it does not run.
-    pub async fn container_stop(&self, _name: &str, _options: StopOptions) -> Result<()> {
-        later()
-    }
-
-    /// `POST /containers/{id}/restart`.
-    pub async fn container_restart(&self, _name: &str, _options: StopOptions) -> Result<()> {
-        later()
-    }
-
-    /// `POST /containers/{id}/kill`: SIGKILL if no signal is named.
-    pub async fn container_kill(&self, _name: &str, _signal: Option<&str>) -> Result<()> {
-        later()
-    }
-
-    /// `POST /containers/{id}/pause`.
-    pub async fn container_pause(&self, _name: &str) -> Result<()> {
-        later()
-    }
-
-    /// `POST /containers/{id}/unpause`.
-    pub async fn container_unpause(&self, _name: &str) -> Result<()> {
-        later()
-    }
-
-    /// `POST /containers/{id}/wait`: returns at once; the waiter counts from here on.
-    pub async fn container_wait(&self, _name: &str, _condition: WaitCondition) -> Result<Waiter> {
-        later()
-    }
-
-    /// `DELETE /containers/{id}`.
-    pub async fn container_remove(&self, _name: &str, _options: RemoveOptions) -> Result<()> {
-        later()
-    }
-
-    /// `POST /containers/{id}/rename`.
-    pub async fn container_rename(&self, _name: &str, _new_name: &str) -> Result<()> {
-        later()
-    }
-
-    /// `GET /containers/json`, newest first.
-    pub async fn container_list(&self, _options: ListOptions) -> Result<Vec<ContainerSnapshot>> {
-        later()
-    }
-
-    /// `GET /containers/{id}/json`.
-    pub async fn container_inspect(&self, _name: &str, _size: bool) -> Result<ContainerSnapshot> {
-        later()
-    }
-
-    /// `GET /containers/{id}/logs`.
-    pub async fn container_logs(&self, _name: &str, _options: LogOptions) -> Result<Logs> {
-        later()
-    }
-
-    /// `POST /containers/{id}/attach`. A container that has not been started yet will be attached to as it
-    /// starts, so that nothing of its output is missed.
-    pub async fn container_attach(&self, _name: &str, _options: AttachOptions) -> Result<Attachment> {
-        later()
-    }
-
-    /// `POST /containers/{id}/resize`.
-    pub async fn container_resize(&self, _name: &str, _rows: u16, _columns: u16) -> Result<()> {
-        later()
-    }
-
-    /// `GET /containers/{id}/top`; `-ef` if no arguments.
-    pub async fn container_top(&self, _name: &str, _ps_args: &str) -> Result<TopTable> {
-        later()
-    }
-
-    /// `POST /containers/{id}/update`. Warnings.
-    pub async fn container_update(&self, _name: &str, _request: UpdateRequest) -> Result<Vec<String>> {
-        later()
-    }
-
-    /// `GET /containers/{id}/stats`: one sample; the daemon calls again each second to stream.
-    pub async fn container_stats(&self, _name: &str) -> Result<StatsSample> {
-        later()
-    }
-
-    /// `GET /containers/{id}/changes`.
-    pub async fn container_changes(&self, _name: &str) -> Result<Vec<Change>> {
-        later()
-    }
-
-    /// `HEAD /containers/{id}/archive`.
-    pub async fn container_stat_path(&self, _name: &str, _path: &str) -> Result<PathStat> {
-        later()
-    }
-
-    /// `GET /containers/{id}/archive`: a tar stream of the path; its chunks are all `Stdout`.
-    pub async fn container_get_archive(&self, _name: &str, _path: &str) -> Result<(PathStat, Output)> {
-        later()
-    }
-
-    /// `PUT /containers/{id}/archive`: unpacks a tar stream into the directory `path`.
-    pub async fn container_put_archive(
-        &self,
-        _name: &str,
-        _path: &str,
-        _no_overwrite_dir_non_dir: bool,
-        _archive: Box<dyn Read + Send>,
-    ) -> Result<()> {
-        later()
-    }
-
-    /// `GET /containers/{id}/export`: a tar stream of the whole root; its chunks are all `Stdout`.
-    pub async fn container_export(&self, _name: &str) -> Result<Output> {
-        later()
-    }
-
-    /// `POST /commit`. The new image's id.
-    pub async fn container_commit(&self, _name: &str, _request: CommitRequest) -> Result<String> {
-        later()
-    }
-
-    /// `POST /containers/prune`. Filters: `label`, `label!`, `until`.
-    pub async fn container_prune(&self, _filters: Filters) -> Result<Pruned> {
-        later()
-    }
-
-    /// `POST /containers/{id}/exec`. The exec's id.
-    pub async fn exec_create(&self, _container: &str, _config: ExecConfig) -> Result<String> {
-        later()
-    }
-
-    /// `POST /exec/{id}/start`. None if detached.
-    pub async fn exec_start(&self, _id: &str, _options: ExecStartOptions) -> Result<Option<Attachment>> {
-        later()
-    }
-
-    /// `GET /exec/{id}/json`.
-    pub async fn exec_inspect(&self, _id: &str) -> Result<ExecSnapshot> {
-        later()
-    }
-
-    /// `POST /exec/{id}/resize`.
-    pub async fn exec_resize(&self, _id: &str, _rows: u16, _columns: u16) -> Result<()> {
-        later()
-    }
-
-    /// `POST /networks/create`.
-    pub async fn network_create(&self, _spec: NetworkSpec) -> Result<Network> {
-        later()
-    }
-
-    /// `DELETE /networks/{id}`.
-    pub async fn network_remove(&self, _reference: &str) -> Result<()> {
-        later()
-    }
-
-    /// `GET /networks/{id}`.
-    pub async fn network_inspect(&self, _reference: &str) -> Result<NetworkInfo> {
-        later()
-    }
-
-    /// `GET /networks`. Filters: `driver`, `type`, `name`, `id`, `label`, `scope`, `dangling`.
-    pub async fn network_list(&self, _filters: Filters) -> Result<Vec<NetworkInfo>> {
-        later()
-    }
-
-    /// `POST /networks/{id}/connect`.
-    pub async fn network_connect(
-        &self,
-        _network: &str,
-        _container: &str,
-        _settings: EndpointSettings,
-    ) -> Result<()> {
-        later()
-    }
-
-    /// `POST /networks/{id}/disconnect`.
-    pub async fn network_disconnect(&self, _network: &str, _container: &str, _force: bool) -> Result<()> {
-        later()
-    }
-
-    /// `POST /networks/prune`. Names. Filters: `label`, `label!`, `until`.
-    pub async fn network_prune(&self, _filters: Filters) -> Result<Vec<String>> {
-        later()
-    }
-
-    /// `GET /images/json`.
-    pub async fn image_list(
-        &self,
-        _filter: portolan_image::ListFilter,
-    ) -> Result<Vec<portolan_image::ImageSummary>> {
-        later()
-    }
-
-    /// `GET /images/{name}/json`.
-    pub async fn image_inspect(&self, _name: &str) -> Result<portolan_image::ImageInspect> {
-        later()
-    }
-
-    /// `GET /images/{name}/history`.
-    pub async fn image_history(&self, _name: &str) -> Result<Vec<portolan_image::HistoryItem>> {
-        later()
-    }
-
-    /// `POST /images/{name}/tag`.
-    pub async fn image_tag(&self, _name: &str, _target: portolan_image::Reference) -> Result<()> {
-        later()
-    }
-
-    /// `DELETE /images/{name}`.
-    pub async fn image_remove(
-        &self,
-        _name: &str,
-        _options: portolan_image::RemoveOptions,
-    ) -> Result<Vec<portolan_image::Removed>> {
-        later()
-    }
-
-    /// `POST /images/create?fromSrc=-`. The image's id with `sha256:`. `archive` is read on a blocking thread.
-    pub async fn image_import(
-        &self,
-        _archive: Box<dyn Read + Send>,
-        _options: portolan_image::ImportOptions,
-    ) -> Result<String> {
-        later()
-    }
-
-    /// `POST /images/load`.
-    pub async fn image_load(&self, _archive: Box<dyn Read + Send>) -> Result<Vec<portolan_image::Loaded>> {
-        later()
-    }
-
-    /// `GET /images/get`: writes an archive on a blocking thread. Names are checked before anything is written.
-    pub async fn image_save(&self, _names: Vec<String>, _to: Box<dyn Write + Send>) -> Result<()> {
-        later()
-    }
-
-    /// `POST /images/prune`.
-    pub async fn image_prune(&self, _filter: portolan_image::PruneFilter) -> Result<portolan_image::Pruned> {
-        later()
-    }
-
-    /// `POST /volumes/create`. The one that exists, if there is one with the same options.
-    pub async fn volume_create(&self, _spec: VolumeSpec) -> Result<Volume> {
-        later()
-    }
-
-    /// `GET /volumes/{name}`.
-    pub async fn volume_inspect(&self, _name: &str) -> Result<Volume> {
-        later()
-    }
-
-    /// `GET /volumes`. Filters: `dangling`, `driver`, `label`, `name`.
-    pub async fn volume_list(&self, _filters: Filters) -> Result<Vec<Volume>> {
-        later()
-    }
-
-    /// `DELETE /volumes/{name}`.
-    pub async fn volume_remove(&self, _name: &str, _force: bool) -> Result<()> {
-        later()
-    }
-
-    /// `POST /volumes/prune`. Filters: `label`, `label!`, `all`.
-    pub async fn volume_prune(&self, _filters: Filters) -> Result<Pruned> {
-        later()
-    }
-
-    /// `GET /events`.
-    pub async fn events(&self, _options: EventsOptions) -> Result<Events> {
-        later()
-    }
-
-    /// The engine's part of `GET /info`.
-    pub async fn info(&self) -> Result<EngineInfo> {
-        later()
-    }
-
-    /// `GET /system/df`.
-    pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        later()
+    /// The daemon is ending: restart policies do nothing any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Acquire)
     }
 
     /// The daemon ends: containers go on (live restore) or are stopped; the database is closed.
     pub async fn shutdown(&self) {
-        let _: Bytes = Bytes::new();
+        self.inner.stopping.store(true, Ordering::Release);
+        if !self.inner.config.live_restore {
+            self.stop_all().await;
+        }
+        self.inner.database.close();
+        let writer = self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // Only a panic of the writer could be reported here, and it has been.
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+    }
+
+    /// `GET /events`.
+    ///
+    /// # Errors
+    /// An unknown filter.
+    pub async fn events(&self, options: EventsOptions) -> Result<Events> {
+        self.inner.events.subscribe(options)
+    }
+
+    /// The engine's part of `GET /info`.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn info(&self) -> Result<EngineInfo> {
+        let mut info = EngineInfo {
+            id: self.inner.id.clone(),
+            images: self.inner.images.disk_usage().images,
+            data_root: self.inner.config.data_root.clone(),
+            live_restore: self.inner.config.live_restore,
+            cgroup_version: cgroup_version(),
+            event_listeners: self.inner.events.listeners(),
+            logging_driver: self.default_log_driver().to_owned(),
+            ..EngineInfo::default()
+        };
+        for container in self.inner.containers.all() {
+            info.containers += 1;
+            match container.status() {
+                Status::Running | Status::Restarting => info.running += 1,
+                Status::Paused => info.paused += 1,
+                _ => info.stopped += 1,
+            }
+        }
+        Ok(info)
+    }
+
+    pub(crate) fn default_log_driver(&self) -> &str {
+        match self.inner.config.default_log.driver.as_str() {
+            "" => "json-file",
+            driver => driver,
+        }
+    }
+}
+
+fn make_private(directory: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o710)
+        .create(directory)
+        .map_err(|error| EngineError::internal(format!("make {}: {error}", directory.display())))
+}
+
+async fn installation_id(database: &Database, settings: &[(String, String)]) -> Result<String> {
+    if let Some((_, id)) = settings.iter().find(|(key, _)| key == "id") {
+        return Ok(id.clone());
+    }
+    let bytes: [u8; 16] = random_bytes();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    database.commit(vec![Write::Setting { key: "id", value: id.clone() }]).await?;
+    Ok(id)
+}
+
+/// Random bytes, for ids.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+/// 2 if the unified hierarchy is mounted at its usual place and nothing else is, else 1.
+pub(crate) fn cgroup_version() -> u32 {
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { 2 } else { 1 }
+}
+
+/// Runs what blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(EngineError::internal(format!("the operation was interrupted: {error}"))),
+    }
+}
+
+/// Runs to the end even if the caller goes away.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(EngineError::internal(format!("the command was interrupted: {error}"))),
     }
 }

@@ -18,6 +18,10 @@ pub enum ErrorKind {
     Conflict,
     /// Nothing to do, such as starting a running container: 304.
     NotModified,
+    /// A registry wants other credentials: 401.
+    Unauthorized,
+    /// Something it needs is not there now: 503.
+    Unavailable,
     /// Not supported by this engine: 501.
     NotImplemented,
     /// The engine or the host failed: 500.
@@ -88,5 +92,51 @@ impl EngineError {
 impl fmt::Debug for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.kind, self.message)
+    }
+}
+
+impl From<portolan_net::Error> for EngineError {
+    fn from(error: portolan_net::Error) -> Self {
+        use portolan_net::ErrorKind as Net;
+        let kind = match error.kind() {
+            Net::Invalid => ErrorKind::Invalid,
+            Net::NotFound => ErrorKind::NotFound,
+            Net::Conflict => ErrorKind::Conflict,
+            Net::Forbidden => ErrorKind::Forbidden,
+            Net::Unavailable => ErrorKind::Unavailable,
+            Net::Unsupported => ErrorKind::NotImplemented,
+            Net::Internal => ErrorKind::Internal,
+        };
+        Self::new(kind, error.message())
+    }
+}
+
+impl From<portolan_image::Error> for EngineError {
+    fn from(error: portolan_image::Error) -> Self {
+        use portolan_image::ErrorKind as Image;
+        let kind = match error.kind() {
+            Image::Invalid => ErrorKind::Invalid,
+            Image::NotFound => ErrorKind::NotFound,
+            Image::Conflict => ErrorKind::Conflict,
+            Image::Unauthorized => ErrorKind::Unauthorized,
+            Image::Internal => ErrorKind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<portolan_runtime::Error> for EngineError {
+    fn from(error: portolan_runtime::Error) -> Self {
+        use portolan_runtime::Error as Runtime;
+        let kind = match &error {
+            // No such program, or not executable: the request's fault. Docker answers 400.
+            Runtime::Start { exit_code: 126 | 127, .. } | Runtime::Exec { .. } | Runtime::Invalid(_) => {
+                ErrorKind::Invalid
+            }
+            Runtime::NotRunning { .. } => ErrorKind::Conflict,
+            Runtime::NoSuchExec { .. } => ErrorKind::NotFound,
+            _ => ErrorKind::Internal,
+        };
+        Self::new(kind, error.to_string())
     }
 }

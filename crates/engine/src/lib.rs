@@ -1,14 +1,28 @@
 //! The container engine: commands, the container state machine, volumes, health checks, restart policies,
 //! events. It drives networks (`portolan_net`), images (`portolan_image`) and processes (`portolan_runtime`),
 //! and knows nothing of HTTP or JSON.
+//!
+//! What is in memory is what commands look at; the database (`store`) is read once, at start. A command on a
+//! container waits for its turn at the container's gate, changes the record under a short lock, and stores
+//! the intent before the first effect. What waits for a container watches its `Lifecycle`.
 
 mod config;
+mod container;
 mod engine;
 mod error;
+mod events;
+mod exec;
+mod files;
+mod image;
 pub mod model;
+mod network;
+mod rootfs;
+mod store;
 mod streams;
+mod time;
+mod volume;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, Parts};
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind, Result};
 pub use streams::{Attachment, Events, Input, Logs, Output, OutputChunk, OutputStream, Waiter};

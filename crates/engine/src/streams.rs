@@ -1,21 +1,18 @@
 //! What flows: output of containers and execs, input to them, events.
 
+use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
 
 use crate::error::{EngineError, Result};
-use crate::model::{Event, WaitOutcome};
+use crate::model::{Event, WaitCondition, WaitOutcome};
 
 /// Which standard stream a piece of output was written to. A terminal's output is all `Stdout`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputStream {
-    /// 1 in Docker's stream header.
-    Stdout,
-    /// 2 in Docker's stream header.
-    Stderr,
-}
+pub use portolan_runtime::OutputStream;
 
 /// A piece of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,25 +89,61 @@ pub struct Logs {
 /// Somebody who waits for a container.
 #[derive(Debug)]
 pub struct Waiter {
-    pub(crate) outcome: tokio::sync::oneshot::Receiver<Result<WaitOutcome>>,
+    pub(crate) lifecycle: watch::Receiver<Lifecycle>,
+    pub(crate) condition: WaitCondition,
+    /// How often it had exited when the wait began.
+    pub(crate) exits_before: u64,
 }
 
 impl Waiter {
     /// Waits until the condition holds. May be called long after the waiter was made: nothing is missed.
-    pub async fn outcome(self) -> Result<WaitOutcome> {
-        self.outcome.await.unwrap_or_else(|_| Err(EngineError::internal("the engine is shutting down")))
+    pub async fn outcome(mut self) -> Result<WaitOutcome> {
+        let (condition, before) = (self.condition, self.exits_before);
+        let done = |now: &Lifecycle| match condition {
+            WaitCondition::NotRunning => !now.running || now.exits > before,
+            WaitCondition::NextExit => now.exits > before,
+            WaitCondition::Removed => false,
+        };
+        match self.lifecycle.wait_for(|now| now.removed || done(now)).await {
+            Ok(now) => Ok(WaitOutcome { exit_code: now.exit_code, error: None }),
+            Err(_) => Err(EngineError::internal("the engine is shutting down")),
+        }
     }
+}
+
+/// What those who wait for a container look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lifecycle {
+    /// Its first process exists.
+    pub(crate) running: bool,
+    /// How often it has exited, or failed to start, since the daemon knows it.
+    pub(crate) exits: u64,
+    /// Of the last exit.
+    pub(crate) exit_code: i32,
+    /// Nothing of it can be seen any more.
+    pub(crate) removed: bool,
 }
 
 /// Events: those of the past that were asked for, then new ones.
 #[derive(Debug)]
 pub struct Events {
-    pub(crate) events: mpsc::UnboundedReceiver<Event>,
+    pub(crate) past: VecDeque<Event>,
+    pub(crate) receiver: mpsc::Receiver<Event>,
+    pub(crate) until: Option<Timestamp>,
 }
 
 impl Events {
-    /// The next one; none when `until` has come, or the engine ends.
+    /// The next one; none when `until` has come, when the listener lags too far behind, or the engine ends.
     pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
+        if let Some(event) = self.past.pop_front() {
+            return Some(event);
+        }
+        let Some(until) = self.until else { return self.receiver.recv().await };
+        let left = Timestamp::now().duration_until(until);
+        // A time before now leaves what has been sent already.
+        match Duration::try_from(left) {
+            Ok(left) => tokio::time::timeout(left, self.receiver.recv()).await.ok().flatten(),
+            Err(_) => self.receiver.try_recv().ok(),
+        }
     }
 }

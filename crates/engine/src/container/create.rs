@@ -1,0 +1,314 @@
+//! `POST /containers/create`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use portolan_image::Image;
+use portolan_netcore::model::ContainerId;
+
+use super::mounts::{self, WantedMount};
+use super::record::{Container, Definition, Joined};
+use super::state::RunState;
+use super::{merge, names, security, validate};
+use crate::engine::{Engine, blocking, random_bytes, to_the_end};
+use crate::error::{EngineError, Result};
+use crate::model::{
+    CreateRequest, Created, EndpointSettings, HostConfig, MountPoint, MountType, NamespaceSetting,
+    NetworkMode, VolumeSpec,
+};
+
+impl Engine {
+    /// `POST /containers/create`.
+    ///
+    /// # Errors
+    /// `Invalid` for a request that makes no sense, `NotFound` for the image, `Conflict` for the name. Leaves
+    /// nothing behind.
+    pub async fn container_create(&self, mut request: CreateRequest) -> Result<Created> {
+        let mut warnings = validate::request(&mut request)?;
+        let image = self.inner.images.resolve(&request.config.image)?;
+        check_platform(&request, &image, &mut warnings)?;
+        merge::merge(&mut request.config, &image.config.config)?;
+        self.check_log_config(&mut request.host_config)?;
+        self.resolve_namespaces(&mut request.host_config);
+        let args = merge::command_line(&request.config)?;
+        // What is wrong with these would else be found only at start.
+        security::security_options(&request.host_config.security_opt, false)?;
+        self.runtime_path(&request.host_config.runtime)?;
+
+        let id = ContainerId::from_bytes(random_bytes());
+        let endpoints = self.endpoints(&mut request).await?;
+        let name = self.take_name(request.name.as_deref(), &id)?;
+        if request.config.hostname.is_empty() {
+            request.config.hostname = self.default_hostname(&id, &request.host_config);
+        }
+        let definition = Definition {
+            id: id.clone(),
+            name: name.clone(),
+            created: Timestamp::now(),
+            image_id: image.id.to_string(),
+            args,
+            config: request.config,
+            host_config: request.host_config,
+            endpoints,
+            mounts: Vec::new(),
+        };
+        let engine = self.clone();
+        let made = to_the_end(async move {
+            let made = engine.make(definition, &image).await;
+            if made.is_err() {
+                engine.inner.containers.release_name(&name, &id);
+                engine.discard_files(&id).await;
+            }
+            made
+        })
+        .await?;
+        Ok(Created { id: made.id.to_string(), warnings })
+    }
+
+    /// Makes the files and volumes, stores the container, makes it known.
+    async fn make(&self, mut definition: Definition, image: &Arc<Image>) -> Result<Arc<Container>> {
+        let engine = self.clone();
+        let image = image.clone();
+        let (definition, made_volumes) = blocking(move || {
+            let id = definition.id.to_string();
+            let directory = engine.directory(&id);
+            std::fs::DirBuilder::new().mode(0o710).create(&directory).map_err(|error| {
+                EngineError::internal(format!(
+                    "make the container's directory {}: {error}",
+                    directory.display()
+                ))
+            })?;
+            engine.inner.images.prepare_rootfs(&id, &image.id)?;
+            let made_volumes = engine.make_mounts(&mut definition)?;
+            let filled = engine.fill_volumes(&definition, &made_volumes);
+            if let Err(error) = filled {
+                engine.drop_volumes(&made_volumes);
+                return Err(error);
+            }
+            Ok((definition, made_volumes))
+        })
+        .await?;
+        let container = Container::new(definition, RunState::default());
+        let write = container.with(|record| record.write());
+        if let Err(error) = self.inner.database.commit(vec![write]).await {
+            self.drop_volumes(&made_volumes);
+            return Err(error);
+        }
+        for name in &made_volumes {
+            self.volume_event("create", name, BTreeMap::new());
+        }
+        self.inner.containers.insert(container.clone());
+        self.container_event(&container, "create", BTreeMap::new());
+        Ok(container)
+    }
+
+    fn drop_volumes(&self, names: &[String]) {
+        for name in names {
+            self.inner.volumes.forget(name, &self.inner.database);
+        }
+        self.inner.volumes.delete_data();
+    }
+
+    /// Deletes what a container has on disk.
+    pub(crate) async fn discard_files(&self, id: &ContainerId) {
+        let (images, id, directory) =
+            (self.inner.images.clone(), id.to_string(), self.directory(id.as_str()));
+        let done = blocking(move || {
+            if let Err(error) = images.remove_rootfs(&id) {
+                tracing::warn!(container = %id, %error, "remove the container's root file system");
+            }
+            match std::fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %directory.display(), %error, "remove the container's directory");
+                }
+                _ => {}
+            }
+            Ok(())
+        });
+        if let Err(error) = done.await {
+            tracing::warn!(%error, "remove a container's files");
+        }
+    }
+
+    /// A name of the user's or a made-up one, taken.
+    fn take_name(&self, wanted: Option<&str>, id: &ContainerId) -> Result<String> {
+        if let Some(name) = wanted.filter(|name| !name.is_empty()) {
+            let name = names::check(name)?;
+            self.inner.containers.take_name(name, id)?;
+            return Ok(name.to_owned());
+        }
+        let free = |name: &String| self.inner.containers.take_name(name, id).is_ok();
+        (0..6).map(names::random).find(free).map_or_else(
+            || {
+                let name = id.short().to_owned();
+                self.inner.containers.take_name(&name, id)?;
+                Ok(name)
+            },
+            Ok,
+        )
+    }
+
+    fn default_hostname(&self, id: &ContainerId, host: &HostConfig) -> String {
+        match &host.network_mode {
+            NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            NetworkMode::Container(of) => match self.inner.containers.find(of) {
+                Ok(other) => other.with(|record| record.definition.config.hostname.clone()),
+                Err(_) => id.short().to_owned(),
+            },
+            _ => id.short().to_owned(),
+        }
+    }
+
+    /// `container:<name>` becomes `container:<id>`, which stays right when the other is renamed. One that is
+    /// not there is an error at start.
+    fn resolve_namespaces(&self, host: &mut HostConfig) {
+        let id_of = |name: &str| self.inner.containers.find(name).map(|other| other.id.to_string());
+        for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
+            if let NamespaceSetting::Container(of) = mode
+                && let Ok(id) = id_of(of)
+            {
+                *of = id;
+            }
+        }
+        if let NetworkMode::Container(of) = &mut host.network_mode
+            && let Ok(id) = id_of(of)
+        {
+            *of = id;
+        }
+    }
+
+    fn check_log_config(&self, host: &mut HostConfig) -> Result<()> {
+        let log = &mut host.log_config;
+        if log.driver.is_empty() {
+            self.default_log_driver().clone_into(&mut log.driver);
+            if log.options.is_empty() {
+                log.options.clone_from(&self.inner.config.default_log.options);
+            }
+        }
+        super::spec::log_spec(log, std::path::Path::new("")).map(drop)
+    }
+
+    /// The networks that the request names: that of `NetworkMode` and those of `EndpointsConfig`.
+    async fn endpoints(&self, request: &mut CreateRequest) -> Result<BTreeMap<String, Joined>> {
+        let mut endpoints = BTreeMap::new();
+        let Some(primary) = request.host_config.network_mode.network_name().map(str::to_owned) else {
+            return Ok(endpoints);
+        };
+        for (name, settings) in std::mem::take(&mut request.endpoints) {
+            let name = if matches!(name.as_str(), "" | "default") { "bridge".to_owned() } else { name };
+            endpoints.insert(name, Joined { network: None, settings });
+        }
+        endpoints.entry(primary.clone()).or_default();
+        let mut named = BTreeMap::new();
+        for (given, mut joined) in endpoints {
+            if given == primary && joined.settings.mac.is_none() {
+                joined.settings.mac = request.config.mac_address;
+            }
+            if matches!(given.as_str(), "bridge" | "host" | "none") {
+                named.insert(given, joined);
+                continue;
+            }
+            // By id or prefix: known by its name from here on. One that is missing is an error at start.
+            let name = match self.inner.networks.find(&given).await {
+                Ok(info) => {
+                    joined.network = Some(info.network.id);
+                    info.network.name
+                }
+                Err(_) => given.clone(),
+            };
+            let earlier: Option<Joined> = named.remove(&name);
+            if let Some(earlier) = earlier.filter(|e| e.settings != EndpointSettings::default()) {
+                joined.settings = earlier.settings;
+            }
+            named.insert(name, joined);
+        }
+        Ok(named)
+    }
+
+    /// Turns the mounts of the request into mounts with sources, making volumes. Names of those made.
+    fn make_mounts(&self, definition: &mut Definition) -> Result<Vec<String>> {
+        let (config, host) = (&definition.config, &definition.host_config);
+        let mut points: BTreeMap<String, MountPoint> = BTreeMap::new();
+        for text in &host.volumes_from {
+            let (name, readonly) = mounts::parse_volumes_from(text)?;
+            let other = self.inner.containers.find(name).map_err(|e| EngineError::invalid(e.message()))?;
+            for mut mount in other.with(|record| record.definition.mounts.clone()) {
+                mount.rw &= !readonly;
+                mount.no_copy = true;
+                points.insert(mount.destination.clone(), mount);
+            }
+        }
+        let inherited: BTreeSet<String> = points.keys().cloned().collect();
+        let mut made = Vec::new();
+        for wanted in mounts::wanted(config, host, &inherited)? {
+            match self.make_mount(wanted, &mut made) {
+                Ok(point) => drop(points.insert(point.destination.clone(), point)),
+                Err(error) => {
+                    self.drop_volumes(&made);
+                    return Err(error);
+                }
+            }
+        }
+        definition.mounts = points.into_values().collect();
+        Ok(made)
+    }
+
+    fn make_mount(&self, wanted: WantedMount, made: &mut Vec<String>) -> Result<MountPoint> {
+        let WantedMount { mut point, volume_labels, volume_options, create_source } = wanted;
+        match point.kind {
+            MountType::Tmpfs => {}
+            MountType::Bind => {
+                if create_source && !point.source.exists() {
+                    std::fs::create_dir_all(&point.source).map_err(|error| {
+                        EngineError::internal(format!(
+                            "error while creating mount source path '{}': {error}",
+                            point.source.display()
+                        ))
+                    })?;
+                }
+            }
+            MountType::Volume => {
+                let spec = VolumeSpec {
+                    name: point.name.clone().unwrap_or_default(),
+                    driver: String::new(),
+                    options: volume_options,
+                    labels: volume_labels,
+                };
+                let (volume, new) = self.inner.volumes.ensure(spec, &self.inner.database)?;
+                if new {
+                    made.push(volume.name.clone());
+                }
+                point.source = volume.mountpoint;
+                point.name = Some(volume.name);
+            }
+        }
+        Ok(point)
+    }
+}
+
+fn check_platform(request: &CreateRequest, image: &Image, warnings: &mut Vec<String>) -> Result<()> {
+    let (os, architecture) = (image.config.os.as_str(), image.config.architecture.as_str());
+    let host = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    if let Some(platform) = request.platform.as_deref().filter(|text| !text.is_empty()) {
+        let mut parts = platform.split('/');
+        let wanted = (parts.next().unwrap_or_default(), parts.next().unwrap_or(architecture));
+        if wanted != (os, architecture) {
+            return Err(EngineError::not_found(format!(
+                "image with reference {} was found but does not provide the specified platform ({platform})",
+                request.config.image
+            )));
+        }
+    } else if !architecture.is_empty() && architecture != host {
+        warnings.push(format!(
+            "The requested image's platform ({os}/{architecture}) does not match the detected host platform \
+             (linux/{host}) and no specific platform was requested"
+        ));
+    }
+    Ok(())
+}

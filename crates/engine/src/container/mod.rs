@@ -1,0 +1,32 @@
+//! Containers: one file a command or a concern.
+
+mod archive;
+mod attach;
+mod create;
+mod detach;
+mod exit;
+mod health;
+mod list;
+mod merge;
+mod mounts;
+mod names;
+pub(crate) mod record;
+pub(crate) mod registry;
+mod remove;
+mod restore;
+mod security;
+mod signal;
+mod snapshot;
+mod spec;
+mod start;
+pub(crate) mod state;
+mod stats;
+mod stop;
+mod top;
+mod update;
+mod validate;
+mod volumes;
+
+pub(crate) use attach::{PumpEnd, pump};
+pub(crate) use detach::{DetachKeys, parse as parse_detach_keys};
+pub(crate) use merge::{environment, replace_or_append};

@@ -1,0 +1,207 @@
+//! The engine's start: containers are loaded, those that still run are found again, what the others left is
+//! cleaned up, and restart policies are followed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use portolan_runtime::{ExitStatus, Shim, ShimState};
+
+use super::record::{Container, Definition};
+use super::state::{EXIT_LOST, RunState};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::model::{NetworkMode, Status};
+
+impl Engine {
+    /// Loads the containers that the database holds.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub(crate) async fn restore(&self, records: Vec<(String, String)>) -> Result<()> {
+        let broken = |error: serde_json::Error| {
+            EngineError::internal(format!("read a container from the database: {error}"))
+        };
+        let mut to_start = Vec::new();
+        for (definition, state) in records {
+            let definition: Definition = serde_json::from_str(&definition).map_err(broken)?;
+            let state: RunState = serde_json::from_str(&state).map_err(broken)?;
+            let name = definition.name.clone();
+            let container = Container::new(definition, state);
+            self.inner.containers.take_name(&name, &container.id)?;
+            self.inner.containers.insert(container.clone());
+            if self.find_again(&container).await {
+                to_start.push(container);
+            }
+        }
+        self.remove_strays().await;
+        // Those whose namespace others share come first.
+        to_start.sort_by_key(|container| {
+            container.with(|r| matches!(r.definition.host_config.network_mode, NetworkMode::Container(_)))
+        });
+        let engine = self.clone();
+        tokio::spawn(async move {
+            for container in to_start {
+                let _turn = container.gate.lock().await;
+                let wanted = container.with(|record| !record.removing && record.state.check_start().is_ok());
+                if wanted && let Err(error) = engine.start(&container).await {
+                    tracing::error!(container = %container.id, %error, "start a container with the daemon");
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Brings a loaded container up to date with the world; true if its restart policy starts it.
+    async fn find_again(&self, container: &Arc<Container>) -> bool {
+        let (state, policy, auto_remove) = container.with(|record| {
+            let host = &record.definition.host_config;
+            (record.state.clone(), host.restart_policy, host.auto_remove)
+        });
+        let shim = match self.inner.launcher.reconnect(container.id.as_str()).await {
+            Ok(shim) => shim,
+            Err(error) => {
+                tracing::error!(container = %container.id, %error, "find the shim of a container");
+                None
+            }
+        };
+        let stood = match &shim {
+            Some(shim) => shim.state().await.ok(),
+            None => None,
+        };
+        let ran = state.owns_resources || state.shown.status.is_running();
+        match (shim, stood) {
+            (Some(shim), Some(ShimState::Running)) => {
+                self.adopt(container, shim).await;
+                false
+            }
+            (shim, stood) => {
+                let exit = match stood {
+                    Some(ShimState::Exited(exit)) => exit,
+                    _ => ExitStatus { code: EXIT_LOST, oom_killed: false, finished_at: Timestamp::now() },
+                };
+                self.lay_to_rest(container, shim, exit, ran).await;
+                let removed = ran && auto_remove;
+                if removed {
+                    container.with(|record| record.removing = true);
+                    let volumes = self.forget(container, true);
+                    self.clean_up(container, volumes).await;
+                }
+                !removed && container.with(|record| record.state.wants_start_with_daemon(policy, ran))
+            }
+        }
+    }
+
+    /// Takes over a container that runs.
+    async fn adopt(&self, container: &Arc<Container>, shim: Shim) {
+        let sandbox_id = container.with(|record| record.state.sandbox.clone());
+        let sandbox = match self.sandbox_of(container, sandbox_id.as_ref()).await {
+            Ok(sandbox) => sandbox,
+            Err(error) => {
+                tracing::error!(container = %container.id, %error, "find the network of a container");
+                None
+            }
+        };
+        container.with(|record| {
+            // The daemon may have died between the start and its record.
+            let state = &mut record.state;
+            state.owns_resources = true;
+            state.sandbox = sandbox.as_ref().map(|info| info.id.clone());
+            state.shown.pid = shim.pid();
+            if state.shown.status != Status::Paused {
+                state.shown.status = Status::Running;
+            }
+            state.shown.started_at.get_or_insert_with(Timestamp::now);
+            record.sandbox = sandbox;
+            record.shim = Some(shim.clone());
+        });
+        container.announce(|now| now.running = true);
+        container.save_state(&self.inner.database);
+        self.watch(container.clone(), shim);
+        self.start_health_checks(container);
+    }
+
+    async fn sandbox_of(
+        &self,
+        container: &Container,
+        id: Option<&portolan_netcore::model::SandboxId>,
+    ) -> Result<Option<portolan_net::SandboxInfo>> {
+        if let Some(id) = id
+            && let Some(info) = self.inner.networks.sandbox(id).await?
+        {
+            return Ok(Some(info));
+        }
+        let all = self.inner.networks.sandboxes().await?;
+        Ok(all.into_iter().find(|info| info.container == container.id))
+    }
+
+    /// Gives back what a container that does not run any more still has.
+    async fn lay_to_rest(&self, container: &Arc<Container>, shim: Option<Shim>, exit: ExitStatus, ran: bool) {
+        if let Some(shim) = shim
+            && let Err(error) = shim.delete().await
+        {
+            tracing::error!(container = %container.id, %error, "delete what is left of a container's run");
+        }
+        if let Ok(Some(sandbox)) = self.sandbox_of(container, None).await {
+            self.release_sandbox(&sandbox).await;
+        }
+        if !ran {
+            return;
+        }
+        container.with(|record| {
+            // One whose start was cut short by a crash never ran.
+            if record.state.shown.status.is_running() {
+                record.state.exited(&exit);
+            } else {
+                let code = record.state.shown.exit_code;
+                record
+                    .state
+                    .start_failed(if code == 0 { 128 } else { code }, "the daemon ended during the start");
+            }
+            record.state.owns_resources = false;
+            record.state.sandbox = None;
+        });
+        container.announce(|now| now.exit_code = exit.code);
+        container.save_state(&self.inner.database);
+    }
+
+    /// Shims, sandboxes, root file systems and directories of containers that nobody knows: a crash came
+    /// between making them and storing the container, or between forgetting it and cleaning up.
+    async fn remove_strays(&self) {
+        let known: BTreeSet<String> = self.inner.containers.all().iter().map(|c| c.id.to_string()).collect();
+        let shims = self.inner.launcher.ids().unwrap_or_default();
+        for id in shims.into_iter().filter(|id| !known.contains(id)) {
+            tracing::info!(container = %id, "removing what a crash left: a shim");
+            match self.inner.launcher.reconnect(&id).await {
+                Ok(Some(shim)) => {
+                    if let Err(error) = shim.delete().await {
+                        tracing::error!(container = %id, %error, "delete a stray shim");
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(container = %id, %error, "find a stray shim"),
+            }
+        }
+        for sandbox in self.inner.networks.sandboxes().await.unwrap_or_default() {
+            if !known.contains(sandbox.container.as_str()) {
+                self.release_sandbox(&sandbox).await;
+                if let Err(error) = self.inner.networks.forget(&sandbox.container).await {
+                    tracing::error!(container = %sandbox.container, %error, "give back what a stray held");
+                }
+            }
+        }
+        let containers = self.inner.config.data_root.join("containers");
+        let directories = std::fs::read_dir(containers).into_iter().flatten().flatten();
+        let names = directories.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let strays: BTreeSet<String> = names.chain(self.inner.images.rootfs_ids()).collect();
+        for id in strays.into_iter().filter(|id| !known.contains(id)) {
+            tracing::info!(container = %id, "removing what a crash left: files");
+            match id.parse() {
+                Ok(id) => self.discard_files(&id).await,
+                Err(_) => tracing::warn!(name = %id, "a foreign directory among the containers: left alone"),
+            }
+        }
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || engine.inner.volumes.delete_data());
+    }
+}

@@ -1,0 +1,355 @@
+//! From a container's definition to what the runtime is handed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use portolan_netcore::model::ContainerId;
+use portolan_runtime::{
+    ContainerSpec, Device, LogSpec, Mount, MountKind, NamespaceMode, Resources, Rlimit, RootfsSpec,
+    SeccompProfile, Stdio, UserSpec,
+};
+
+use super::record::Definition;
+use super::{merge, security};
+use crate::engine::{Engine, cgroup_version};
+use crate::error::{EngineError, Result};
+use crate::model::{
+    HostConfig, LogConfig, MountPoint, MountType, NamespaceSetting, NetworkMode, ResourceLimits,
+};
+
+/// 64 MiB, as in Docker.
+const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+
+/// The log of a container whose directory is `directory`.
+///
+/// # Errors
+/// `Invalid` for a driver or an option that this engine does not have.
+pub(crate) fn log_spec(log: &LogConfig, path: &Path) -> Result<LogSpec> {
+    match log.driver.as_str() {
+        "none" => return Ok(LogSpec::None),
+        "" | "json-file" => {}
+        other => {
+            return Err(EngineError::invalid(format!("logger: no log driver named '{other}' is registered")));
+        }
+    }
+    let (mut max_size_bytes, mut max_files) = (None, 1);
+    for (key, value) in &log.options {
+        let bad = || EngineError::invalid(format!("invalid value for log opt '{key}': {value}"));
+        match key.as_str() {
+            "max-size" => {
+                max_size_bytes = (value != "-1").then(|| parse_size(value)).transpose().map_err(|()| bad())?
+            }
+            "max-file" => {
+                max_files = value.parse().ok().filter(|n| *n >= 1).ok_or_else(bad)?;
+            }
+            _ => {
+                return Err(EngineError::invalid(format!(
+                    "unknown log opt '{key}' for json-file log driver"
+                )));
+            }
+        }
+    }
+    if max_files > 1 && max_size_bytes.is_none() {
+        return Err(EngineError::invalid("max-file cannot be specified when max-size is not set"));
+    }
+    Ok(LogSpec::JsonFile { path: path.to_owned(), max_size_bytes, max_files })
+}
+
+/// `10m`, `1g`, `4096`, `10MB`: powers of 1024.
+fn parse_size(text: &str) -> Result<u64, ()> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match lower[digits.len()..].trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(()),
+    };
+    let number: u64 = digits.parse().map_err(|_| ())?;
+    number.checked_mul(1 << shift).filter(|n| *n > 0).ok_or(())
+}
+
+/// Limits as the runtime wants them.
+pub(crate) fn resources(limits: &ResourceLimits) -> Resources {
+    let set = |value: i64| Some(value).filter(|v| *v != 0);
+    Resources {
+        memory_bytes: set(limits.memory),
+        // As Docker: as much swap as memory, unless told otherwise.
+        memory_swap_bytes: set(limits.memory_swap)
+            .or_else(|| set(limits.memory).filter(|m| *m > 0).map(|m| m.saturating_mul(2))),
+        memory_reservation_bytes: set(limits.memory_reservation),
+        nano_cpus: set(limits.nano_cpus),
+        cpu_shares: u64::try_from(limits.cpu_shares).ok().filter(|v| *v > 0),
+        cpu_period_us: u64::try_from(limits.cpu_period).ok().filter(|v| *v > 0),
+        cpu_quota_us: set(limits.cpu_quota),
+        cpuset_cpus: limits.cpuset_cpus.clone(),
+        cpuset_mems: limits.cpuset_mems.clone(),
+        pids_limit: limits.pids_limit.filter(|v| *v > 0),
+        blkio_weight: Some(limits.blkio_weight).filter(|v| *v > 0),
+        oom_kill_disable: limits.oom_kill_disable.filter(|disable| *disable),
+    }
+}
+
+/// Binds, volumes and tmpfs, the nearer to the root first; then the engine's own files, unless something
+/// is mounted over them.
+fn mounts(points: &[MountPoint], files: &[(&str, PathBuf)], readonly_files: bool) -> Vec<Mount> {
+    let mut mounts: Vec<Mount> = points.iter().map(mount_of).collect();
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    for (target, source) in files {
+        if mounts.iter().all(|mount| mount.target != Path::new(target)) {
+            mounts.push(Mount {
+                target: PathBuf::from(target),
+                kind: MountKind::Bind {
+                    source: source.clone(),
+                    propagation: "rprivate".to_owned(),
+                    recursive: true,
+                },
+                readonly: readonly_files,
+            });
+        }
+    }
+    mounts
+}
+
+fn mount_of(point: &MountPoint) -> Mount {
+    let kind = match point.kind {
+        MountType::Tmpfs => {
+            let options = point.tmpfs_options.iter().filter(|o| !matches!(o.as_str(), "ro" | "rw"));
+            MountKind::Tmpfs { options: options.cloned().collect() }
+        }
+        MountType::Bind | MountType::Volume => MountKind::Bind {
+            source: if point.subpath.is_empty() {
+                point.source.clone()
+            } else {
+                point.source.join(&point.subpath)
+            },
+            propagation: if point.propagation.is_empty() { "rprivate" } else { &point.propagation }
+                .to_owned(),
+            recursive: !point.non_recursive,
+        },
+    };
+    Mount { target: PathBuf::from(&point.destination), kind, readonly: !point.rw }
+}
+
+impl Engine {
+    /// What the runtime is handed to make this container. `network` is its namespace, `files` are the
+    /// engine's own files by their path inside.
+    ///
+    /// # Errors
+    /// A container whose namespace it wants to share does not run.
+    pub(crate) fn container_spec(
+        &self,
+        definition: &Definition,
+        rootfs: RootfsSpec,
+        netns: Option<std::sync::Arc<std::os::fd::OwnedFd>>,
+        files: &[(&str, PathBuf)],
+    ) -> Result<ContainerSpec> {
+        let (config, host) = (&definition.config, &definition.host_config);
+        let options = security::security_options(&host.security_opt, self.inner.config.no_new_privileges)?;
+        let unmasked = options.system_paths_unconfined || host.privileged;
+        let paths = |own: &Option<Vec<String>>| if unmasked { Some(Vec::new()) } else { own.clone() };
+        let id = definition.id.to_string();
+        let log_path = self.log_path(&definition.id);
+        Ok(ContainerSpec {
+            rootfs,
+            args: definition.args.clone(),
+            env: merge::environment(config, config.tty),
+            cwd: if config.working_dir.is_empty() { "/" } else { &config.working_dir }.to_owned(),
+            user: UserSpec { user: config.user.clone(), additional_groups: host.group_add.clone() },
+            hostname: config.hostname.clone(),
+            domainname: config.domainname.clone(),
+            stdio: Stdio {
+                tty: config.tty,
+                open_stdin: config.open_stdin,
+                stdin_once: config.stdin_once,
+                size: host.console_size.filter(|size| *size != (0, 0)),
+            },
+            log: log_spec(&host.log_config, &log_path)?,
+            netns,
+            pid: self.namespace(&host.pid_mode, "PID")?,
+            ipc: self.namespace(&host.ipc_mode, "IPC")?,
+            uts: uts(host),
+            cgroupns: match host.cgroupns_mode {
+                NamespaceSetting::Host => NamespaceMode::Host,
+                // As Docker: private where cgroups are version 2, and never for privileged ones before.
+                NamespaceSetting::Default if cgroup_version() == 1 || host.privileged => NamespaceMode::Host,
+                _ => NamespaceMode::Private,
+            },
+            mounts: mounts(&definition.mounts, files, false),
+            shm_size_bytes: match (host.shm_size_bytes, self.inner.config.default_shm_size_bytes) {
+                (0, 0) => DEFAULT_SHM_BYTES,
+                (0, default) => default,
+                (own, _) => own,
+            },
+            readonly_rootfs: host.readonly_rootfs,
+            privileged: host.privileged,
+            capabilities: security::capabilities(host)?,
+            seccomp: self.seccomp(host, options.seccomp)?,
+            apparmor: apparmor(host, &options.apparmor)?,
+            no_new_privileges: options.no_new_privileges,
+            masked_paths: paths(&host.masked_paths),
+            readonly_paths: paths(&host.readonly_paths),
+            devices: devices(host),
+            device_cgroup_rules: host.device_cgroup_rules.clone(),
+            resources: resources(&host.resources),
+            rlimits: self.rlimits(host),
+            sysctls: host.sysctls.iter().filter(|(key, _)| !key.starts_with("net.")).map(own).collect(),
+            oom_score_adj: Some(host.oom_score_adj).filter(|adjustment| *adjustment != 0),
+            init: host.init.unwrap_or(self.inner.config.init),
+            cgroup_parent: match host.cgroup_parent.as_str() {
+                "" => self.inner.config.cgroup_parent.clone(),
+                parent => parent.to_owned(),
+            },
+            runtime: self.runtime_path(&host.runtime)?,
+            annotations: host.annotations.clone(),
+            id,
+        })
+    }
+
+    /// The binary of a runtime; none for the built-in one.
+    ///
+    /// # Errors
+    /// `Invalid`: `unknown or invalid runtime name: x`.
+    pub(crate) fn runtime_path(&self, name: &str) -> Result<Option<PathBuf>> {
+        let name =
+            if name.is_empty() { self.inner.config.default_runtime.as_deref().unwrap_or("") } else { name };
+        match (name, self.inner.config.runtimes.get(name)) {
+            (_, Some(path)) => Ok(Some(path.clone())),
+            ("" | "runc" | "io.containerd.runc.v2" | "portolan", None) => Ok(None),
+            _ => Err(EngineError::invalid(format!("unknown or invalid runtime name: {name}"))),
+        }
+    }
+
+    /// `<data-root>/containers/<id>/<id>-json.log`, as in Docker.
+    pub(crate) fn log_path(&self, id: &ContainerId) -> PathBuf {
+        self.directory(id.as_str()).join(format!("{id}-json.log"))
+    }
+
+    fn namespace(&self, setting: &NamespaceSetting, kind: &str) -> Result<NamespaceMode> {
+        match setting {
+            NamespaceSetting::Host => Ok(NamespaceMode::Host),
+            NamespaceSetting::Container(of) => {
+                let other = self.inner.containers.find(of)?;
+                let pid = other.with(|record| record.state.shown.pid);
+                if pid == 0 {
+                    return Err(EngineError::conflict(format!(
+                        "cannot join {kind} of a non running container: {}",
+                        other.id
+                    )));
+                }
+                Ok(NamespaceMode::Pid(pid))
+            }
+            _ => Ok(NamespaceMode::Private),
+        }
+    }
+
+    fn seccomp(&self, host: &HostConfig, own: Option<SeccompProfile>) -> Result<SeccompProfile> {
+        if host.privileged {
+            return Ok(SeccompProfile::Unconfined);
+        }
+        match (own, self.inner.config.seccomp_profile.as_deref()) {
+            (Some(own), _) => Ok(own),
+            (None, None | Some("" | "builtin")) => Ok(SeccompProfile::Default),
+            (None, Some("unconfined")) => Ok(SeccompProfile::Unconfined),
+            (None, Some(path)) => std::fs::read_to_string(path).map(SeccompProfile::Json).map_err(|error| {
+                EngineError::internal(format!("opening seccomp profile ({path}) failed: {error}"))
+            }),
+        }
+    }
+
+    fn rlimits(&self, host: &HostConfig) -> Vec<Rlimit> {
+        let mut limits: BTreeMap<&str, &Rlimit> =
+            self.inner.config.default_ulimits.iter().map(|limit| (limit.name.as_str(), limit)).collect();
+        limits.extend(host.ulimits.iter().map(|limit| (limit.name.as_str(), limit)));
+        limits.into_values().cloned().collect()
+    }
+}
+
+fn own((key, value): (&String, &String)) -> (String, String) {
+    (key.clone(), value.clone())
+}
+
+fn uts(host: &HostConfig) -> NamespaceMode {
+    match (&host.uts_mode, &host.network_mode) {
+        (NamespaceSetting::Host, _) => NamespaceMode::Host,
+        // The host's network has the host's name, but a name of the container's own may be set.
+        (_, NetworkMode::Host | NetworkMode::Container(_)) => NamespaceMode::Private,
+        _ => NamespaceMode::Private,
+    }
+}
+
+/// The AppArmor profile to put on; none where the kernel has no AppArmor.
+fn apparmor(host: &HostConfig, asked: &str) -> Result<Option<String>> {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with('Y'));
+    match (enabled, asked) {
+        (_, "unconfined") => Ok(None),
+        (false, "") => Ok(None),
+        (false, profile) => Err(EngineError::invalid(format!(
+            "apparmor is not enabled in this kernel: cannot apply profile {profile:?}"
+        ))),
+        (true, "") if host.privileged => Ok(None),
+        // There is no profile of our own to load yet: unconfined, as on hosts without AppArmor.
+        (true, "") => Ok(None),
+        (true, profile) => Ok(Some(profile.to_owned())),
+    }
+}
+
+fn devices(host: &HostConfig) -> Vec<Device> {
+    host.devices
+        .iter()
+        .map(|device| Device {
+            host_path: PathBuf::from(&device.path_on_host),
+            container_path: PathBuf::from(match device.path_in_container.as_str() {
+                "" => &device.path_on_host,
+                path => path,
+            }),
+            permissions: match device.cgroup_permissions.as_str() {
+                "" => "rwm".to_owned(),
+                permissions => permissions.to_owned(),
+            },
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_options() {
+        let log = |driver: &str, options: &[(&str, &str)]| LogConfig {
+            driver: driver.to_owned(),
+            options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        };
+        let path = Path::new("/x");
+        let spec = log_spec(&log("json-file", &[("max-size", "10m"), ("max-file", "3")]), path).unwrap();
+        assert!(matches!(spec, LogSpec::JsonFile { max_size_bytes: Some(10_485_760), max_files: 3, .. }));
+        assert!(matches!(log_spec(&log("none", &[]), path).unwrap(), LogSpec::None));
+        for bad in [
+            log("syslog", &[]),
+            log("", &[("max-size", "x")]),
+            log("", &[("max-size", "5x")]),
+            log("", &[("max-file", "2")]),
+            log("", &[("colour", "red")]),
+        ] {
+            assert!(log_spec(&bad, path).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn swap_is_twice_the_memory_unless_told() {
+        let limits = ResourceLimits { memory: 100, ..ResourceLimits::default() };
+        assert_eq!(resources(&limits).memory_swap_bytes, Some(200));
+        let limits = ResourceLimits {
+            memory: 100,
+            memory_swap: -1,
+            pids_limit: Some(-1),
+            ..ResourceLimits::default()
+        };
+        assert_eq!(resources(&limits).memory_swap_bytes, Some(-1));
+        assert_eq!(resources(&limits).pids_limit, None);
+    }
+}

@@ -1,0 +1,269 @@
+//! The files that the engine writes for a container: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`.
+//!
+//! They live in the container's directory, are bind-mounted, and so are always changed in place. They are
+//! made anew at each start: losing them in a crash loses nothing, so nothing is synced.
+
+pub(crate) mod hosts;
+pub(crate) mod resolv;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use hosts::HostLine;
+use portolan_net::{EndpointInfo, SandboxInfo};
+use resolv::{Overrides, ResolvConf};
+
+use crate::container::record::Definition;
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Result};
+use crate::model::{NetworkMode, Status};
+
+const HOSTS: &str = "hosts";
+const HOSTNAME: &str = "hostname";
+const RESOLV_CONF: &str = "resolv.conf";
+/// Where systemd-resolved keeps the real servers when `/etc/resolv.conf` names only itself.
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// What is to be mounted: file inside, file on the host.
+pub(crate) type Mounted = Vec<(&'static str, PathBuf)>;
+
+/// What a container's files shall hold.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// `container:X`: X's own files, in this directory.
+    Shared(PathBuf),
+    /// Its own.
+    Own { hosts: String, hostname: String, resolv_conf: String },
+}
+
+impl Content {
+    /// Writes the files into the container's directory. What is to be mounted. Blocks.
+    pub(crate) fn write(self, directory: &Path) -> Result<Mounted> {
+        let directory = match self {
+            Self::Shared(directory) => directory,
+            Self::Own { hosts, hostname, resolv_conf } => {
+                for (name, text) in [(HOSTS, hosts), (HOSTNAME, hostname), (RESOLV_CONF, resolv_conf)] {
+                    write_in_place(&directory.join(name), &text)?;
+                }
+                directory.to_owned()
+            }
+        };
+        Ok(vec![
+            ("/etc/resolv.conf", directory.join(RESOLV_CONF)),
+            ("/etc/hostname", directory.join(HOSTNAME)),
+            ("/etc/hosts", directory.join(HOSTS)),
+        ])
+    }
+}
+
+/// Keeps the inode: the file is bind-mounted in the container.
+fn write_in_place(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)
+        .map_err(|error| EngineError::internal(format!("write {}: {error}", path.display())))
+}
+
+impl Engine {
+    /// What the files of a container that is about to start shall hold.
+    ///
+    /// # Errors
+    /// `host-gateway` or a link cannot be resolved.
+    pub(crate) async fn file_contents(
+        &self,
+        definition: &Definition,
+        sandbox: Option<&SandboxInfo>,
+    ) -> Result<Content> {
+        let (config, host) = (&definition.config, &definition.host_config);
+        if let NetworkMode::Container(of) = &host.network_mode {
+            let other = self.inner.containers.find(of)?;
+            return Ok(Content::Shared(self.directory(other.id.as_str())));
+        }
+        let gateways = self.host_gateways(&host.extra_hosts).await;
+        let mut lines = hosts::extra_hosts(&host.extra_hosts, &gateways)?;
+        lines.extend(self.link_lines(definition)?);
+        let names = hosts::own_names(&config.hostname, &config.domainname);
+        lines.extend(sandbox.iter().flat_map(|info| own_lines(&info.endpoints, &names)));
+        let on_host = host.network_mode == NetworkMode::Host;
+        let base = if on_host { std::fs::read_to_string("/etc/hosts").ok() } else { None };
+        Ok(Content::Own {
+            hosts: hosts::render(base.as_deref(), &lines),
+            hostname: format!("{}\n", config.hostname),
+            resolv_conf: self.resolv_conf(definition, sandbox),
+        })
+    }
+
+    /// The text of resolv.conf, for the networks that the sandbox has now.
+    fn resolv_conf(&self, definition: &Definition, sandbox: Option<&SandboxInfo>) -> String {
+        let (host, config) = (&definition.host_config, &self.inner.config);
+        let path = self.host_resolv_conf();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let overrides = Overrides {
+            nameservers: own_or(&host.dns, &config.dns),
+            search: own_or(&host.dns_search, &config.dns_search),
+            options: own_or(&host.dns_options, &config.dns_options),
+        };
+        if host.network_mode == NetworkMode::Host && overrides == Overrides::default() {
+            return text;
+        }
+        let mut conf = ResolvConf::parse(&text, &path.to_string_lossy());
+        conf.override_with(&overrides);
+        match sandbox {
+            Some(info) if info.embedded_dns => conf.for_embedded(),
+            _ if host.network_mode == NetworkMode::Host => {}
+            info => {
+                let ipv6 = info.is_some_and(|i| i.endpoints.iter().any(|e| e.endpoint.ipv6.is_some()));
+                conf.for_plain(ipv6);
+            }
+        }
+        conf.render()
+    }
+
+    fn host_resolv_conf(&self) -> PathBuf {
+        let path = &self.inner.config.host_resolv_conf;
+        let only_resolved = std::fs::read_to_string(path).is_ok_and(|text| {
+            let conf = ResolvConf::parse(&text, "");
+            conf.nameservers == [IpAddr::from([127, 0, 0, 53])]
+        });
+        if only_resolved && Path::new(RESOLVED_CONF).exists() { RESOLVED_CONF.into() } else { path.clone() }
+    }
+
+    /// What `host-gateway` stands for.
+    async fn host_gateways(&self, extra_hosts: &[String]) -> Vec<IpAddr> {
+        if !extra_hosts.iter().any(|entry| entry.ends_with("host-gateway")) {
+            return Vec::new();
+        }
+        if !self.inner.config.host_gateway_ips.is_empty() {
+            return self.inner.config.host_gateway_ips.clone();
+        }
+        match self.inner.networks.find("bridge").await {
+            Ok(info) => info.network.ipam.iter().filter_map(|ipam| ipam.gateway).collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Links on the default bridge: the other's address by alias, short id and name.
+    fn link_lines(&self, definition: &Definition) -> Result<Vec<HostLine>> {
+        let mut lines = Vec::new();
+        if definition.host_config.network_mode != NetworkMode::Bridge {
+            return Ok(lines);
+        }
+        for link in &definition.host_config.links {
+            let (name, alias) = link.split_once(':').unwrap_or((link, link));
+            let (name, alias) = (name.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or(alias));
+            let other = self
+                .inner
+                .containers
+                .find(name)
+                .map_err(|_| EngineError::invalid(format!("could not get container for {name}")))?;
+            let line = other.with(|record| {
+                let other_name = record.definition.name.clone();
+                if record.state.shown.status != Status::Running {
+                    return Err(EngineError::conflict(format!(
+                        "Cannot link to a non running container: /{other_name} AS /{}/{alias}",
+                        definition.name
+                    )));
+                }
+                let endpoints = record.sandbox.iter().flat_map(|info| &info.endpoints);
+                let address = endpoints.filter(|e| e.network_name == "bridge").find_map(|e| e.endpoint.ipv4);
+                let names = format!("{alias} {} {other_name}", record.definition.config.hostname);
+                Ok(address.map(|net| HostLine { address: net.addr().into(), names }))
+            })?;
+            lines.extend(line);
+        }
+        Ok(lines)
+    }
+
+    /// Brings the files of a running container up to date after its networks changed: lines of addresses come
+    /// and go in `/etc/hosts`, whatever else was written there; resolv.conf is left alone once edited.
+    pub(crate) async fn refresh_files(
+        &self,
+        definition: &Definition,
+        before: &SandboxInfo,
+        after: &SandboxInfo,
+    ) -> Result<()> {
+        let names = hosts::own_names(&definition.config.hostname, &definition.config.domainname);
+        let (old, new) = (own_lines(&before.endpoints, &names), own_lines(&after.endpoints, &names));
+        let render = |line: &HostLine| format!("{}\t{}", line.address, line.names);
+        let gone: Vec<String> = old.iter().filter(|line| !new.contains(line)).map(render).collect();
+        let come: Vec<String> = new.iter().filter(|line| !old.contains(line)).map(render).collect();
+        let (expected, wanted) =
+            (self.resolv_conf(definition, Some(before)), self.resolv_conf(definition, Some(after)));
+        let directory = self.directory(definition.id.as_str());
+        blocking(move || {
+            let path = directory.join(HOSTS);
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| EngineError::internal(format!("read {}: {error}", path.display())))?;
+            write_in_place(&path, &edit_lines(&text, &gone, &come))?;
+            let path = directory.join(RESOLV_CONF);
+            if expected != wanted && std::fs::read_to_string(&path).is_ok_and(|text| text == expected) {
+                write_in_place(&path, &wanted)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Paths for inspect: resolv.conf, hostname, hosts; none before the first start.
+    pub(crate) fn file_paths(&self, definition: &Definition) -> [Option<PathBuf>; 3] {
+        let directory = match &definition.host_config.network_mode {
+            NetworkMode::Container(of) => self.directory(of),
+            _ => self.directory(definition.id.as_str()),
+        };
+        [RESOLV_CONF, HOSTNAME, HOSTS].map(|name| Some(directory.join(name)).filter(|path| path.exists()))
+    }
+}
+
+fn own_or<'a, T>(own: &'a [T], daemons: &'a [T]) -> &'a [T] {
+    if own.is_empty() { daemons } else { own }
+}
+
+fn own_lines(endpoints: &[EndpointInfo], names: &str) -> Vec<HostLine> {
+    let addresses = endpoints.iter().flat_map(|info| {
+        let ipv4 = info.endpoint.ipv4.map(|net| IpAddr::from(net.addr()));
+        let ipv6 = info.endpoint.ipv6.map(|net| IpAddr::from(net.addr()));
+        ipv4.into_iter().chain(ipv6)
+    });
+    addresses.map(|address| HostLine { address, names: names.to_owned() }).collect()
+}
+
+/// Takes whole lines out and puts others at the end.
+fn edit_lines(text: &str, gone: &[String], come: &[String]) -> String {
+    let kept = text.lines().filter(|line| !gone.iter().any(|g| g == line));
+    let mut edited = String::with_capacity(text.len());
+    for line in kept.chain(come.iter().map(String::as_str)) {
+        edited.push_str(line);
+        edited.push('\n');
+    }
+    edited
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_lines_go() {
+        let text = "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n10.0.0.2\tweb mine\n";
+        let edited = edit_lines(text, &["10.0.0.2\tweb".to_owned()], &["10.1.0.2\tweb".to_owned()]);
+        assert_eq!(edited, "127.0.0.1\tlocalhost\n10.0.0.2\tweb mine\n10.1.0.2\tweb\n");
+    }
+
+    #[test]
+    fn files_are_changed_in_place() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let write = |hosts: &str| {
+            let content = Content::Own {
+                hosts: hosts.to_owned(),
+                hostname: "h\n".to_owned(),
+                resolv_conf: String::new(),
+            };
+            content.write(directory.path()).unwrap()
+        };
+        let inode = || std::fs::metadata(directory.path().join(HOSTS)).unwrap().ino();
+        write("long old text\n");
+        let before = inode();
+        write("new\n");
+        assert_eq!(inode(), before, "a bind mount shows the inode that it was made of");
+        assert_eq!(std::fs::read_to_string(directory.path().join(HOSTS)).unwrap(), "new\n");
+    }
+}

@@ -1,0 +1,433 @@
+//! Networks: what containers ask of them, and the commands, thin over `portolan_net`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use portolan_net::{
+    AttachSpec, NetworkAction, NetworkInfo, NetworkSpec, PortRequest, SandboxInfo, SandboxSpec,
+};
+use portolan_netcore::model::{Network, SandboxMode};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::container::record::{Container, Definition, Joined};
+use crate::engine::{Engine, to_the_end};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::model::{ContainerPort, EndpointSettings, EventType, Filters, HostPort, NetworkMode, Status};
+use crate::time::parse_until;
+
+/// The ports to publish: what `-p` says, and with `-P` every exposed port that it does not name.
+pub(crate) fn port_requests(definition: &Definition) -> Vec<PortRequest> {
+    let (config, host) = (&definition.config, &definition.host_config);
+    let publishes = matches!(host.network_mode, NetworkMode::Bridge | NetworkMode::Network(_));
+    if !publishes || config.network_disabled {
+        return Vec::new();
+    }
+    let request = |port: &ContainerPort, to: &HostPort| PortRequest {
+        proto: port.proto,
+        container_port: port.port,
+        host_ip: to.ip,
+        host_ports: to.ports,
+    };
+    let mut requests: Vec<PortRequest> = host
+        .port_bindings
+        .iter()
+        .flat_map(|(port, bindings)| bindings.iter().map(|to| request(port, to)))
+        .collect();
+    if host.publish_all_ports {
+        let unnamed = |port: &&ContainerPort| host.port_bindings.get(port).is_none_or(Vec::is_empty);
+        requests.extend(
+            config.exposed_ports.iter().filter(unnamed).map(|port| request(port, &HostPort::default())),
+        );
+    }
+    requests
+}
+
+/// The names that the embedded resolver answers with this container's address on a user-defined network:
+/// name, aliases, short id, host name; each once.
+pub(crate) fn dns_names(definition: &Definition, settings: &EndpointSettings) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let own = [definition.name.clone()].into_iter();
+    let rest = [definition.id.short().to_owned(), definition.config.hostname.clone()];
+    own.chain(settings.aliases.iter().cloned())
+        .chain(rest)
+        .filter(|name| !name.is_empty() && seen.insert(name.clone()))
+        .collect()
+}
+
+fn attach_spec(definition: &Definition, network: &str, joined: &Joined) -> AttachSpec {
+    let settings = &joined.settings;
+    let predefined = matches!(network, "bridge" | "host" | "none");
+    let links = settings.links.iter().map(|link| {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        (alias.to_owned(), name.trim_start_matches('/').to_owned())
+    });
+    AttachSpec {
+        network: network.to_owned(),
+        container_name: definition.name.clone(),
+        ipv4: settings.ipv4,
+        ipv6: settings.ipv6,
+        mac: settings.mac,
+        dns_names: if predefined { Vec::new() } else { dns_names(definition, settings) },
+        links: if predefined { BTreeMap::new() } else { links.collect() },
+        driver_opts: settings.driver_opts.clone(),
+        gw_priority: settings.gw_priority,
+    }
+}
+
+impl Engine {
+    /// What the networks are asked for when the container starts.
+    ///
+    /// # Errors
+    /// A link names a container that does not exist.
+    pub(crate) async fn sandbox_spec(&self, definition: &Definition) -> Result<SandboxSpec> {
+        let host = &definition.host_config;
+        let primary = host.network_mode.network_name().unwrap_or("none");
+        let mut attach: Vec<AttachSpec> = Vec::new();
+        if definition.config.network_disabled {
+            attach.push(attach_spec(definition, "none", &Joined::default()));
+        } else {
+            // The network of `--network` is eth0.
+            let first = |name: &str| name != primary;
+            let mut endpoints: Vec<_> = definition.endpoints.iter().collect();
+            endpoints.sort_by_key(|(name, joined)| {
+                (
+                    first(name) && joined.network.as_ref().is_none_or(|id| id.as_str() != primary),
+                    (*name).clone(),
+                )
+            });
+            attach.extend(endpoints.into_iter().map(|(name, joined)| attach_spec(definition, name, joined)));
+        }
+        for (alias, name) in attach.iter_mut().flat_map(|spec| &mut spec.links) {
+            let other = self.inner.containers.find(name).map_err(|_| {
+                EngineError::invalid(format!("could not get container for {name} (link {alias})"))
+            })?;
+            *name = other.name();
+        }
+        let ndots = host.dns_options.iter().find_map(|option| option.strip_prefix("ndots:")?.parse().ok());
+        Ok(SandboxSpec {
+            container: definition.id.clone(),
+            mode: if host.network_mode == NetworkMode::Host {
+                SandboxMode::Host
+            } else {
+                SandboxMode::Private
+            },
+            sysctls: host
+                .sysctls
+                .iter()
+                .filter(|(key, _)| key.starts_with("net."))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+            attach,
+            ports: port_requests(definition),
+            dns: if host.dns.is_empty() { self.inner.config.dns.clone() } else { host.dns.clone() },
+            ndots,
+        })
+    }
+
+    /// `POST /networks/create`.
+    ///
+    /// # Errors
+    /// As [`portolan_net::Networks::create`].
+    pub async fn network_create(&self, spec: NetworkSpec) -> Result<Network> {
+        Ok(self.inner.networks.create(spec).await?)
+    }
+
+    /// `DELETE /networks/{id}`.
+    ///
+    /// # Errors
+    /// `Forbidden` for a predefined network and for one with endpoints; `NotFound`.
+    pub async fn network_remove(&self, reference: &str) -> Result<()> {
+        self.inner.networks.remove(reference).await?;
+        Ok(())
+    }
+
+    /// `GET /networks/{id}`.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` for a prefix that fits several.
+    pub async fn network_inspect(&self, reference: &str) -> Result<NetworkInfo> {
+        Ok(self.inner.networks.find(reference).await?)
+    }
+
+    /// `GET /networks`. Filters: `driver`, `type`, `name`, `id`, `label`, `scope`, `dangling`.
+    ///
+    /// # Errors
+    /// An unknown filter.
+    pub async fn network_list(&self, filters: Filters) -> Result<Vec<NetworkInfo>> {
+        filters.check_keys(&["dangling", "driver", "id", "label", "label!", "name", "scope", "type"])?;
+        let dangling = filters.boolean("dangling")?;
+        if let Some(bad) = filters
+            .values("type")
+            .and_then(|v| v.iter().find(|v| !matches!(v.as_str(), "builtin" | "custom")))
+        {
+            return Err(EngineError::invalid(format!("invalid filter: 'type'='{bad}'")));
+        }
+        let contains = |key: &str, text: &str| {
+            filters.values(key).is_none_or(|values| values.iter().any(|value| text.contains(value.as_str())))
+        };
+        let mut networks = self.inner.networks.list().await?;
+        networks.retain(|info| {
+            let network = &info.network;
+            filters.exact("driver", network.driver.name())
+                && filters.exact("scope", "local")
+                && filters.exact("type", if network.predefined { "builtin" } else { "custom" })
+                && contains("name", &network.name)
+                && contains("id", network.id.as_str())
+                && filters.labels_match(&network.labels)
+                && dangling.is_none_or(|wanted| (!network.predefined && info.endpoints.is_empty()) == wanted)
+        });
+        Ok(networks)
+    }
+
+    /// `POST /networks/prune`. Names. Filters: `label`, `label!`, `until`.
+    ///
+    /// # Errors
+    /// An unknown filter, or a time that cannot be understood.
+    pub async fn network_prune(&self, filters: Filters) -> Result<Vec<String>> {
+        filters.check_keys(&["label", "label!", "until"])?;
+        let until = parse_until(&filters)?;
+        let used: BTreeSet<String> = self
+            .inner
+            .containers
+            .all()
+            .iter()
+            .flat_map(|c| c.with(|r| r.definition.endpoints.keys().cloned().collect::<Vec<_>>()))
+            .collect();
+        let unwanted = move |network: &Network| {
+            !used.contains(&network.name)
+                && filters.labels_match(&network.labels)
+                && until.is_none_or(|until| i128::from(network.created_ns) < until.as_nanosecond())
+        };
+        let removed = self.inner.networks.prune(unwanted).await?;
+        self.inner.events.publish(
+            EventType::Network,
+            "prune",
+            "",
+            BTreeMap::from([("reclaimed".into(), "0".into())]),
+        );
+        Ok(removed.into_iter().map(|network| network.name).collect())
+    }
+
+    /// `POST /networks/{id}/connect`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Forbidden` if it is there already, or if either side cannot be connected.
+    pub async fn network_connect(
+        &self,
+        network: &str,
+        container: &str,
+        settings: EndpointSettings,
+    ) -> Result<()> {
+        let container = self.inner.containers.find(container)?;
+        let (engine, network) = (self.clone(), network.to_owned());
+        to_the_end(async move { engine.connect(&container, &network, settings).await }).await
+    }
+
+    async fn connect(
+        &self,
+        container: &Arc<Container>,
+        network: &str,
+        settings: EndpointSettings,
+    ) -> Result<()> {
+        let _turn = container.gate.lock().await;
+        let found = self.inner.networks.find(network).await?.network;
+        let mut definition = container.with(|record| record.definition.clone());
+        check_connectable(&definition, &found)?;
+        if definition.endpoints.contains_key(&found.name) {
+            let running = container.with(|r| r.sandbox.is_some());
+            if running {
+                return Err(EngineError::new(
+                    ErrorKind::Forbidden,
+                    format!(
+                        "endpoint with name {} already exists in network {}",
+                        definition.name, found.name
+                    ),
+                ));
+            }
+        }
+        let joined = Joined { network: Some(found.id.clone()), settings };
+        let spec = attach_spec(&definition, &found.name, &joined);
+        definition.endpoints.insert(found.name.clone(), joined);
+        let sandbox = container.with(|record| record.sandbox.clone());
+        match sandbox {
+            Some(before) => {
+                let after = self.inner.networks.connect(&before.id, spec).await?;
+                container.with(|record| record.sandbox = Some(after.clone()));
+                self.refresh_files(&definition, &before, &after).await?;
+            }
+            None => {
+                self.inner.networks.reserve(&container.id, spec).await?;
+            }
+        }
+        self.replace_endpoints(container, definition).await
+    }
+
+    /// `POST /networks/{id}/disconnect`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Forbidden` if it is not on that network.
+    pub async fn network_disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        let found = self.inner.containers.find(container);
+        let (engine, network) = (self.clone(), network.to_owned());
+        match found {
+            Ok(container) => to_the_end(async move { engine.disconnect(&container, &network).await }).await,
+            Err(error) if force => {
+                // An endpoint whose container is gone.
+                let info = self.inner.networks.find(&network).await?;
+                let stale = info.endpoints.into_iter().find(|endpoint| endpoint.container_name == container);
+                match stale {
+                    Some(endpoint) => Ok(self.inner.networks.drop_endpoint(&endpoint.id).await?),
+                    None => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn disconnect(&self, container: &Arc<Container>, network: &str) -> Result<()> {
+        let _turn = container.gate.lock().await;
+        let found = self.inner.networks.find(network).await?.network;
+        let mut definition = container.with(|record| record.definition.clone());
+        if definition.host_config.network_mode == NetworkMode::Host && found.name == "host" {
+            return Err(EngineError::new(
+                ErrorKind::Forbidden,
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        if definition.endpoints.remove(&found.name).is_none() {
+            return Err(EngineError::new(
+                ErrorKind::Forbidden,
+                format!("container {} is not connected to network {}", container.id, found.name),
+            ));
+        }
+        let sandbox = container.with(|record| record.sandbox.clone());
+        match sandbox {
+            Some(before) => {
+                let after = self.inner.networks.disconnect(&before.id, found.id.as_str()).await?;
+                container.with(|record| record.sandbox = Some(after.clone()));
+                self.refresh_files(&definition, &before, &after).await?;
+            }
+            None => self.inner.networks.unreserve(&container.id, &found.id).await?,
+        }
+        self.replace_endpoints(container, definition).await
+    }
+
+    async fn replace_endpoints(&self, container: &Arc<Container>, definition: Definition) -> Result<()> {
+        let write = container.with(|record| {
+            record.definition.endpoints = definition.endpoints;
+            record.write()
+        });
+        self.inner.database.commit(vec![write]).await
+    }
+
+    /// Makes events of what the networks tell.
+    pub(crate) fn forward_network_events(&self) {
+        let mut events = self.inner.networks.events();
+        // Weak: the forwarder must not keep the engine.
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            loop {
+                let event = match events.recv().await {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "events of networks were missed");
+                        continue;
+                    }
+                    Err(RecvError::Closed) => return,
+                };
+                let Some(inner) = inner.upgrade() else { return };
+                let mut attributes = BTreeMap::from([
+                    ("name".to_owned(), event.name.clone()),
+                    ("type".to_owned(), event.driver.to_owned()),
+                ]);
+                if let Some(container) = &event.container {
+                    attributes.insert("container".to_owned(), container.to_string());
+                }
+                let action: NetworkAction = event.action;
+                inner.events.publish(
+                    EventType::Network,
+                    action.as_str(),
+                    event.network.to_string(),
+                    attributes,
+                );
+            }
+        });
+    }
+}
+
+fn check_connectable(definition: &Definition, network: &Network) -> Result<()> {
+    let forbidden = |text: &str| Err(EngineError::new(ErrorKind::Forbidden, text));
+    match &definition.host_config.network_mode {
+        NetworkMode::Container(_) => forbidden(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ),
+        NetworkMode::Host => forbidden(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ),
+        NetworkMode::None if network.name != "none" && definition.endpoints.contains_key("none") => {
+            forbidden(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            )
+        }
+        _ if network.name == "host" => forbidden(
+            "cannot connect container to host network - container must be created in host network mode",
+        ),
+        _ if network.name == "none" && !definition.endpoints.is_empty() => forbidden(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// What `inspect` shows as ports: every exposed port, with its bindings while it runs.
+pub(crate) fn shown_ports(
+    definition: &Definition,
+    sandbox: Option<&SandboxInfo>,
+    status: Status,
+) -> BTreeMap<ContainerPort, Vec<portolan_netcore::model::PortBinding>> {
+    let mut ports = BTreeMap::new();
+    if !status.is_running() {
+        return ports;
+    }
+    let Some(sandbox) = sandbox else { return ports };
+    for port in definition.config.exposed_ports.iter().chain(definition.host_config.port_bindings.keys()) {
+        ports.entry(*port).or_insert_with(Vec::new);
+    }
+    for binding in &sandbox.ports {
+        let port = ContainerPort { port: binding.container_port, proto: binding.proto };
+        ports.entry(port).or_insert_with(Vec::new).push(binding.clone());
+    }
+    ports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::registry::tests::container;
+
+    #[test]
+    fn ports_to_publish() {
+        let container = container("ab", "web");
+        let mut definition = container.with(|r| r.definition.clone());
+        for port in ["80/tcp", "53/udp"] {
+            definition.config.exposed_ports.insert(port.parse().unwrap());
+        }
+        definition.host_config.port_bindings.insert("80/tcp".parse().unwrap(), vec![HostPort::default(); 2]);
+        assert_eq!(port_requests(&definition).len(), 2);
+        definition.host_config.publish_all_ports = true;
+        let ports: Vec<u16> = port_requests(&definition).iter().map(|r| r.container_port).collect();
+        assert_eq!(ports, [80, 80, 53]);
+        definition.host_config.network_mode = NetworkMode::Host;
+        assert!(port_requests(&definition).is_empty());
+    }
+
+    #[test]
+    fn names_come_once_and_in_order() {
+        let container = container("abcdef012345", "web");
+        let mut definition = container.with(|r| r.definition.clone());
+        definition.config.hostname = "abcdef012345".to_owned();
+        let settings =
+            EndpointSettings { aliases: vec!["www".into(), "web".into()], ..EndpointSettings::default() };
+        assert_eq!(dns_names(&definition, &settings), ["web", "www", "abcdef012345"]);
+    }
+}

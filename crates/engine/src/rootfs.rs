@@ -1,0 +1,30 @@
+//! A container's root directory from outside, whether it runs or not.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use crate::container::record::Container;
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Result};
+
+impl Engine {
+    /// The root directory as the container's processes see it; of one that does not run, its own layer on
+    /// its image.
+    ///
+    /// # Errors
+    /// It cannot be opened or mounted.
+    pub(crate) async fn open_root(&self, container: &Container) -> Result<OwnedFd> {
+        let pid = container.with(|record| record.state.shown.pid);
+        let (images, id) = (self.inner.images.clone(), container.id.to_string());
+        blocking(move || {
+            if pid > 0 {
+                let path = format!("/proc/{pid}/root");
+                return File::open(&path).map(OwnedFd::from).map_err(|error| {
+                    EngineError::internal(format!("open the root directory of container {id}: {error}"))
+                });
+            }
+            Ok(images.open_rootfs(&id)?)
+        })
+        .await
+    }
+}

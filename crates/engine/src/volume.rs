@@ -1,0 +1,308 @@
+//! Volumes of the driver `local`: directories under `<data-root>/volumes/<name>/_data`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use rand::RngCore;
+
+use crate::container::record::to_json;
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::model::{EventType, Filters, Pruned, Volume, VolumeSpec};
+use crate::store::{Database, Write};
+
+/// Every volume, by name.
+#[derive(Debug)]
+pub(crate) struct Volumes {
+    root: PathBuf,
+    known: Mutex<BTreeMap<String, Volume>>,
+}
+
+impl Volumes {
+    /// The volumes that the database holds.
+    pub(crate) fn load(root: PathBuf, records: &[String]) -> Result<Self> {
+        let known = records
+            .iter()
+            .map(|json| serde_json::from_str::<Volume>(json).map(|volume| (volume.name.clone(), volume)))
+            .collect::<Result<_, _>>()
+            .map_err(|error| EngineError::internal(format!("read a volume from the database: {error}")))?;
+        Ok(Self { root, known: Mutex::new(known) })
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Volume> {
+        self.known().get(name).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Volume> {
+        self.known().values().cloned().collect()
+    }
+
+    /// The volume of this name, made if there is none, and whether it was made. The record goes to disk with
+    /// the next durable write.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad name or option; `Conflict` if it exists with other options.
+    pub(crate) fn ensure(&self, spec: VolumeSpec, database: &Database) -> Result<(Volume, bool)> {
+        let VolumeSpec { name, driver, options, labels } = spec;
+        if !matches!(driver.as_str(), "" | "local") {
+            return Err(EngineError::not_found(format!(
+                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+            )));
+        }
+        if let Some(option) = options.keys().next() {
+            return Err(EngineError::invalid(format!(
+                "invalid option: {option:?}: the local driver of this engine mounts no devices"
+            )));
+        }
+        let anonymous = name.is_empty();
+        let name = if anonymous { random_name() } else { name };
+        check_name(&name)?;
+        let mut known = self.known();
+        if let Some(volume) = known.get(&name) {
+            return Ok((volume.clone(), false));
+        }
+        let directory = self.root.join(&name);
+        let mountpoint = directory.join("_data");
+        make(&directory, 0o701).and_then(|()| make(&mountpoint, 0o755)).map_err(|error| {
+            EngineError::internal(format!("create volume {name}: make {}: {error}", mountpoint.display()))
+        })?;
+        let volume = Volume {
+            name: name.clone(),
+            created_at: Timestamp::now(),
+            labels,
+            options,
+            mountpoint,
+            anonymous,
+        };
+        database.write_lazily(Write::Volume { name: name.clone(), record: to_json(&volume) });
+        known.insert(name, volume.clone());
+        Ok((volume, true))
+    }
+
+    /// Forgets a volume. Its directory is still to be deleted, with [`Volumes::delete_data`].
+    pub(crate) fn forget(&self, name: &str, database: &Database) -> Option<Volume> {
+        let volume = self.known().remove(name)?;
+        database.write_lazily(Write::ForgetVolume { name: name.to_owned() });
+        // Out of the way at once, so that a new volume of the name starts empty.
+        let directory = self.root.join(name);
+        let dying = self.root.join(format!(".{}", random_name()));
+        if let Err(error) = std::fs::rename(&directory, &dying) {
+            tracing::warn!(volume = name, %error, "set a volume's directory aside");
+        }
+        Some(volume)
+    }
+
+    /// Deletes the directories of volumes that were forgotten. Blocks.
+    pub(crate) fn delete_data(&self) {
+        let entries = match std::fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) => return tracing::warn!(%error, "look for volumes to delete"),
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with('.')
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+                // Two may delete at once.
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "delete a volume's directory");
+            }
+        }
+    }
+}
+
+fn make(path: &Path, mode: u32) -> std::io::Result<()> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn random_name() -> String {
+    let mut bytes = [0; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest: Vec<u8> = bytes.collect();
+    let valid = first
+        && !rest.is_empty()
+        && name.len() <= 255
+        && rest.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    if valid {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!(
+        "create {name}: {name:?} includes invalid characters for a local volume name, only \
+         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )))
+}
+
+impl Engine {
+    /// `POST /volumes/create`. The one that exists, if there is one.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad name or option.
+    pub async fn volume_create(&self, spec: VolumeSpec) -> Result<Volume> {
+        let (volume, made) = self.inner.volumes.ensure(spec, &self.inner.database)?;
+        if made {
+            // The record was written lazily: this commit comes after it.
+            self.inner.database.commit(Vec::new()).await?;
+            self.volume_event("create", &volume.name, BTreeMap::new());
+        }
+        Ok(volume)
+    }
+
+    /// `GET /volumes/{name}`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn volume_inspect(&self, name: &str) -> Result<Volume> {
+        self.inner.volumes.get(name).ok_or_else(|| no_such_volume(name))
+    }
+
+    /// `GET /volumes`. Filters: `dangling`, `driver`, `label`, `name`.
+    ///
+    /// # Errors
+    /// An unknown filter.
+    pub async fn volume_list(&self, filters: Filters) -> Result<Vec<Volume>> {
+        filters.check_keys(&["dangling", "driver", "label", "label!", "name"])?;
+        let dangling = filters.boolean("dangling")?;
+        let mut volumes = self.inner.volumes.all();
+        volumes.retain(|volume| {
+            filters.exact("driver", "local")
+                && filters.labels_match(&volume.labels)
+                && filters
+                    .values("name")
+                    .is_none_or(|v| v.iter().any(|part| volume.name.contains(part.as_str())))
+                && dangling.is_none_or(|wanted| self.volume_users(&volume.name).is_empty() == wanted)
+        });
+        Ok(volumes)
+    }
+
+    /// `DELETE /volumes/{name}`.
+    ///
+    /// # Errors
+    /// `NotFound` unless forced; `Conflict` if a container uses it.
+    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
+        if self.inner.volumes.get(name).is_none() {
+            return if force { Ok(()) } else { Err(no_such_volume(name)) };
+        }
+        let users = self.volume_users(name);
+        if !users.is_empty() {
+            return Err(EngineError::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
+        }
+        self.remove_volume(name);
+        self.inner.database.commit(Vec::new()).await
+    }
+
+    /// `POST /volumes/prune`: anonymous volumes that no container uses; with `all`, named ones too.
+    ///
+    /// # Errors
+    /// An unknown filter.
+    pub async fn volume_prune(&self, filters: Filters) -> Result<Pruned> {
+        filters.check_keys(&["label", "label!", "all"])?;
+        let all = filters.boolean("all")?.unwrap_or(false);
+        let mut pruned = Pruned::default();
+        for volume in self.inner.volumes.all() {
+            let unused = self.volume_users(&volume.name).is_empty();
+            if unused && (all || volume.anonymous) && filters.labels_match(&volume.labels) {
+                let mountpoint = volume.mountpoint.clone();
+                pruned.space_reclaimed += blocking(move || Ok(size_of(&mountpoint))).await?;
+                self.remove_volume(&volume.name);
+                pruned.deleted.push(volume.name);
+            }
+        }
+        self.inner.database.commit(Vec::new()).await?;
+        self.inner.events.publish(
+            EventType::Volume,
+            "prune",
+            "",
+            BTreeMap::from([("reclaimed".to_owned(), pruned.space_reclaimed.to_string())]),
+        );
+        Ok(pruned)
+    }
+
+    /// Forgets a volume and deletes its data behind.
+    pub(crate) fn remove_volume(&self, name: &str) {
+        if self.inner.volumes.forget(name, &self.inner.database).is_none() {
+            return;
+        }
+        self.volume_event("destroy", name, BTreeMap::new());
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || engine.inner.volumes.delete_data());
+    }
+
+    pub(crate) fn volume_event(&self, action: &str, name: &str, mut attributes: BTreeMap<String, String>) {
+        attributes.insert("driver".to_owned(), "local".to_owned());
+        self.inner.events.publish(EventType::Volume, action, name, attributes);
+    }
+
+    /// Ids of the containers that have the volume, running or not.
+    pub(crate) fn volume_users(&self, name: &str) -> Vec<String> {
+        let uses = |container: &std::sync::Arc<crate::container::record::Container>| {
+            container.with(|r| r.definition.mounts.iter().any(|mount| mount.name.as_deref() == Some(name)))
+        };
+        self.inner.containers.all().into_iter().filter(uses).map(|c| c.id.to_string()).collect()
+    }
+}
+
+fn no_such_volume(name: &str) -> EngineError {
+    EngineError::new(ErrorKind::NotFound, format!("get {name}: no such volume"))
+}
+
+/// Bytes of the files below a directory. Blocks.
+pub(crate) fn size_of(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_volume_comes_back_empty_and_unknown_options_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, ..) = Database::open(&directory.path().join("db")).unwrap();
+        let root = directory.path().join("volumes");
+        std::fs::create_dir(&root).unwrap();
+        let volumes = Volumes::load(root.clone(), &[]).unwrap();
+        let spec = || VolumeSpec { name: "data".to_owned(), ..VolumeSpec::default() };
+        let (volume, made) = volumes.ensure(spec(), &database).unwrap();
+        assert!(made && !volume.anonymous);
+        std::fs::write(volume.mountpoint.join("x"), "x").unwrap();
+        assert!(!volumes.ensure(spec(), &database).unwrap().1);
+        volumes.forget("data", &database).unwrap();
+        let (volume, made) = volumes.ensure(spec(), &database).unwrap();
+        assert!(made && !volume.mountpoint.join("x").exists());
+        volumes.delete_data();
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1);
+        let (anonymous, _) = volumes.ensure(VolumeSpec::default(), &database).unwrap();
+        assert!(anonymous.anonymous && anonymous.name.len() == 64);
+        let bad = VolumeSpec { name: "../x".to_owned(), ..VolumeSpec::default() };
+        assert!(volumes.ensure(bad, &database).is_err());
+        let options = BTreeMap::from([("device".to_owned(), "tmpfs".to_owned())]);
+        assert!(volumes.ensure(VolumeSpec { options, ..VolumeSpec::default() }, &database).is_err());
+        database.close();
+    }
+}
