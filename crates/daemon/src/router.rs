@@ -46,7 +46,7 @@ pub(crate) async fn respond(state: &Arc<State>, request: &mut Request, path: &st
         Ok(response) => response,
         Err(error) => {
             let (method, status) = (&request.method, error.status.as_u16());
-            if error.status.is_server_error() {
+            if error.status == http::StatusCode::INTERNAL_SERVER_ERROR {
                 tracing::error!("{method} {path}: {status}: {}", error.message);
             } else {
                 tracing::debug!("{method} {path}: {status}: {}", error.message);

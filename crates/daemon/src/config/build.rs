@@ -118,10 +118,6 @@ fn warn(settings: &Settings, warnings: &mut Vec<String>) {
         settings.network_control_plane_mtu.is_some(),
         "--network-control-plane-mtu has no effect: there is no swarm",
     );
-    note(
-        on(settings.userland_proxy, false),
-        "--userland-proxy has no effect: the kernel publishes ports on loopback as well",
-    );
 }
 
 fn hosts(settings: &Settings) -> Result<Vec<Host>> {
@@ -260,6 +256,7 @@ fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
         host_binding: settings.ip.filter(|ip| !ip.is_unspecified()),
         address_pools,
         ip_forward: on(settings.ip_forward, true),
+        userland_proxy: on(settings.userland_proxy, true),
         firewall: on(settings.iptables, true),
         dns: settings.dns.clone().unwrap_or_default(),
     })

@@ -190,7 +190,7 @@ fn explain(error: &clap::Error) -> String {
 }
 
 /// Reads the file; a default file that is missing is empty.
-fn read_file(path: &PathBuf, explicit: bool) -> Result<Map<String, Value>, ConfigError> {
+fn read_file(path: &std::path::Path, explicit: bool) -> Result<Map<String, Value>, ConfigError> {
     let fail = |reason: String| ConfigError::File { path: path.display().to_string(), reason };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -207,7 +207,7 @@ fn read_file(path: &PathBuf, explicit: bool) -> Result<Map<String, Value>, Confi
 fn merge(
     flags: &Map<String, Value>,
     mut file: Map<String, Value>,
-    path: &PathBuf,
+    path: &std::path::Path,
 ) -> Result<Config, ConfigError> {
     let fail = |reason: String| ConfigError::File { path: path.display().to_string(), reason };
     flatten_proxies(&mut file).map_err(fail)?;
@@ -231,7 +231,7 @@ fn merge(
     let mut all = flags.clone();
     all.extend(file);
     let settings = Settings::from_map(all).map_err(ConfigError::Invalid)?;
-    build::build(settings, flags.clone(), path.clone())
+    build::build(settings, flags.clone(), path.to_path_buf())
 }
 
 /// dockerd's file groups the proxies: `{"proxies": {"http-proxy": ...}}`.
