@@ -39,6 +39,8 @@ pub struct NetConfig {
     pub address_pools: Vec<(IpNet, u8)>,
     /// `--ip-forward`.
     pub ip_forward: bool,
+    /// `--userland-proxy`: publish on IPv6 addresses of the host for containers without IPv6 as well.
+    pub userland_proxy: bool,
     /// `--iptables`: whether to manage the firewall at all.
     pub firewall: bool,
     /// Resolvers from the daemon's configuration (`--dns`); else the host's resolv.conf.

@@ -23,7 +23,12 @@ async fn a_restart_adopts_what_lives_and_changes_nothing() {
     assert!(lab.names.serving.lock().unwrap().contains(&info.id));
     assert_eq!(
         lab.host.log()[from..],
-        ["[host] hold 0.0.0.0 80/tcp", "[host] firewall replace: 2 bridges, 1 endpoints, 1 ports"]
+        [
+            "[host] hold 0.0.0.0 80/tcp",
+            "[host] hold :: 80/tcp",
+            "[host] firewall replace: 2 bridges, 1 endpoints, 1 ports",
+            "[host] proxy :: 80/tcp to 172.18.0.2:80"
+        ]
     );
     assert!(lab.run(2, "front", vec![port(Some((80, 80)), 80)]).await.is_err(), "the port is still taken");
     assert_eq!(address(&lab.run(2, "front", Vec::new()).await.unwrap()), "172.18.0.3/16");

@@ -43,9 +43,17 @@ async fn publish_holds_opens_and_closes() {
     let lab = Lab::open().await;
     let from = lab.host.log().len();
     let info = lab.run(1, "bridge", vec![port(Some((8080, 8080)), 80)]).await.unwrap();
-    assert_eq!(info.ports.len(), 1, "the endpoint has IPv4 only");
+    let published: Vec<_> =
+        info.ports.iter().map(|port| (port.host_ip.to_string(), port.host_port)).collect();
+    assert_eq!(published, [("0.0.0.0".to_owned(), 8080), ("::".to_owned(), 8080)]);
     let log = lab.log_from(from, &info);
-    assert!(log.starts_with("[host] hold 0.0.0.0 8080/tcp\n[host] firewall change: +[endpoint VETH0] +[port 0.0.0.0 8080/tcp to 172.17.0.2 80]\nnetns add"), "{log}");
+    let start = "\
+[host] hold 0.0.0.0 8080/tcp
+[host] hold :: 8080/tcp
+[host] firewall change: +[endpoint VETH0] +[port 0.0.0.0 8080/tcp to 172.17.0.2 80]
+netns add SANDBOX";
+    assert!(log.starts_with(start), "{log}");
+    assert!(log.ends_with("[host] proxy :: 8080/tcp to 172.17.0.2:80"), "{log}");
     let from = lab.host.log().len();
     lab.networks.remove_sandbox(&info.id).await.unwrap();
     assert_eq!(
@@ -53,9 +61,25 @@ async fn publish_holds_opens_and_closes() {
         "\
 [host] firewall change: -[port 0.0.0.0 8080/tcp to 172.17.0.2 80]
 [host] release 0.0.0.0 8080/tcp
+[host] release :: 8080/tcp
 netns del SANDBOX
 [host] firewall change: -[endpoint VETH0]"
     );
+}
+
+#[tokio::test]
+async fn only_tcp_crosses_families() {
+    let lab = Lab::open().await;
+    let udp = portolan_net::PortRequest { proto: Proto::Udp, ..port(Some((53, 53)), 53) };
+    let info = lab.run(1, "bridge", vec![udp.clone()]).await.unwrap();
+    assert_eq!(info.ports.len(), 1);
+    let on_v6 = portolan_net::PortRequest { host_ip: Some("::1".parse().unwrap()), ..udp };
+    let error = lab.run(2, "bridge", vec![on_v6]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("cannot publish port 53/udp on ::1"), "{error}");
+    let facts = portolan_netcore::host::HostFacts { ipv6: false, ..Default::default() };
+    lab.host.set_facts(facts);
+    assert_eq!(lab.run(3, "bridge", vec![port(Some((80, 80)), 80)]).await.unwrap().ports.len(), 1);
 }
 
 #[tokio::test]
@@ -112,7 +136,8 @@ async fn ranges_and_ephemeral_ports_go_round_what_is_taken() {
     lab.networks.remove_sandbox(&info.id).await.unwrap();
     assert_eq!(host_port(&lab.run(5, "bridge", vec![port(None, 80)]).await.unwrap()), 50_002);
     let both = lab.run(6, "bridge", vec![port(None, 80), port(Some((50_003, 50_003)), 81)]).await.unwrap();
-    let ports: Vec<_> = both.ports.iter().map(|port| (port.container_port, port.host_port)).collect();
+    let v4 = both.ports.iter().filter(|port| port.host_ip.is_ipv4());
+    let ports: Vec<_> = v4.map(|port| (port.container_port, port.host_port)).collect();
     assert_eq!(ports, [(80, 50_000), (81, 50_003)], "exact ones are taken first");
 }
 
@@ -160,6 +185,10 @@ async fn a_start_that_fails_anywhere_leaves_nothing() {
     assert_eq!(lab.host.state(), before);
     *lab.names.broken.lock().unwrap() = false;
     lab.networks.forget(&container(1)).await.unwrap();
+    // Network, gateway and broadcast address: the last quarantine is over.
+    while lab.networks.find("front").await.unwrap().usage[0].in_use > 3 {
+        tokio::task::yield_now().await;
+    }
     let info = lab.run(2, "front", vec![port(Some((80, 80)), 80)]).await.unwrap();
     assert_eq!(address(&info), "172.18.0.2/16");
 }
@@ -208,7 +237,7 @@ async fn connect_and_disconnect_move_gateway_and_ports() {
     assert_eq!(both.endpoints.len(), 2);
     let (front, back) = (&both.endpoints[0].endpoint, &both.endpoints[1].endpoint);
     assert!(back.is_gateway && !front.is_gateway, "the lower name wins");
-    assert_eq!((back.ifname.as_str(), back.published.len(), front.published.len()), ("eth1", 1, 0));
+    assert_eq!((back.ifname.as_str(), back.published.len(), front.published.len()), ("eth1", 2, 0));
     let bridge = format!("br-{}", back.network.short());
     assert_eq!(
         lab.log_from(from, &both).replace(&bridge, "BACK"),
@@ -217,7 +246,8 @@ async fn connect_and_disconnect_move_gateway_and_ports() {
 [host] link add VETH1 master BACK up type veth peer eth1 netns SANDBOX address 02:42:ac:12:00:02
 [SANDBOX] addr add 172.18.0.2/16 dev eth1
 [SANDBOX] link set eth1 up
-[SANDBOX] route add default via 172.18.0.1 dev eth1"
+[SANDBOX] route add default via 172.18.0.1 dev eth1
+[host] proxy :: 80/tcp to 172.18.0.2:80"
     );
     let error = lab.networks.connect(&info.id, attach(1, "back")).await.unwrap_err();
     assert_eq!(error.message(), "endpoint with name c1 already exists in network back");

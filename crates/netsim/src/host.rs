@@ -109,6 +109,7 @@ impl SimHost {
     pub fn crash(&self) {
         let mut inner = self.lock();
         inner.state.held_ports.clear();
+        inner.state.proxied_ports.clear();
         inner.state.firewall = None;
     }
 
@@ -147,8 +148,20 @@ impl Inner {
                 state.held_ports.insert(port.clone());
                 Ok(())
             }
+            Step::ProxyPort(port, target) => {
+                if !state.held_ports.contains(port) {
+                    return Err(ENOENT);
+                }
+                state.proxied_ports.insert(port.clone(), *target);
+                Ok(())
+            }
+            Step::UnproxyPort(port) => {
+                state.proxied_ports.remove(port);
+                Ok(())
+            }
             Step::ReleasePort(port) => {
                 state.held_ports.remove(port);
+                state.proxied_ports.remove(port);
                 Ok(())
             }
             Step::SetSysctl(ns, key, value) => {

@@ -61,6 +61,9 @@ fn openings(state: &HostState) -> BTreeSet<String> {
             open.insert(format!("{binding:?} leads somewhere and is not held"));
         }
     }
+    for (port, target) in &state.proxied_ports {
+        open.insert(format!("{port:?} is proxied to {target}"));
+    }
     for ((ns, key), value) in &state.sysctls {
         let guarded =
             match key.strip_prefix("net/ipv4/conf/").and_then(|key| key.strip_suffix("/route_localnet")) {

@@ -156,6 +156,8 @@ impl Owner {
             container_name: &endpoint.container_name,
             has_ipv4: endpoint.ipv4.is_some(),
             has_ipv6: endpoint.ipv6.is_some(),
+            host_ipv6: facts.ipv6,
+            proxy: self.desired.settings.proxy,
             default_binding: binding.or(self.config.host_binding),
         };
         self.ports.take(self.host.as_ref(), &facts, requests, &publisher)

@@ -160,6 +160,7 @@ fn settings(config: &NetConfig, facts: &portolan_netcore::host::HostFacts) -> Se
         firewall: config.firewall,
         ipv6: facts.ipv6,
         bridge_netfilter: facts.bridge_netfilter,
+        proxy: config.userland_proxy,
     }
 }
 

@@ -35,6 +35,10 @@ pub(super) struct Publisher<'a> {
     pub(super) container_name: &'a str,
     pub(super) has_ipv4: bool,
     pub(super) has_ipv6: bool,
+    /// The host has IPv6 addresses to publish on.
+    pub(super) host_ipv6: bool,
+    /// A proxy leads TCP from one family to the other.
+    pub(super) proxy: bool,
     /// The host address where the request has none; both families if none.
     pub(super) default_binding: Option<IpAddr>,
 }
@@ -222,14 +226,17 @@ fn group(requests: &[PortRequest], publisher: &Publisher<'_>) -> Result<Vec<Grou
 /// Where a request is published: where it says, or on every address of the families that the
 /// endpoint has.
 fn addresses(request: &PortRequest, publisher: &Publisher<'_>) -> Result<Vec<IpAddr>, Error> {
+    let direct = |address: &IpAddr| if address.is_ipv4() { publisher.has_ipv4 } else { publisher.has_ipv6 };
+    let proxied =
+        publisher.proxy && request.proto == Proto::Tcp && (publisher.has_ipv4 || publisher.has_ipv6);
     let reachable =
-        |address: &IpAddr| if address.is_ipv4() { publisher.has_ipv4 } else { publisher.has_ipv6 };
+        |address: &IpAddr| (address.is_ipv4() || publisher.host_ipv6) && (direct(address) || proxied);
     match request.host_ip.or(publisher.default_binding) {
         Some(address) if reachable(&address) => Ok(vec![address]),
         Some(address) => {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
             Err(Error::invalid(format!(
-                "cannot publish port {}/{} on {address}: container {} has no {family} address to lead it to",
+                "cannot publish port {}/{} on {address}: container {} has no {family} address to lead it to, and a userland proxy leads TCP only",
                 request.container_port, request.proto, publisher.container_name
             )))
         }

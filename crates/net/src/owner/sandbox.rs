@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use portolan_netcore::model::{
-    ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Sandbox, SandboxId, SandboxMode,
+    ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Proto, Sandbox, SandboxId, SandboxMode,
 };
 use portolan_netcore::plan::{Desired, Step, Touched, change};
 
@@ -455,7 +455,11 @@ impl Owner {
         endpoint.is_gateway = true;
         if endpoint.published.is_empty() {
             let (v4, v6) = (endpoint.ipv4.is_some(), endpoint.ipv6.is_some());
-            draft.published.retain(|binding| if binding.host_ip.is_ipv4() { v4 } else { v6 });
+            let proxy = self.desired.settings.proxy;
+            draft.published.retain(|binding| {
+                let direct = if binding.host_ip.is_ipv4() { v4 } else { v6 };
+                direct || (proxy && binding.proto == Proto::Tcp)
+            });
             endpoint.published = std::mem::take(&mut draft.published);
         }
         if endpoint.published.is_empty() && !draft.record.ports.is_empty() {

@@ -1,6 +1,7 @@
 //! A simulated host with networks on it.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -66,6 +67,7 @@ pub(crate) fn config() -> NetConfig {
         address_pools: Vec::new(),
         ip_forward: true,
         firewall: true,
+        userland_proxy: true,
         dns: Vec::new(),
     }
 }

@@ -1,14 +1,14 @@
 //! Docker's nouns to the kernel's. Every choice is made here, so that executing has none left.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Desired, HostState, Link, LinkKind, Ns, Route, Touched};
 use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PublishedPort};
 use crate::model::{
-    BridgeOptions, Endpoint, GatewayMode, IfName, MacAddr, Network, NetworkId, PortBinding, Sandbox,
+    BridgeOptions, Endpoint, GatewayMode, IfName, MacAddr, Network, NetworkId, PortBinding, Proto, Sandbox,
     SandboxMode,
 };
 
@@ -171,6 +171,9 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
     }
     for binding in &endpoint.published {
         state.held_ports.insert(hold(binding));
+        if let Some(target) = proxy_target(endpoint, binding).filter(|_| desired.settings.proxy) {
+            state.proxied_ports.insert(hold(binding), target);
+        }
     }
     if let Some(policy) = &mut state.firewall {
         add_endpoint_policy(policy, endpoint, &options.bridge);
@@ -180,6 +183,19 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
 /// The hold on a host port is the same whatever it leads to.
 pub(super) fn hold(binding: &PortBinding) -> PortBinding {
     PortBinding { container_port: 0, ..binding.clone() }
+}
+
+/// Where a proxy leads a port whose family the endpoint has no address of: DNAT stays in one family.
+fn proxy_target(endpoint: &Endpoint, binding: &PortBinding) -> Option<SocketAddr> {
+    let v4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
+    let v6 = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
+    let (same, other) = if binding.host_ip.is_ipv4() { (v4, v6) } else { (v6, v4) };
+    match (same, other) {
+        (None, Some(address)) if binding.proto == Proto::Tcp => {
+            Some(SocketAddr::new(address, binding.container_port))
+        }
+        _ => None,
+    }
 }
 
 fn default_routes(endpoint: &Endpoint) -> impl Iterator<Item = (IpNet, IpAddr)> {

@@ -30,11 +30,13 @@ pub struct Settings {
     pub ipv6: bool,
     /// Bridged frames pass the IP hooks (`net.bridge.bridge-nf-call-iptables`).
     pub bridge_netfilter: bool,
+    /// Lead ports published on a family that an endpoint lacks to it by a proxy (`--userland-proxy`).
+    pub proxy: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ip_forward: true, firewall: true, ipv6: true, bridge_netfilter: false }
+        Self { ip_forward: true, firewall: true, ipv6: true, bridge_netfilter: false, proxy: true }
     }
 }
 

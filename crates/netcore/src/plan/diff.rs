@@ -328,7 +328,19 @@ fn port_key(binding: &PortBinding) -> (Proto, std::net::IpAddr, u16) {
 
 fn diff_ports(observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
     let holds = |state: &HostState| -> BTreeSet<PortBinding> { state.held_ports.iter().map(hold).collect() };
+    let (observed_proxies, wanted_proxies) = (&observed.proxied_ports, &wanted.proxied_ports);
     let (observed, wanted) = (holds(observed), holds(wanted));
+    for (port, target) in wanted_proxies {
+        if observed_proxies.get(port) != Some(target) || !observed.contains(port) {
+            plan.push(Phase::Proxy, Step::ProxyPort(port.clone(), *target));
+        }
+    }
+    for port in observed_proxies.keys() {
+        // Letting go of a port ends its proxy.
+        if !wanted_proxies.contains_key(port) && wanted.contains(port) {
+            plan.push(Phase::Unproxy, Step::UnproxyPort(port.clone()));
+        }
+    }
     for port in observed.difference(&wanted) {
         plan.push(Phase::ReleasePort, Step::ReleasePort(port.clone()));
     }

@@ -17,6 +17,8 @@ use super::Step;
 pub(super) enum Phase {
     /// Ports that lead nowhere any more.
     CloseFirewall,
+    /// Proxies of ports that stay held but lead nowhere.
+    Unproxy,
     /// Host ports are let go of once nothing is led in from them.
     ReleasePort,
     /// What is in the way of something new, and what is simply gone: bridges, namespaces.
@@ -39,6 +41,8 @@ pub(super) enum Phase {
     AddAddress,
     SetUp,
     AddRoute,
+    /// Once what it leads to can be reached.
+    Proxy,
     RedirectDns,
     Announce,
     /// Flows of ports that changed hands, once they lead where they should.

@@ -1,5 +1,7 @@
 //! Small desired states from a few bytes of choice.
 
+#![allow(clippy::unwrap_used, reason = "the worlds are valid by construction")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -117,11 +119,11 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         IpAddr::V6(_) => None,
     });
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let (loopback, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED));
     let binding = PortBinding {
         proto: if inside == 0 { Proto::Tcp } else { Proto::Udp },
         container_port: 80 + u16::from(inside),
-        host_ip: if host == 0 { any } else { loopback },
+        host_ip: [any, loopback, v6][usize::from(host)],
         host_port: 8000 + u16::from(port),
     };
     Some(Endpoint {
