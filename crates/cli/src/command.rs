@@ -206,8 +206,8 @@ pub(crate) fn check_arity(program: &str, found: &Found, given: usize) -> Result<
         _ => return Ok(()),
     };
     let verb = match found.command.arity {
-        Arity::Exactly(_) => "Run",
-        _ => "See",
+        Arity::AtLeast(_) => "See",
+        _ => "Run",
     };
     Err(Failure::new(help::mistake(program, found, &format!("'{program} {}' {needs}", found.path), verb)))
 }

@@ -9,7 +9,7 @@ pub(crate) fn usage_line(program: &str, found: &Found) -> String {
     for part in [found.path.as_str(), found.command.usage] {
         if !part.is_empty() {
             line.push(' ');
-            line.push_str(part);
+            line.push_str(&part.replace("{program}", program));
         }
     }
     line

@@ -21,6 +21,7 @@ mod flags;
 mod help;
 mod json;
 mod progress;
+mod reference;
 mod session;
 mod table;
 mod template;

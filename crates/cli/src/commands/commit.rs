@@ -7,8 +7,8 @@ use crate::command::{Arity, Command};
 use crate::failure::Outcome;
 use crate::flags::{Flag, Kind, Matches};
 use crate::json::Json;
+use crate::reference::split_tag;
 use crate::session::{Session, line_out};
-use crate::table::images::split_tag;
 
 /// `commit`.
 pub(super) const COMMIT: Command = Command {

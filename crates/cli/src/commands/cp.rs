@@ -28,7 +28,8 @@ pub(super) const CP: Command = Command {
         Flag::switch("follow-link", "Copy what a symlink at the source points to").short('L'),
         Flag::switch("quiet", "Do not say what was copied").short('q'),
     ]],
-    usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|- | SRC_PATH|- CONTAINER:DEST_PATH",
+    usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-
+	{program} cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     also: &["container cp", "cp"],
     examples: &[("", "cp web:/etc/nginx/nginx.conf ."), ("", "cp index.html web:/usr/share/nginx/html/")],
     ..Command::new(
@@ -271,7 +272,7 @@ impl Write for Sender {
 }
 
 fn say(matches: &Matches, copied: usize, destination: &str) {
-    if !matches.on("quiet") {
+    if !matches.on_or("quiet", !crate::terminal::stdout_is_terminal()) {
         line_err(&format!("Successfully copied {} to {destination}", units::human_size(copied as f64)));
     }
 }

@@ -12,8 +12,8 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::Matches;
 use crate::json::Json;
 use crate::progress;
+use crate::reference::{self, with_default_tag};
 use crate::session::{Session, line_err, line_out};
-use crate::table::images::with_default_tag;
 
 /// `create`.
 pub(super) const CREATE_COMMAND: Command = Command {
@@ -49,6 +49,10 @@ pub(super) fn request_of(session: &Session, matches: &Matches) -> Result<CreateR
             "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""
         )),
     };
+    let checked = checked.and_then(|request| {
+        reference::check(&request.config.image)?;
+        Ok(request)
+    });
     checked.map_err(|why| Failure::Text { text: session.with_pointer(&why), status: 125 })
 }
 

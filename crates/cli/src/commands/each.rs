@@ -2,31 +2,31 @@
 
 use std::future::Future;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream;
 
 use crate::failure::{Failure, Outcome};
 use crate::session::{line_err, line_out};
 
-/// Runs `act` for every name at once and prints each name whose turn succeeded, in the order given;
+/// How many are under way at a time; each has a connection.
+const SIDE_BY_SIDE: usize = 50;
+
+/// Runs `act` for every name and prints each name whose turn succeeded, in the order given; then
 /// failures go to standard error as they are, and make the exit status 1.
 pub(super) async fn each<'n, F>(names: &'n [String], act: impl Fn(&'n str) -> F) -> Outcome
 where
     F: Future<Output = Result<String, Failure>>,
 {
-    let done = join_all(names.iter().map(|name| act(name))).await;
-    let mut status = 0;
+    let mut done = stream::iter(names).map(|name| act(name)).buffered(SIDE_BY_SIDE);
     let mut failures = Vec::new();
-    for outcome in done {
+    while let Some(outcome) = done.next().await {
         match outcome {
             Ok(line) => line_out(&line)?,
-            Err(why) => {
-                status = 1;
-                failures.push(why.text());
-            }
+            Err(why) => failures.push(why.text()),
         }
     }
     for text in &failures {
         line_err(text);
     }
-    Ok(status)
+    Ok(u8::from(!failures.is_empty()))
 }

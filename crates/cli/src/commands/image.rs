@@ -10,6 +10,7 @@ use crate::command::{Arity, Command};
 use crate::failure::Outcome;
 use crate::flags::{Flag, Kind, Matches};
 use crate::json::Json;
+use crate::reference::{check, split_tag};
 use crate::session::{Session, line_out};
 use crate::table::{List, ellipsis, images};
 use crate::template::truncate_id;
@@ -164,7 +165,9 @@ fn deleted_line(item: &Value) -> String {
 
 async fn tag(session: Session, matches: Matches) -> Outcome {
     let (source, name) = (&matches.args[0], &matches.args[1]);
-    let (repository, tag) = images::split_tag(name);
+    check(name)
+        .map_err(|why| format!("Error parsing reference: {name:?} is not a valid repository/tag: {why}"))?;
+    let (repository, tag) = split_tag(name);
     let path = target(
         &format!("/images/{}/tag", escape_image(source)),
         &[("repo", repository), ("tag", tag.unwrap_or("latest"))],

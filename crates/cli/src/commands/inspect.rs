@@ -139,25 +139,29 @@ async fn of(session: Session, matches: Matches, kinds: &[Kind]) -> Outcome {
         let all = format!("[{}]", found.join(","));
         line_out(&json::indent(&all, "    "))?;
     } else {
-        for raw in &found {
-            let rendered = match format {
-                "json" => format!("{}\n", compact(raw)),
-                _ => {
-                    let value: Value = serde_json::from_str(raw)
-                        .map_err(|why| Failure::new(format!("cannot read the daemon's answer: {why}")))?;
-                    render_json(format, &value)?
-                }
-            };
-            write_out(&rendered)?;
-        }
-        if found.is_empty() {
-            line_out("")?;
-        }
+        write_formatted(format, &found)?;
     }
     for text in &failures {
         line_err(text);
     }
     Ok(u8::from(!failures.is_empty()))
+}
+
+/// Writes what was found through a template, one after the other, or all as one JSON list.
+fn write_formatted(format: &str, found: &[String]) -> Result<(), Failure> {
+    if format == "json" {
+        line_out(&compact(&format!("[{}]", found.join(","))))?;
+        return Ok(());
+    }
+    for raw in found {
+        let value: Value = serde_json::from_str(raw)
+            .map_err(|why| Failure::new(format!("cannot read the daemon's answer: {why}")))?;
+        write_out(&render_json(format, &value)?)?;
+    }
+    if found.is_empty() {
+        line_out("")?;
+    }
+    Ok(())
 }
 
 /// The raw JSON of the first kind that has the name, or the text of why there is none.

@@ -148,6 +148,8 @@ async fn create(session: Session, matches: Matches) -> Outcome {
     let map = |flag: &str| pairs(matches.list(flag));
     let body = NetworkCreate {
         name: matches.args[0].clone(),
+        // Daemons before API 1.44 allow a second network of the same name unless told not to.
+        check_duplicate: Some(true),
         driver: matches.text("driver").unwrap_or("bridge").to_owned(),
         scope: matches.text_or_empty("scope").to_owned(),
         enable_ipv4: matches.has("ipv4").then(|| matches.on("ipv4")),
@@ -166,7 +168,6 @@ async fn create(session: Session, matches: Matches) -> Outcome {
             .map(|network| ConfigReference { network: network.to_owned() }),
         options: Some(map("opt")),
         labels: Some(map("label")),
-        ..NetworkCreate::default()
     };
     let created = session.client.post("/networks/create", to_json(&body)?).await?;
     if !created.text("Warning").is_empty() {

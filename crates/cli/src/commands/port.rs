@@ -34,7 +34,7 @@ async fn port(session: Session, matches: Matches) -> Outcome {
             let key = format!("{number}/{}", protocol.to_lowercase());
             let bindings = ports.get_or_null("Ports").items(&key);
             if bindings.is_empty() {
-                return Err(Failure::new(format!("Error: No public port '{key}' published for {name}")));
+                return Err(Failure::new(format!("Error: No public port '{wanted}' published for {name}")));
             }
             lines.extend(bindings.iter().map(address));
         }

@@ -4,7 +4,7 @@ use crate::client::target;
 use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
-use crate::session::Session;
+use crate::session::{Session, line_err};
 use crate::table::containers;
 
 const FLAGS: &[Flag] = &[
@@ -54,6 +54,9 @@ async fn ps(session: Session, matches: Matches) -> Outcome {
     );
     let list = session.client.get(&path).await?;
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
+    if matches.on("quiet") && !format.is_empty() {
+        line_err("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
     containers::write(format, matches.on("quiet"), matches.on("size"), !matches.on("no-trunc"), list)?;
     Ok(0)
 }

@@ -7,8 +7,8 @@ use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::progress;
+use crate::reference::{check, split_tag, with_default_tag};
 use crate::session::{Session, line_out};
-use crate::table::images::{split_tag, with_default_tag};
 
 /// `pull`.
 pub(super) const PULL: Command = Command {
@@ -45,6 +45,7 @@ async fn pull(session: Session, matches: Matches) -> Outcome {
     let image = &matches.args[0];
     let all = matches.on("all-tags");
     let quiet = matches.on("quiet");
+    check(image)?;
     let tagged = image.contains('@') || split_tag(image).1.is_some();
     if all && tagged {
         return Err(Failure::new("tag can't be used with --all-tags/-a"));

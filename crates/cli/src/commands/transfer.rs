@@ -12,8 +12,8 @@ use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::progress;
+use crate::reference::split_tag;
 use crate::session::Session;
-use crate::table::images::split_tag;
 
 const NO_PLATFORM: &str = "multi-platform images are not available";
 
@@ -130,14 +130,14 @@ async fn load(session: Session, matches: Matches) -> Outcome {
 
 async fn save(session: Session, matches: Matches) -> Outcome {
     let query: Vec<_> = matches.args.iter().map(|name| ("names", name.as_str())).collect();
-    let output = Output::open(matches.text_or_empty("output"), "save")?;
+    let output = Output::open(matches.text_or_empty("output"), "save image")?;
     let path = target("/images/get", &query);
     let (_, body) = session.client.stream(Method::GET, &path, empty()).await?;
     output.take(body).await
 }
 
 async fn export(session: Session, matches: Matches) -> Outcome {
-    let output = Output::open(matches.text_or_empty("output"), "export")?;
+    let output = Output::open(matches.text_or_empty("output"), "export container")?;
     let path = container_path(&matches.args[0], "/export");
     let (_, body) = session.client.stream(Method::GET, &path, empty()).await?;
     output.take(body).await
@@ -198,14 +198,20 @@ impl Output {
             }
             return Ok(Output::Stdout);
         }
-        let cannot = |why: String| Failure::new(format!("failed to {what} image: {why}"));
+        let cannot = |why: String| Failure::new(format!("failed to {what}: {why}"));
         if std::path::Path::new(path).is_dir() {
-            return Err(cannot(format!("invalid output path: {path:?} is a directory")));
+            return Err(cannot("cannot write to a directory".to_owned()));
         }
         let part = format!("{path}.part-{}", std::process::id());
-        let file = File::create(&part).map_err(|_| {
-            cannot(format!("invalid output path: directory of {path:?} does not exist or cannot be written"))
-        })?;
+        let parent = match std::path::Path::new(path).parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => std::path::Path::new("."),
+        };
+        if !parent.exists() {
+            let parent = parent.display();
+            return Err(cannot(format!("invalid output path: stat {parent}: no such file or directory")));
+        }
+        let file = File::create(&part).map_err(|why| cannot(format!("open {path}: {why}")))?;
         Ok(Output::File { path: path.to_owned(), part, file })
     }
 

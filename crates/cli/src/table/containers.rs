@@ -119,7 +119,7 @@ fn image(item: &Value, truncate: bool) -> String {
     if tagged == "sha256" || image.starts_with("sha256:") {
         return image.to_owned();
     }
-    super::images::familiar(tagged)
+    crate::reference::familiar(tagged)
 }
 
 fn size(item: &Value) -> String {

@@ -1,10 +1,11 @@
-//! What `images` shows of an image, and names of images.
+//! What `images` shows of an image.
 
 use serde_json::{Value, json};
 
 use super::{List, labels};
 use crate::failure::Failure;
 use crate::json::Json;
+use crate::reference::{familiar, split_tag};
 use crate::template::truncate_id;
 use crate::units;
 
@@ -21,31 +22,6 @@ const HEADINGS: &[(&str, &str)] = &[
     ("SharedSize", "SHARED SIZE"),
     ("UniqueSize", "UNIQUE SIZE"),
 ];
-
-/// An image's name without what Docker implies: `docker.io/` and `library/`.
-pub(crate) fn familiar(name: &str) -> String {
-    let name =
-        name.strip_prefix("docker.io/").or_else(|| name.strip_prefix("index.docker.io/")).unwrap_or(name);
-    name.strip_prefix("library/").unwrap_or(name).to_owned()
-}
-
-/// Splits `repository:tag`; the colon of a registry's port is not a tag's.
-pub(crate) fn split_tag(name: &str) -> (&str, Option<&str>) {
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
-        _ => (name, None),
-    }
-}
-
-/// The name with the tag that Docker implies, in its familiar form.
-pub(crate) fn with_default_tag(name: &str) -> String {
-    let familiar = familiar(name);
-    if familiar.contains('@') || split_tag(&familiar).1.is_some() {
-        familiar
-    } else {
-        format!("{familiar}:latest")
-    }
-}
 
 /// Writes the list of `GET /images/json`, a line a name.
 ///
@@ -138,18 +114,4 @@ fn field(row: &Value, name: &str, truncate: bool, now: f64) -> Option<Value> {
         _ => return None,
     };
     Some(Value::from(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_images() {
-        assert_eq!(familiar("docker.io/library/nginx"), "nginx");
-        assert_eq!(split_tag("host:5000/a/b"), ("host:5000/a/b", None));
-        assert_eq!(split_tag("host:5000/a:1"), ("host:5000/a", Some("1")));
-        assert_eq!(with_default_tag("busybox"), "busybox:latest");
-        assert_eq!(with_default_tag("docker.io/library/a:1"), "a:1");
-    }
 }

@@ -38,6 +38,20 @@ pub(super) fn render(nodes: &[Node], data: Datum<'_>, mode: Mode) -> Result<Stri
     Ok(run.out)
 }
 
+/// Fields that Docker leaves out when they are not set, and that templates may name all the same.
+const OPTIONAL: [&str; 4] = ["Health", "Healthcheck", "Init", "StopTimeout"];
+
+/// What Docker prints for a field that is `null`: its type decides, which JSON does not tell.
+fn nothing(field: &str) -> &'static str {
+    match field {
+        "Volumes" | "PortBindings" | "Labels" | "Ports" | "Networks" | "DriverOpts" | "Options"
+        | "ExposedPorts" | "StorageOpt" | "Tmpfs" | "Sysctls" | "Containers" | "DriverStatus" => "map[]",
+        "IPAMConfig" | "MemorySwappiness" | "OomKillDisable" | "PidsLimit" | "Health" | "Healthcheck"
+        | "Init" | "StopTimeout" | "GraphDriver" | "Platform" => "<nil>",
+        _ => "[]",
+    }
+}
+
 fn fail(place: Place, at: String, what: impl Into<String>) -> TemplateError {
     TemplateError::Execute { line: place.line, column: place.column, at, what: what.into() }
 }
@@ -54,7 +68,10 @@ impl<'d> Run<'d> {
                 Node::Show(pipeline) => {
                     let value = self.pipeline(pipeline, dot)?;
                     if pipeline.variables.is_empty() {
-                        self.out.push_str(&print(&value.value(), true));
+                        match (value.value(), pipeline.only_field()) {
+                            (Value::Null, Some(field)) => self.out.push_str(nothing(field)),
+                            (value, _) => self.out.push_str(&print(&value, true)),
+                        }
                     }
                     continue;
                 }
@@ -204,9 +221,10 @@ impl<'d> Run<'d> {
             let heading = args.into_iter().find(Value::is_string);
             return Ok(Datum::Json(heading.unwrap_or_default()));
         }
-        functions::call(name, args)
-            .map(Datum::Json)
-            .map_err(|what| fail(function.place, name.to_owned(), what))
+        functions::call(name, args).map(Datum::Json).map_err(|what| {
+            let words: Vec<_> = std::iter::once(function).chain(rest).map(Operand::text).collect();
+            fail(function.place, words.join(" "), what)
+        })
     }
 
     fn operand(
@@ -242,19 +260,22 @@ impl<'d> Run<'d> {
         args: &[Value],
     ) -> Result<Datum<'d>, TemplateError> {
         let mut value = base;
-        for (at, (name, place)) in fields.iter().enumerate() {
+        let last = fields.last().map_or(operand.place, |(_, place)| *place);
+        for (at, (name, _)) in fields.iter().enumerate() {
             let args = if at + 1 == fields.len() { args } else { &[] };
             let found = match &value {
                 Datum::Row(row) => row
                     .field(name, args)
                     .ok_or_else(|| format!("can't evaluate field {name} in type {}", row.type_name())),
-                Datum::Json(Value::Object(map)) => {
-                    map.get(name).cloned().ok_or_else(|| format!("map has no entry for key {name:?}"))
-                }
+                Datum::Json(Value::Object(map)) => map
+                    .get(name)
+                    .or(OPTIONAL.contains(&name.as_str()).then_some(&Value::Null))
+                    .cloned()
+                    .ok_or_else(|| format!("map has no entry for key {name:?}")),
                 Datum::Json(Value::Null) => Err(format!("nil pointer evaluating interface {{}}.{name}")),
                 Datum::Json(_) => Err(format!("can't evaluate field {name} in type interface {{}}")),
             };
-            value = Datum::Json(found.map_err(|what| fail(*place, operand.text(), what))?);
+            value = Datum::Json(found.map_err(|what| fail(last, operand.text(), what))?);
         }
         Ok(value)
     }
