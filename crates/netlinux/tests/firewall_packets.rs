@@ -133,7 +133,11 @@ fn a_published_port_is_reached_from_everywhere() {
         host_reaches("192.168.1.1:18080", "192.168.1.1");
         host_reaches("[fd01::1]:18080", "fd01::1");
         let refused = std::net::TcpStream::connect("[::1]:18080").unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "at once, so that clients go on to IPv4");
+        assert_eq!(
+            refused.kind(),
+            std::io::ErrorKind::ConnectionRefused,
+            "at once, so that clients go on to IPv4"
+        );
         for bridge_netfilter in [1, 0] {
             sh(&format!("echo {bridge_netfilter} | tee /proc/sys/net/bridge/bridge-nf-call-ip*tables"));
             c1.reaches("172.17.0.1:18080", "172.17.0.1");
@@ -188,13 +192,19 @@ fn a_port_on_loopback_stays_there() {
         // The neighbour sends to 127.0.0.1 over the wire, as #45610 has it.
         neighbour.sh(
             "ip route del table local local 127.0.0.0/8 dev lo; ip route del table local local 127.0.0.1 dev lo
-             ip route add 127.0.0.1/32 via 192.168.1.1",
+             ip route add 127.0.0.1/32 via 192.168.1.1
+             echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet",
         );
         let port = publish(Proto::Tcp, "127.0.0.1", 18080, &docker0, "172.17.0.2", 80);
-        enforce(firewall, policy(&[&docker0], vec![], vec![port]));
+        let datagrams = publish(Proto::Udp, "127.0.0.1", 5000, &docker0, "172.17.0.2", 5000);
+        enforce(firewall, policy(&[&docker0], vec![], vec![port, datagrams]));
 
         host_reaches("127.0.0.1:18080", "172.17.0.1");
         neighbour.misses("127.0.0.1:18080");
+        // Its own kernel may refuse the answer; that nothing arrives is what counts.
+        let heard = c1.hear(5000);
+        neighbour.tell("127.0.0.1:5000");
+        assert!(heard.recv_timeout(lab::PATIENCE).is_err());
         neighbour.misses("192.168.1.1:18080");
         c1.misses("172.17.0.1:18080");
     });
@@ -219,6 +229,13 @@ fn an_internal_network_has_no_way_in_or_out() {
         host_reaches("172.19.0.2:80", "172.19.0.1");
         i1.misses("192.168.1.2:7000");
         i1.misses("[fd01::2]:7000");
+        // Not even a datagram that nobody answers.
+        let heard = neighbour.hear(5000);
+        i1.tell("192.168.1.2:5000");
+        i1.tell("[fd01::2]:5000");
+        assert!(heard.recv_timeout(lab::PATIENCE).is_err());
+        c1.tell("192.168.1.2:5000");
+        assert_eq!(heard.recv_timeout(lab::PATIENCE).unwrap(), "192.168.1.1".parse::<IpAddr>().unwrap());
         i1.misses("172.17.0.2:80");
         i1.misses("172.19.0.1:18080");
         c1.misses("172.19.0.2:80");

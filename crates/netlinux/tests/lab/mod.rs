@@ -6,10 +6,11 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// How long a packet may take that arrives at all.
-const PATIENCE: Duration = Duration::from_millis(400);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Link-local addresses are usable at once, or neighbours are not asked for in the first seconds.
 const NO_DAD: &str =
@@ -123,6 +124,28 @@ impl Node {
             }
         });
         self
+    }
+
+    /// Listens for datagrams: the address that each came from.
+    pub(crate) fn hear(&self, port: u16) -> Receiver<IpAddr> {
+        let socket = self.inside(move || UdpSocket::bind(("::", port)).unwrap());
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            while let Ok((_, peer)) = socket.recv_from(&mut [0; 8]) {
+                let _ = send.send(peer.ip().to_canonical());
+            }
+        });
+        receive
+    }
+
+    /// Sends a datagram and waits for nothing.
+    pub(crate) fn tell(&self, to: &str) {
+        let to: SocketAddr = to.parse().unwrap();
+        self.inside(move || {
+            let local = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            // Refusal by our own kernel is as good as silence.
+            let _ = UdpSocket::bind(local).unwrap().send_to(b"!", to);
+        });
     }
 
     /// Connects from here: the address that the server saw, or nothing.
