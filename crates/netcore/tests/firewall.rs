@@ -170,7 +170,7 @@ fn one_host_port_cannot_lead_to_two_targets() {
     let mut compiled = Compiled::<Elements>::new(&story()).unwrap();
     let before: Vec<_> = compiled.iter().map(|(key, data)| (key.clone(), data.clone())).collect();
     let taken = PolicyItem::Port(port("docker0", "0.0.0.0", 18080, "172.17.0.5", 80));
-    let conflict = compiled.change(&[], &[taken.clone()]).unwrap_err();
+    let conflict = compiled.change(&[], std::slice::from_ref(&taken)).unwrap_err();
     assert_eq!(conflict.item, taken.to_string());
     assert_eq!(compiled.policy(), &story());
     let after: Vec<_> = compiled.iter().map(|(key, data)| (key.clone(), data.clone())).collect();

@@ -40,13 +40,13 @@ struct State {
 
 impl NftFirewall {
     pub(crate) fn open() -> Result<Self, FirewallError> {
-        let state = State {
-            socket: NftSocket::open()?,
-            flags: NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST,
-            in_force: None,
-            generation: None,
-            cleaned: false,
-        };
+        Self::open_with(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST)
+    }
+
+    /// With flags of 0 it is as on a kernel that keeps no table for us.
+    pub(super) fn open_with(flags: u32) -> Result<Self, FirewallError> {
+        let state =
+            State { socket: NftSocket::open()?, flags, in_force: None, generation: None, cleaned: false };
         Ok(Self { state: Mutex::new(state) })
     }
 

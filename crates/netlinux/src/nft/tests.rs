@@ -207,14 +207,18 @@ fn a_thousand_ports_are_a_few_messages() {
 }
 
 #[test]
-fn drift_heals_with_the_next_change() {
+fn where_nobody_keeps_our_table_drift_is_seen_and_heals() {
     in_namespace(|| {
-        let firewall = NftFirewall::open().unwrap();
+        let firewall = NftFirewall::open_with(0).unwrap();
         firewall.apply(&Transaction::Replace(policy())).unwrap();
-        // The owner itself is the only one who can: a second socket of this process could not.
-        let stray = PolicyItem::Port(port(1, [172, 17, 0, 9], 9));
-        firewall.apply(&change(vec![stray.clone()], vec![])).unwrap();
         assert_eq!(firewall.verify().unwrap(), Some(policy()));
+        output("nft flush ruleset");
+        assert_eq!(firewall.verify().unwrap(), None);
+        let next = PolicyItem::Port(port(18081, [172, 17, 0, 5], 81));
+        firewall.apply(&change(vec![], vec![next])).unwrap();
+        let listing = output("nft list ruleset");
+        assert!(listing.contains("18080") && listing.contains("18081"), "{listing}");
+        assert!(firewall.verify().unwrap().is_some());
     });
 }
 
