@@ -131,6 +131,11 @@ fn random_name() -> String {
 }
 
 fn check_name(name: &str) -> Result<()> {
+    if name.len() == 1 {
+        return Err(EngineError::invalid(
+            "volume name is too short, names should be at least two alphanumeric characters",
+        ));
+    }
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest: Vec<u8> = bytes.collect();

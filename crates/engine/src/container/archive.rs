@@ -217,9 +217,13 @@ fn stat_path(root: &OwnedFd, path: &str, id: &str) -> Result<PathStat> {
 fn stream(work: impl FnOnce(Pieces) -> portolan_image::Result<()> + Send + 'static) -> Output {
     let (sender, chunks) = mpsc::channel(QUEUE);
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = work(Pieces { sender }) {
-            // The client may have left, too.
-            tracing::warn!(%error, "write an archive of a container's files");
+        let client = sender.clone();
+        match work(Pieces { sender }) {
+            Err(error) if !client.is_closed() => {
+                tracing::warn!(%error, "write an archive of a container's files");
+            }
+            // Nobody wants the rest.
+            Err(_) | Ok(()) => {}
         }
     });
     Output { chunks }

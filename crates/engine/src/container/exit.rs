@@ -32,7 +32,9 @@ impl Engine {
             if let Some(health) = record.health.take() {
                 health.cancel();
             }
-            record.sandbox.take()
+            let sandbox = record.sandbox.take();
+            record.last_sandbox = sandbox.as_ref().map(|info| info.id.clone());
+            sandbox
         });
         if let Some(sandbox) = &sandbox {
             // Before anyone learns of the end: the network can be removed from then on.
@@ -54,8 +56,10 @@ impl Engine {
                 record.restart = Some(token.clone());
                 (record.state.restarting(), token)
             });
-            let auto_remove =
-                record.definition.host_config.auto_remove && !record.removing && restart.is_none();
+            let auto_remove = record.definition.host_config.auto_remove
+                && !record.removing
+                && !record.restarted_by_user
+                && restart.is_none();
             record.removing |= auto_remove;
             (restart, auto_remove, ran_for)
         });

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use portolan_net::SandboxInfo;
-use portolan_netcore::model::{ContainerId, NetworkId};
+use portolan_netcore::model::{ContainerId, NetworkId, SandboxId};
 use portolan_runtime::Shim;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
@@ -61,6 +61,8 @@ pub(crate) struct Record {
     pub(crate) shim: Option<Shim>,
     /// The sandbox of the present run.
     pub(crate) sandbox: Option<SandboxInfo>,
+    /// The sandbox of the last run, of which the kernel may still hold a trace.
+    pub(crate) last_sandbox: Option<SandboxId>,
     /// Who attached before the start.
     pub(crate) pending: Vec<PendingAttach>,
     /// What is left of the last run is being given back.
@@ -71,6 +73,8 @@ pub(crate) struct Record {
     pub(crate) health: Option<CancellationToken>,
     /// Somebody removes it.
     pub(crate) removing: bool,
+    /// It is stopped only to be started again: `--rm` does not remove it.
+    pub(crate) restarted_by_user: bool,
     /// Its execs that have not ended.
     pub(crate) execs: BTreeSet<String>,
 }
@@ -95,6 +99,8 @@ impl Container {
                 state,
                 shim: None,
                 sandbox: None,
+                last_sandbox: None,
+                restarted_by_user: false,
                 pending: Vec::new(),
                 teardown: None,
                 restart: None,

@@ -70,7 +70,6 @@ impl Engine {
     /// Removes a container whose gate the caller holds.
     pub(crate) async fn remove_held(&self, container: &Arc<Container>, options: RemoveOptions) -> Result<()> {
         container.with(|record| record.removing = true);
-        let sandbox = container.with(|record| record.state.sandbox.clone());
         if options.force {
             self.kill_held(container).await.map_err(|error| error.context("could not kill container"))?;
         }
@@ -81,7 +80,7 @@ impl Engine {
             now.running = false;
             now.removed = true;
         });
-        if let Some(sandbox) = sandbox {
+        if let Some(sandbox) = container.with(|record| record.last_sandbox.take()) {
             self.await_settled(&sandbox).await;
         }
         let (engine, container) = (self.clone(), container.clone());

@@ -80,7 +80,8 @@ impl Engine {
                     Some(ShimState::Exited(exit)) => exit,
                     _ => ExitStatus { code: EXIT_LOST, oom_killed: false, finished_at: Timestamp::now() },
                 };
-                self.lay_to_rest(container, shim, exit, ran).await;
+                let had_run = matches!(stood, Some(ShimState::Exited(_)));
+                self.lay_to_rest(container, shim, exit, had_run, ran).await;
                 let removed = ran && auto_remove;
                 if removed {
                     container.with(|record| record.removing = true);
@@ -136,7 +137,14 @@ impl Engine {
     }
 
     /// Gives back what a container that does not run any more still has.
-    async fn lay_to_rest(&self, container: &Arc<Container>, shim: Option<Shim>, exit: ExitStatus, ran: bool) {
+    async fn lay_to_rest(
+        &self,
+        container: &Arc<Container>,
+        shim: Option<Shim>,
+        exit: ExitStatus,
+        had_run: bool,
+        owned: bool,
+    ) {
         if let Some(shim) = shim
             && let Err(error) = shim.delete().await
         {
@@ -145,12 +153,14 @@ impl Engine {
         if let Ok(Some(sandbox)) = self.sandbox_of(container, None).await {
             self.release_sandbox(&sandbox).await;
         }
-        if !ran {
+        if !owned && !had_run {
             return;
         }
         container.with(|record| {
-            // One whose start was cut short by a crash never ran.
-            if record.state.shown.status.is_running() {
+            // The shim knows better than the record whether it ran; one without a shim, whose start was cut
+            // short by a crash, never did.
+            if had_run || record.state.shown.status.is_running() {
+                record.state.shown.started_at.get_or_insert(exit.finished_at);
                 record.state.exited(&exit);
             } else {
                 let code = record.state.shown.exit_code;

@@ -13,9 +13,7 @@ use super::record::Definition;
 use super::{merge, security};
 use crate::engine::{Engine, cgroup_version};
 use crate::error::{EngineError, Result};
-use crate::model::{
-    HostConfig, LogConfig, MountPoint, MountType, NamespaceSetting, NetworkMode, ResourceLimits,
-};
+use crate::model::{HostConfig, LogConfig, MountPoint, MountType, NamespaceSetting, ResourceLimits};
 
 /// 64 MiB, as in Docker.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
@@ -170,7 +168,10 @@ impl Engine {
             netns,
             pid: self.namespace(&host.pid_mode, "PID")?,
             ipc: self.namespace(&host.ipc_mode, "IPC")?,
-            uts: uts(host),
+            uts: match host.uts_mode {
+                NamespaceSetting::Host => NamespaceMode::Host,
+                _ => NamespaceMode::Private,
+            },
             cgroupns: match host.cgroupns_mode {
                 NamespaceSetting::Host => NamespaceMode::Host,
                 // As Docker: private where cgroups are version 2, and never for privileged ones before.
@@ -232,7 +233,15 @@ impl Engine {
             NamespaceSetting::Host => Ok(NamespaceMode::Host),
             NamespaceSetting::Container(of) => {
                 let other = self.inner.containers.find(of)?;
-                let pid = other.with(|record| record.state.shown.pid);
+                let (pid, ipc) =
+                    other.with(|r| (r.state.shown.pid, r.definition.host_config.ipc_mode.clone()));
+                let shareable = !matches!(ipc, NamespaceSetting::Default | NamespaceSetting::Private);
+                if kind == "IPC" && !shareable {
+                    return Err(EngineError::conflict(format!(
+                        "cannot join IPC of container {of}: non-shareable IPC (hint: use IpcMode:shareable for \
+                         the donor container)"
+                    )));
+                }
                 if pid == 0 {
                     return Err(EngineError::conflict(format!(
                         "cannot join {kind} of a non running container: {}",
@@ -269,15 +278,6 @@ impl Engine {
 
 fn own((key, value): (&String, &String)) -> (String, String) {
     (key.clone(), value.clone())
-}
-
-fn uts(host: &HostConfig) -> NamespaceMode {
-    match (&host.uts_mode, &host.network_mode) {
-        (NamespaceSetting::Host, _) => NamespaceMode::Host,
-        // The host's network has the host's name, but a name of the container's own may be set.
-        (_, NetworkMode::Host | NetworkMode::Container(_)) => NamespaceMode::Private,
-        _ => NamespaceMode::Private,
-    }
 }
 
 /// The AppArmor profile to put on; none where the kernel has no AppArmor.

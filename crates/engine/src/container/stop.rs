@@ -171,12 +171,10 @@ impl Engine {
         let engine = self.clone();
         to_the_end(async move {
             let _turn = container.gate.lock().await;
-            // It is to start again: neither removed nor left stopped with the daemon.
-            let auto_remove = container
-                .with(|record| std::mem::replace(&mut record.definition.host_config.auto_remove, false));
+            container.with(|record| record.restarted_by_user = true);
             let stopped = engine.stop_held(&container, &options).await;
             container.with(|record| {
-                record.definition.host_config.auto_remove = auto_remove;
+                record.restarted_by_user = false;
                 record.state.manually_stopped = false;
             });
             stopped?;

@@ -205,6 +205,9 @@ fn namespaces(host: &HostConfig) -> Result<()> {
     if !matches!(host.ipc_mode, Default | Private | Shareable | None | Host | Container(_)) {
         return Err(invalid(format!("invalid IPC mode: {}", host.ipc_mode)));
     }
+    if host.ipc_mode == None {
+        return Err(EngineError::not_implemented("IPC mode none is not supported by this engine"));
+    }
     if !matches!(host.pid_mode, Default | Private | Host | Container(_)) {
         return Err(invalid(format!("invalid PID mode: {}", host.pid_mode)));
     }
