@@ -61,7 +61,10 @@ pub(crate) fn text(program: &str, found: &Found) -> String {
     if !command.examples.is_empty() {
         out.push_str("\nExamples:\n");
         for (what, words) in command.examples {
-            out.push_str(&format!("  # {what}\n  {program} {words}\n"));
+            if !what.is_empty() {
+                out.push_str(&format!("  # {what}\n"));
+            }
+            out.push_str(&format!("  {program} {words}\n"));
         }
     }
     if matches!(command.action, Action::Group(_)) {

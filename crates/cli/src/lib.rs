@@ -94,6 +94,15 @@ fn daemon_host(global: &Matches) -> Result<Host, Failure> {
     }
 }
 
+/// Whether `--debug` or `--log-level` asks for every request to be told.
+fn debug(global: &Matches) -> Result<bool, Failure> {
+    match global.text("log-level") {
+        None | Some("info" | "warn" | "error" | "fatal") => Ok(global.on("debug")),
+        Some("debug") => Ok(true),
+        Some(other) => Err(Failure::new(format!("unable to parse logging level: {other}"))),
+    }
+}
+
 fn run(program: &str, words: &[String]) -> Outcome {
     let root = Found { command: &commands::ROOT, path: String::new() };
     let global = Matches::parse(root.command.flags, words, true).map_err(|why| {
@@ -139,7 +148,7 @@ fn dispatch(program: &str, global: &Matches, found: &Found, rest: &[String]) -> 
             let session = Session {
                 program: program.into(),
                 path: found.path.as_str().into(),
-                client: Rc::new(Client::new(daemon_host(global)?, version.as_deref())),
+                client: Rc::new(Client::new(daemon_host(global)?, version.as_deref(), debug(global)?)),
             };
             on_runtime(action(session, matches))
         }

@@ -2,6 +2,8 @@
 //!
 //! The CLI runs as a process of its own: this test program again, told by the environment.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;

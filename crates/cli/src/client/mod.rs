@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -23,6 +24,8 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+
+use crate::session::line_err;
 
 pub(crate) use error::ClientError;
 pub(crate) use host::{DEFAULT_SOCKET, Host};
@@ -43,11 +46,13 @@ pub(crate) struct Client {
     /// The prefix of every path: empty, or `/v1.41`.
     prefix: String,
     idle: RefCell<Option<Sender>>,
+    /// Tell every request on standard error.
+    debug: bool,
 }
 
 impl Client {
     /// A client of the daemon at `host`; connects with the first request.
-    pub(crate) fn new(host: Host, version: Option<&str>) -> Client {
+    pub(crate) fn new(host: Host, version: Option<&str>, debug: bool) -> Client {
         Client {
             host,
             prefix: version
@@ -55,6 +60,7 @@ impl Client {
                 .map(|version| format!("/v{}", version.trim_start_matches('v')))
                 .unwrap_or_default(),
             idle: RefCell::new(None),
+            debug,
         }
     }
 
@@ -191,7 +197,11 @@ impl Client {
         };
         let broken = |why: hyper::Error| ClientError::Broken(why.to_string());
         sender.ready().await.map_err(broken)?;
+        let told = self.debug.then(|| (format!("{} {}", request.method(), request.uri()), Instant::now()));
         let response = sender.send_request(request).await.map_err(broken)?;
+        if let Some((what, since)) = told {
+            line_err(&format!("DEBUG {what} -> {} in {:?}", response.status(), since.elapsed()));
+        }
         Ok((response, sender))
     }
 

@@ -44,7 +44,7 @@ pub(super) const CONTAINER_INSPECT: Command = Command {
 
 /// `image inspect`.
 pub(super) const IMAGE_INSPECT: Command = Command {
-    flags: &[&[FORMAT, Flag::text("platform", "Platform of the image")]],
+    flags: &[&[FORMAT, Flag::text("platform", "").refused("multi-platform images are not available")]],
     ..Command::new(
         "inspect",
         "[OPTIONS] IMAGE [IMAGE...]",

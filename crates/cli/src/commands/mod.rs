@@ -32,10 +32,11 @@ mod volume;
 
 use crate::command::{Arity, Command};
 use crate::completion::COMPLETION;
+use crate::failure::Failure;
 use crate::flags::Flag;
 
 const GLOBAL: &[Flag] = &[
-    Flag::text("config", "").hidden(),
+    Flag::text("config", "").refused("there are no configuration files of the client"),
     Flag::text("context", "").short('c').refused("there are no contexts: name the daemon with --host"),
     Flag::switch("debug", "Enable debug mode").short('D'),
     Flag::list("host", "The daemon's address (unix:///path or tcp://host:port)").short('H'),
@@ -104,6 +105,7 @@ pub(crate) static ROOT: Command = Command {
             &lifecycle::UNPAUSE,
             &update::UPDATE,
             &lifecycle::WAIT,
+            &DAEMON,
             &COMPLETION,
             &Command::unsupported("build", NO_BUILD),
             &Command::unsupported("builder", NO_BUILD),
@@ -128,6 +130,22 @@ pub(crate) static ROOT: Command = Command {
             &Command::unsupported("swarm", NO_SWARM),
             &Command::unsupported("trust", "there is no content trust"),
         ],
+    )
+};
+
+/// Shown in `--help`; the program itself starts the daemon, before it gets here.
+const DAEMON: Command = Command {
+    stop_at_word: true,
+    examples: &[("As root, in the background", "daemon &")],
+    ..Command::new(
+        "daemon",
+        "[OPTIONS]",
+        "Run the daemon (see 'portolan daemon --help')",
+        Arity::AtLeast(0),
+        |session, _| {
+            let text = format!("'daemon' must be the first word: {} daemon ...", session.program);
+            Box::pin(async { Err(Failure::new(text)) })
+        },
     )
 };
 

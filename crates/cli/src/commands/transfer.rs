@@ -123,7 +123,10 @@ async fn load(session: Session, matches: Matches) -> Outcome {
         }
         None => read_chunks(io::stdin()),
     };
-    let (_, answer) = session.client.stream(Method::POST, "/images/load?quiet=1", upload(chunks)).await?;
+    // Without a terminal there is no progress to see.
+    let quiet = if matches.on("quiet") || !io::stdout().is_terminal() { "1" } else { "" };
+    let path = target("/images/load", &[("quiet", quiet)]);
+    let (_, answer) = session.client.stream(Method::POST, &path, upload(chunks)).await?;
     progress::show(answer, progress::To::Stdout).await?;
     Ok(0)
 }
