@@ -237,7 +237,7 @@ async fn ls(session: Session, matches: Matches) -> Outcome {
     let filters = filters(&matches.list("filter"))?;
     let mut found = session.client.get(&target("/networks", &[("filters", &filters)])).await?;
     if let Some(found) = found.as_array_mut() {
-        found.sort_by_key(|network| super::port::natural(network.text("Name")));
+        found.sort_by(|a, b| super::port::natural(a.text("Name"), b.text("Name")));
     }
     let truncate = !matches.on("no-trunc");
     let field = |network: &Value, name: &str| {

@@ -1,5 +1,7 @@
 //! `port`.
 
+use std::cmp::Ordering;
+
 use super::create::container_path;
 use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
@@ -45,7 +47,7 @@ async fn port(session: Session, matches: Matches) -> Outcome {
             }
         }
     }
-    lines.sort_by_key(|line| natural(line));
+    lines.sort_by(|a, b| natural(a, b));
     for line in lines {
         line_out(&line)?;
     }
@@ -56,17 +58,45 @@ fn address(binding: &serde_json::Value) -> String {
     format!("{}:{}", bracketed(binding.text("HostIp")), binding.text("HostPort"))
 }
 
-/// A key that orders numbers in texts by their value: `80/tcp` before `443/tcp`.
-pub(super) fn natural(text: &str) -> Vec<(u64, String)> {
-    let mut out = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let number = rest[..digits].parse().unwrap_or(0);
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        out.push((number, rest[..letters].to_owned()));
-        rest = &rest[letters..];
+/// Compares texts with the numbers in them by their value: `80/tcp` before `443/tcp`.
+pub(super) fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
+    loop {
+        let (Some(x), Some(y)) = (a.first(), b.first()) else {
+            return a.len().cmp(&b.len());
+        };
+        if x.is_ascii_digit() && y.is_ascii_digit() {
+            let (m, n) = (digits(&mut a), digits(&mut b));
+            // Without leading zeros the longer number is the larger one.
+            let order = m.len().cmp(&n.len()).then(m.cmp(n));
+            if order.is_ne() {
+                return order;
+            }
+        } else if x == y {
+            (a, b) = (&a[1..], &b[1..]);
+        } else {
+            return x.cmp(y);
+        }
     }
-    out
+}
+
+/// Takes the digits at the start; returns them without leading zeros.
+fn digits<'t>(text: &mut &'t [u8]) -> &'t [u8] {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let (number, rest) = text.split_at(end);
+    *text = rest;
+    let zeros = number.iter().take_while(|byte| **byte == b'0').count();
+    &number[zeros..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_count_by_value() {
+        let mut names = ["vol1", "443/tcp", "80/tcp", "vol10", "vol2", "010a"];
+        names.sort_by(|a, b| natural(a, b));
+        assert_eq!(names, ["010a", "80/tcp", "443/tcp", "vol1", "vol2", "vol10"]);
+    }
 }

@@ -140,7 +140,7 @@ async fn ls(session: Session, matches: Matches) -> Outcome {
         Some(Value::Array(volumes)) => volumes,
         _ => Vec::new(),
     };
-    volumes.sort_by_key(|volume| super::port::natural(volume.text("Name")));
+    volumes.sort_by(|a, b| super::port::natural(a.text("Name"), b.text("Name")));
     List {
         type_name: "*formatter.volumeContext",
         headings: HEADINGS,
