@@ -7,6 +7,15 @@ pub(crate) fn familiar(name: &str) -> String {
     name.strip_prefix("library/").unwrap_or(name).to_owned()
 }
 
+/// An image's name with what Docker implies: `docker.io/library/nginx` for `nginx`.
+pub(crate) fn canonical(name: &str) -> String {
+    match name.split_once('/') {
+        Some((domain, _)) if domain.contains(['.', ':']) || domain == "localhost" => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    }
+}
+
 /// Splits `repository:tag`; the colon of a registry's port is not a tag's.
 pub(crate) fn split_tag(name: &str) -> (&str, Option<&str>) {
     match name.rsplit_once(':') {
@@ -81,6 +90,8 @@ mod tests {
     #[test]
     fn parts_of_names() {
         assert_eq!(familiar("docker.io/library/nginx"), "nginx");
+        assert_eq!(canonical("nginx:1"), "docker.io/library/nginx:1");
+        assert_eq!(canonical("host:5000/a"), "host:5000/a");
         assert_eq!(split_tag("host:5000/a/b"), ("host:5000/a/b", None));
         assert_eq!(split_tag("host:5000/a:1"), ("host:5000/a", Some("1")));
         assert_eq!(with_default_tag("busybox"), "busybox:latest");

@@ -7,7 +7,7 @@ use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::progress;
-use crate::reference::{check, split_tag, with_default_tag};
+use crate::reference::{canonical, check, split_tag, with_default_tag};
 use crate::session::{Session, line_out};
 
 /// `pull`.
@@ -38,7 +38,7 @@ pub(super) fn path(image: &str, platform: &str, all_tags: bool) -> String {
             (name, None) => (name, "latest"),
         },
     };
-    target("/images/create", &[("fromImage", name), ("tag", tag), ("platform", platform)])
+    target("/images/create", &[("fromImage", &canonical(name)), ("tag", tag), ("platform", platform)])
 }
 
 async fn pull(session: Session, matches: Matches) -> Outcome {
@@ -57,12 +57,6 @@ async fn pull(session: Session, matches: Matches) -> Outcome {
     let (_, body) = session.client.stream(Method::POST, &path, empty()).await?;
     let to = if quiet { progress::To::Nowhere } else { progress::To::Stdout };
     progress::show(body, to).await?;
-    let name = with_default_tag(image);
-    let full = match name.split_once('/') {
-        Some((registry, _)) if registry.contains(['.', ':']) || registry == "localhost" => name,
-        Some(_) => format!("docker.io/{name}"),
-        None => format!("docker.io/library/{name}"),
-    };
-    line_out(&full)?;
+    line_out(&canonical(&with_default_tag(image)))?;
     Ok(0)
 }
