@@ -44,6 +44,9 @@ pub(crate) struct Inner {
     pub(crate) volumes: Volumes,
     pub(crate) events: EventBus,
     stopping: AtomicBool,
+    /// False once the database is closed: ends of containers are then the next daemon's to note, from their
+    /// shims. Whoever notes one holds it for reading.
+    pub(crate) notes_exits: tokio::sync::RwLock<bool>,
 }
 
 impl Engine {
@@ -76,6 +79,7 @@ impl Engine {
                 execs: Execs::default(),
                 events: EventBus::default(),
                 stopping: AtomicBool::new(false),
+                notes_exits: tokio::sync::RwLock::new(true),
             }),
         };
         engine.forward_network_events();
@@ -99,6 +103,7 @@ impl Engine {
         if !self.inner.config.live_restore {
             self.stop_all().await;
         }
+        *self.inner.notes_exits.write().await = false;
         self.inner.database.close();
         let writer = self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {

@@ -28,6 +28,10 @@ impl Engine {
 
     /// Gives back the network, then makes the end known, then cleans up behind.
     pub(crate) async fn exited(&self, container: &Arc<Container>, exit: ExitStatus, shim: Option<Shim>) {
+        let notes_exits = self.inner.notes_exits.read().await;
+        if !*notes_exits {
+            return;
+        }
         let sandbox = container.with(|record| {
             if let Some(health) = record.health.take() {
                 health.cancel();
