@@ -145,6 +145,12 @@ impl Fixture {
 
     pub(crate) async fn close(&self) {
         self.engine().shutdown().await;
+        // The parents of the containers' cgroups, in each hierarchy there is.
+        let name = cgroup_parent();
+        let mounted = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+        for hierarchy in mounted.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            let _ = std::fs::remove_dir(hierarchy.join(&name));
+        }
     }
 }
 
@@ -192,7 +198,7 @@ fn config(directory: &Path, data_root: PathBuf) -> EngineConfig {
         init: false,
         default_ulimits: Vec::new(),
         default_shm_size_bytes: 0,
-        cgroup_parent: format!("/engine-test-{}", std::process::id()),
+        cgroup_parent: format!("/{}", cgroup_parent()),
         seccomp_profile: None,
         no_new_privileges: false,
         host_gateway_ips: Vec::new(),
@@ -201,6 +207,10 @@ fn config(directory: &Path, data_root: PathBuf) -> EngineConfig {
         net,
         host_resolv_conf: "/etc/resolv.conf".into(),
     }
+}
+
+fn cgroup_parent() -> String {
+    format!("engine-test-{}", std::process::id())
 }
 
 /// A root file system of busybox, as a tar.
