@@ -175,7 +175,7 @@ fn modes_that_conflict_are_refused() {
     has_line(run(&["--net", "container:nothere"]).fails(), &["No such container: nothere"]);
     has_line(
         run(&["--net", "bridge", "--ip", "172.17.0.9"]).fails(),
-        &["user specified IP address is supported"],
+        &["specified IP address is supported on user"],
     );
     engine.docker(&["create", "--name", "idle", "busybox"]).ok();
     has_line(run(&["--net", "container:idle"]).fails(), &["non running container"]);

@@ -145,12 +145,13 @@ impl ImageStore {
             private.create(&rootfs.work)?;
             private.create(&rootfs.target)?;
             DirBuilder::new().mode(0o755).create(&rootfs.upper)?;
-            // The upper directory is what a container sees of its root directory itself.
+            // The upper directory is what a container sees of its root directory itself. Its mode is Docker's,
+            // whatever the image says: many an archive has 0700 for `.`, which would lock out all but root.
             let root = std::fs::metadata(&rootfs.lower[0])?;
             if (root.uid(), root.gid()) != (0, 0) {
                 chown(&rootfs.upper, Some(root.uid()), Some(root.gid()))?;
             }
-            std::fs::set_permissions(&rootfs.upper, std::fs::Permissions::from_mode(root.mode() & 0o7777))
+            std::fs::set_permissions(&rootfs.upper, std::fs::Permissions::from_mode(0o755))
         };
         let made: io::Result<()> = make();
         made.context(|| format!("make the root file system {}", home.display()))?;

@@ -104,8 +104,9 @@ fn open_cgroups(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<Vec<(String, Ow
     let mut opened = Vec::new();
     if let Some(mounts) = layout.v1_mounts() {
         for (name, controllers) in mounts {
-            let path = if spec.cgroupns == NamespaceMode::Host { "/" } else { cgroup.path() };
-            let Some(directory) = layout.v1_directory(&controllers, path) else { continue };
+            // The container's own directory whatever the cgroup namespace: programs that size themselves
+            // by `memory.limit_in_bytes` look there, and runc shows the same.
+            let Some(directory) = layout.v1_directory(&controllers, cgroup.path()) else { continue };
             opened.push((name, clone_mount(&directory, false)?));
         }
     } else if let Some(root) = layout.unified().filter(|_| spec.cgroupns == NamespaceMode::Host) {
