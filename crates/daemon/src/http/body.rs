@@ -1,6 +1,7 @@
 //! Bodies: of answers (whole or in pieces), and bridges between bodies and blocking readers and writers.
 
 use std::fmt;
+use std::future::Future;
 use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use futures_util::Stream;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Runs when the body has been sent (or given up).
 type OnDrop = Box<dyn FnOnce() + Send>;
@@ -18,6 +20,8 @@ type OnDrop = Box<dyn FnOnce() + Send>;
 pub(crate) struct Body {
     kind: Kind,
     on_drop: Option<OnDrop>,
+    /// Breaks the body off.
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 enum Kind {
@@ -27,20 +31,27 @@ enum Kind {
 
 impl Body {
     pub(crate) fn empty() -> Self {
-        Body { kind: Kind::Full(None), on_drop: None }
+        Body { kind: Kind::Full(None), on_drop: None, stop: None }
     }
 
     pub(crate) fn full(bytes: Bytes) -> Self {
-        Body { kind: Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())), on_drop: None }
+        Body { kind: Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())), on_drop: None, stop: None }
     }
 
     pub(crate) fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
-        Body { kind: Kind::Stream(Box::pin(pieces)), on_drop: None }
+        Body { kind: Kind::Stream(Box::pin(pieces)), on_drop: None, stop: None }
     }
 
     /// Tells when the body has been sent.
     pub(crate) fn on_drop(&mut self, done: impl FnOnce() + Send + 'static) {
         self.on_drop = Some(Box::new(done));
+    }
+
+    /// Breaks a body that comes in pieces off when the daemon ends: logs that are followed have no end of their own.
+    pub(crate) fn break_off(&mut self, stop: CancellationToken) {
+        if matches!(self.kind, Kind::Stream(_)) {
+            self.stop = Some(Box::pin(stop.cancelled_owned()));
+        }
     }
 
     /// The bytes of a body that does not come in pieces.
@@ -74,6 +85,12 @@ impl hyper::body::Body for Body {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(cx).is_ready()
+        {
+            self.stop = None;
+            return Poll::Ready(Some(Err(io::Error::other("the daemon is shutting down"))));
+        }
         match &mut self.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Stream(pieces) => {
@@ -204,6 +221,17 @@ impl Drop for BodyWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_breaks_off_when_the_daemon_ends() {
+        let stop = CancellationToken::new();
+        let mut body = Body::stream(futures_util::stream::pending());
+        body.break_off(stop.clone());
+        let reading = tokio::spawn(async move { body.frame().await });
+        tokio::task::yield_now().await;
+        stop.cancel();
+        assert!(reading.await.unwrap().unwrap().is_err());
+    }
 
     #[tokio::test]
     async fn a_writer_sends_large_pieces_and_the_rest() {

@@ -27,7 +27,7 @@ const HIJACK_BODY_LIMIT: usize = 64 << 10;
 pub(super) async fn serve(state: Arc<State>, stream: Stream, shutdown: CancellationToken) {
     let boundary = Boundary::new();
     let io = TokioIo::new(Sniffer::new(stream, boundary.clone()));
-    let service = service_fn(|request| answer(state.clone(), boundary.clone(), request));
+    let service = service_fn(|request| answer(state.clone(), boundary.clone(), shutdown.clone(), request));
     let mut connection =
         hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades();
     let result = tokio::select! {
@@ -51,9 +51,11 @@ pub(super) async fn serve(state: Arc<State>, stream: Stream, shutdown: Cancellat
 async fn answer(
     state: Arc<State>,
     boundary: Boundary,
+    shutdown: CancellationToken,
     request: hyper::Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let mut response = router::serve(&state, request).await;
+    response.body_mut().break_off(shutdown);
     response.body_mut().on_drop(move || boundary.reached());
     Ok(response)
 }

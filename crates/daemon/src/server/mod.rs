@@ -95,7 +95,6 @@ pub async fn serve(
     tracing::info!("shutting down");
     listen::notify_systemd("STOPPING=1");
     stop.cancel();
-    // Logs that are followed and containers that are waited for have no end of their own.
     let _ = tokio::time::timeout(GRACE, async { while accepting.join_next().await.is_some() {} }).await;
     accepting.shutdown().await;
     state.engine.shutdown().await;
