@@ -32,13 +32,13 @@ pub(crate) async fn attach(state: &State, request: &Request, name: &str) -> Resu
 
 pub(super) async fn answer(state: &Arc<State>, request: &mut Request, name: &str) -> Answer {
     let takeover = attach(state, request, name).await?;
-    Ok(take_over(request, takeover))
+    Ok(take_over(request, takeover).await)
 }
 
 /// `101` if the client asked for it, else an ordinary answer with the output.
-pub(super) fn take_over(request: &mut Request, takeover: Takeover) -> Response {
+pub(super) async fn take_over(request: &mut Request, takeover: Takeover) -> Response {
     let Some(upgrade) = request.upgrade.take() else {
-        return stream(media_type::RAW_STREAM, takeover.into_pieces());
+        return stream(media_type::RAW_STREAM, takeover.started().await.into_pieces());
     };
     let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
     response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"UPGRADED"));

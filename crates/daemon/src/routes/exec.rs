@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use portolan_api as api;
+use portolan_engine::model::Status;
 
 use super::attach::{MULTIPLEXED, take_over};
 use super::containers::size;
@@ -25,7 +26,7 @@ pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &
         ("POST", [id, "start"]) => {
             let options: api::ExecStart = request.json().await?;
             match start(state, request, id, options).await? {
-                Some(takeover) => Ok(take_over(request, takeover)),
+                Some(takeover) => Ok(take_over(request, takeover).await),
                 None => Ok(empty(StatusCode::OK)),
             }
         }
@@ -41,8 +42,8 @@ pub(super) async fn create(state: &Arc<State>, request: &mut Request, name: &str
     json(StatusCode::CREATED, &api::IdResponse { id })
 }
 
-/// Starts an exec; `None` if it is detached. Once it is known to exist, Docker reports everything that goes wrong
-/// in the stream: its CLI takes the exit code from inspect then.
+/// Starts an exec if it is detached: `None`. Else it is started when the client has its answer; Docker reports
+/// what goes wrong then in the stream, and its CLI takes the exit code from inspect.
 pub(crate) async fn start(
     state: &State,
     request: &Request,
@@ -50,18 +51,29 @@ pub(crate) async fn start(
     body: api::ExecStart,
 ) -> Result<Option<Takeover>, ApiError> {
     let options = convert::exec_start(&body, request.version);
-    let (engine, exec) = (state.engine.clone(), id.to_owned());
-    let started = complete(async move { engine.exec_start(&exec, options).await }).await;
-    let what = match started {
-        Ok(None) => return Ok(None),
-        Ok(Some(attachment)) => What::Attached(attachment),
-        Err(error) if body.detach || in_advance(&error) => return Err(error),
-        Err(error) => What::Failed { tty: body.tty, text: error.message },
-    };
+    let (engine, id) = (state.engine.clone(), id.to_owned());
+    if options.detach {
+        complete(async move { engine.exec_start(&id, options).await }).await?;
+        return Ok(None);
+    }
+    check_container(state, &id).await?;
+    let what = What::Exec { engine, id, options };
     Ok(Some(Takeover { multiplexed_type: request.version >= MULTIPLEXED, what }))
 }
 
-/// No such exec, or its container does not run or is paused: known before anything is started.
-fn in_advance(error: &ApiError) -> bool {
-    matches!(error.status, StatusCode::NOT_FOUND | StatusCode::CONFLICT)
+/// What Docker checks before it answers: the exec is known, and its container can run something.
+async fn check_container(state: &State, id: &str) -> Result<(), ApiError> {
+    let exec = state.engine.exec_inspect(id).await?;
+    let container = exec.container_id.as_str();
+    let conflict = |text: String| Err(ApiError::new(StatusCode::CONFLICT, text));
+    match state.engine.container_inspect(container, false).await?.state.status {
+        Status::Running => Ok(()),
+        Status::Paused => {
+            conflict(format!("container {container} is paused, unpause the container before exec"))
+        }
+        Status::Restarting => {
+            conflict(format!("Container {container} is restarting, wait until the container is running"))
+        }
+        _ => conflict(format!("container {container} is not running")),
+    }
 }

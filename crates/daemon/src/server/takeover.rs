@@ -9,10 +9,12 @@ use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use portolan_api::{FrameHeader, StreamKind, media_type};
-use portolan_engine::{Attachment, Input, Output, OutputChunk, OutputStream};
+use portolan_engine::model::ExecStartOptions;
+use portolan_engine::{Attachment, Engine, Input, Output, OutputChunk, OutputStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::stream::Stream;
+use crate::state::complete;
 
 /// Size of the buffer that standard input is read into, bytes.
 const INPUT_BUFFER: usize = 32 << 10;
@@ -30,6 +32,9 @@ pub(crate) struct Takeover {
 pub(crate) enum What {
     /// A container's or exec's streams.
     Attached(Attachment),
+    /// An exec that is started once the client has its answer, so that what the client types first is there
+    /// before the program writes, as with Docker.
+    Exec { engine: Engine, id: String, options: ExecStartOptions },
     /// Only this, as standard output: an exec that could not be started. Docker reports it in the stream too.
     Failed { tty: bool, text: String },
 }
@@ -38,6 +43,7 @@ impl Takeover {
     fn tty(&self) -> bool {
         match &self.what {
             What::Attached(attachment) => attachment.tty,
+            What::Exec { options, .. } => options.tty,
             What::Failed { tty, .. } => *tty,
         }
     }
@@ -51,14 +57,26 @@ impl Takeover {
         }
     }
 
+    /// Starts what is still to be started.
+    pub(crate) async fn started(self) -> Self {
+        let What::Exec { engine, id, options } = self.what else { return self };
+        let what = match complete(async move { engine.exec_start(&id, options).await }).await {
+            Ok(Some(attachment)) => What::Attached(attachment),
+            Ok(None) => What::Failed { tty: options.tty, text: "the exec was started detached".to_owned() },
+            Err(error) => What::Failed { tty: options.tty, text: error.message },
+        };
+        Takeover { what, ..self }
+    }
+
     /// Moves bytes until output ends or the client is gone. `early` is what the client sent right after the head.
     pub(crate) async fn run(self, stream: Stream, early: Bytes) -> io::Result<()> {
         let gone = stream.gone()?;
         let tty = self.tty();
-        match self.what {
+        match self.started().await.what {
             What::Attached(Attachment { input, output, .. }) => {
                 pump(stream, early, gone, tty, input, output).await
             }
+            What::Exec { .. } => unreachable!("it has been started"),
             What::Failed { text, .. } => {
                 let mut stream = stream;
                 let bytes = Bytes::from(format!("{text}\r\n"));
@@ -68,12 +86,13 @@ impl Takeover {
         }
     }
 
-    /// The output alone, for an ordinary answer: clients that neither upgrade nor hijack.
+    /// The output alone, for an ordinary answer: clients that neither upgrade nor hijack. Call after `started`.
     pub(crate) fn into_pieces(self) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send + 'static {
         let tty = self.tty();
         // The input is kept open: the client has no way to send any, but did not close it either.
         let (input, output, text) = match self.what {
             What::Attached(Attachment { input, output, .. }) => (input, Some(output), None),
+            What::Exec { .. } => unreachable!("the caller has started it"),
             What::Failed { text, .. } => (None, None, Some(text)),
         };
         futures_util::stream::unfold((input, output, text), move |(input, mut output, mut text)| async move {
