@@ -30,7 +30,13 @@ netns add SANDBOX
     assert_eq!(address(&lab.run(2, "bridge", Vec::new()).await.unwrap()), "172.17.0.3/16");
     let from = lab.host.log().len();
     lab.networks.remove_sandbox(&info.id).await.unwrap();
-    assert_eq!(lab.log_from(from, &info), "netns del SANDBOX\n[host] firewall change: -[endpoint VETH0]");
+    assert_eq!(
+        lab.log_from(from, &info),
+        "\
+[host] bridge link set dev VETH0 state disabled
+netns del SANDBOX
+[host] firewall change: -[endpoint VETH0]"
+    );
     lab.networks.settled(&info.id).await.unwrap();
     lab.networks.remove_sandbox(&info.id).await.unwrap();
     let second = lab.networks.sandboxes().await.unwrap();
@@ -62,6 +68,7 @@ netns add SANDBOX";
 [host] firewall change: -[port 0.0.0.0 8080/tcp to 172.17.0.2 80]
 [host] release 0.0.0.0 8080/tcp
 [host] release :: 8080/tcp
+[host] bridge link set dev VETH0 state disabled
 netns del SANDBOX
 [host] firewall change: -[endpoint VETH0]"
     );

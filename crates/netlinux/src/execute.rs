@@ -38,6 +38,7 @@ fn way(step: &Step) -> Way<'_> {
         Step::RemoveLink((ns, _))
         | Step::SetMaster((ns, _), _)
         | Step::SetHairpin((ns, _), _)
+        | Step::CutPort((ns, _))
         | Step::AddAddress((ns, _), _)
         | Step::RemoveAddress((ns, _), _)
         | Step::SetUp((ns, _), _)
@@ -364,6 +365,7 @@ fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure
             link::set_master(batch, name, index);
         }
         Step::SetHairpin((_, name), on) => link::set_hairpin(batch, name, *on),
+        Step::CutPort((_, name)) => link::cut_port(batch, name),
         Step::AddAddress((_, name), address) => addr::add(batch, index(socket, name)?, *address),
         Step::RemoveAddress((_, name), address) => {
             if let Some(index) = socket.index_of(name.as_str())? {
@@ -384,7 +386,7 @@ fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure
 }
 
 fn is_removal(step: &Step) -> bool {
-    matches!(step, Step::RemoveLink(_) | Step::RemoveAddress(..) | Step::RemoveRoute(..))
+    matches!(step, Step::RemoveLink(_) | Step::CutPort(_) | Step::RemoveAddress(..) | Step::RemoveRoute(..))
 }
 
 fn index(socket: &Socket, name: &IfName) -> Result<u32, Failure> {

@@ -7,9 +7,10 @@ use portolan_netcore::plan::Link;
 
 use crate::netlink::{Batch, Message, flags};
 use crate::rt::{
-    IFF_UP, IFLA_ADDRESS, IFLA_BRPORT_MODE, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
-    IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD,
-    IFLA_TXQLEN, RTM_DELLINK, RTM_NEWLINK, RTM_SETLINK, VETH_INFO_PEER, ifinfomsg,
+    BR_STATE_DISABLED, IFF_UP, IFLA_ADDRESS, IFLA_BRPORT_FLUSH, IFLA_BRPORT_MODE, IFLA_BRPORT_STATE,
+    IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND,
+    IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_TXQLEN, RTM_DELLINK, RTM_NEWLINK, RTM_SETLINK,
+    VETH_INFO_PEER, ifinfomsg,
 };
 
 /// `lo` is the first link of every namespace.
@@ -70,6 +71,16 @@ pub(crate) fn set_hairpin(batch: &mut Batch, name: &IfName, on: bool) {
     by_name(batch, RTM_NEWLINK, name, 0, 0).nest(IFLA_LINKINFO, |info| {
         info.attr_text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
             port.attr_u8(IFLA_BRPORT_MODE, u8::from(on));
+        });
+    });
+}
+
+/// Keeps a bridge port from passing frames and flushes its forwarding entries. Unlike taking it out of
+/// the bridge or down, this waits for nothing.
+pub(crate) fn cut_port(batch: &mut Batch, name: &IfName) {
+    by_name(batch, RTM_NEWLINK, name, 0, 0).nest(IFLA_LINKINFO, |info| {
+        info.attr_text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
+            port.attr_u8(IFLA_BRPORT_STATE, BR_STATE_DISABLED).attr(IFLA_BRPORT_FLUSH, &[]);
         });
     });
 }

@@ -36,7 +36,11 @@ pub(crate) const IFLA_INFO_KIND: u16 = 1;
 pub(crate) const IFLA_INFO_DATA: u16 = 2;
 pub(crate) const IFLA_INFO_SLAVE_KIND: u16 = 4;
 pub(crate) const IFLA_INFO_SLAVE_DATA: u16 = 5;
+pub(crate) const IFLA_BRPORT_STATE: u16 = 1;
 pub(crate) const IFLA_BRPORT_MODE: u16 = 4;
+pub(crate) const IFLA_BRPORT_FLUSH: u16 = 24;
+/// `linux/if_bridge.h`.
+pub(crate) const BR_STATE_DISABLED: u8 = 0;
 pub(crate) const VETH_INFO_PEER: u16 = 1;
 /// Leaves counters out of link dumps.
 pub(crate) const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;

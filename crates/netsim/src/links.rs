@@ -44,6 +44,8 @@ pub(crate) fn apply(state: &mut HostState, step: &Step) -> Result<(), Errno> {
             link.hairpin = *on;
             Ok(())
         }
+        // What cannot be seen in a host's state: the links themselves go with their namespace.
+        Step::CutPort(_) => Ok(()),
         Step::AddAddress(key, address) => match link(state, key)?.addresses.insert(*address) {
             true => Ok(()),
             false => Err(EEXIST),

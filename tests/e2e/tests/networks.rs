@@ -205,3 +205,15 @@ fn files_of_a_container_follow_its_options() {
     engine.docker(&["run", "-d", "--name", "target", "busybox", "sh", "-c", linked]).ok();
     has_line(cat(&["--link", "target:alias"], "/etc/hosts").ok(), &["172.17.0.2\talias"]);
 }
+
+#[test]
+fn a_freed_address_is_given_out_and_works_at_once() {
+    let engine = Engine::start();
+    engine.docker(&["network", "create", "mine"]).ok();
+    for _ in 0..10 {
+        let ask = "ip -o -4 addr show eth0; ping -c1 -W1 172.18.0.1";
+        let told = engine.docker(&["run", "--rm", "--network", "mine", "busybox", "sh", "-c", ask]);
+        has_line(told.ok(), &["172.18.0.2/16"]);
+        has_line(told.ok(), &["1 packets received"]);
+    }
+}

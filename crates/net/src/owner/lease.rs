@@ -86,14 +86,17 @@ impl Owner {
     /// The sandbox is gone from the host.
     pub(crate) fn end_quarantine(&mut self, sandbox: &SandboxId) {
         if self.dying.remove(sandbox) {
-            for spaces in self.spaces.values_mut() {
-                [&mut spaces.v4, &mut spaces.v6]
-                    .into_iter()
-                    .flatten()
-                    .for_each(|space| space.end_quarantine(sandbox));
-            }
+            self.free_addresses(sandbox);
         }
         self.settle();
+    }
+
+    /// Nothing of the sandbox is heard any more: its addresses may be given to others.
+    pub(super) fn free_addresses(&mut self, sandbox: &SandboxId) {
+        for spaces in self.spaces.values_mut() {
+            let both = [&mut spaces.v4, &mut spaces.v6];
+            both.into_iter().flatten().for_each(|space| space.end_quarantine(sandbox));
+        }
     }
 
     /// The record of what a container has now, into the batch if it is news.

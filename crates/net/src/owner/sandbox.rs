@@ -339,6 +339,11 @@ impl Owner {
     /// Its ports are let go of; only the kernel's clean-up is left.
     pub(crate) fn finish_removal(&mut self, removal: &Removal) {
         self.ports.forget(&removal.published, &removal.sandbox);
+        let cut =
+            |name: &IfName| removal.steps.iter().any(|s| matches!(s, Step::CutPort((_, n)) if n == name));
+        if removal.links.iter().all(cut) {
+            self.free_addresses(&removal.sandbox);
+        }
         self.settle();
     }
 

@@ -124,7 +124,12 @@ fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostSt
         .any(|(ns, _)| matches!(ns, Ns::Sandbox(id) if observed.namespaces.contains(id) && !wanted.namespaces.contains(id)));
     if in_the_way {
         plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
-    } else if !goes_with_its_namespace {
+    } else if goes_with_its_namespace {
+        // The kernel takes tens of milliseconds to take a namespace down. Until then nothing of it is heard.
+        if link.master.is_some() {
+            plan.push(Phase::RemoveEarly, Step::CutPort(key.clone()));
+        }
+    } else {
         plan.push(Phase::RemoveLate, Step::RemoveLink(key.clone()));
     }
 }

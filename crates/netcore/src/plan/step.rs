@@ -35,6 +35,9 @@ pub enum Step {
     SetMaster(LinkKey, Option<IfName>),
     /// Set `IFLA_BRPORT_MODE` of a bridge port.
     SetHairpin(LinkKey, bool),
+    /// Stop a bridge port from passing frames and forget what was learnt through it, at once: what is
+    /// behind it may take its time to go, but its addresses are free.
+    CutPort(LinkKey),
     /// Add an address. It is there when this returns (no duplicate address detection for IPv6).
     AddAddress(LinkKey, IpNet),
     /// Remove an address.
@@ -108,6 +111,7 @@ impl fmt::Display for Step {
             Self::SetHairpin((ns, name), on) => {
                 write!(f, "[{ns}] bridge link set dev {name} hairpin {}", on_off(*on))
             }
+            Self::CutPort((ns, name)) => write!(f, "[{ns}] bridge link set dev {name} state disabled"),
             Self::AddAddress((ns, name), address) => write!(f, "[{ns}] addr add {address} dev {name}"),
             Self::RemoveAddress((ns, name), address) => write!(f, "[{ns}] addr del {address} dev {name}"),
             Self::SetUp((ns, name), true) => write!(f, "[{ns}] link set {name} up"),
