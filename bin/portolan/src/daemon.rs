@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use portolan_daemon::{Command, Config, FirewallBackend, LogControl, init_logging, parse_args, serve, stop_signal};
+use portolan_daemon::{
+    Command, Config, FirewallBackend, LogControl, init_logging, parse_args, serve, stop_signal,
+};
 use portolan_engine::{Engine, Parts};
 use portolan_image::ImageStore;
 use portolan_netlinux::{LinuxHost, LinuxHostConfig};
@@ -36,7 +38,8 @@ pub(crate) fn main(argv: Vec<OsString>) -> anyhow::Result<()> {
     let _lock = lock(&config.engine.data_root)?;
     // Before any thread exists: the launcher is a fork of a small process with one thread.
     let launcher = Launcher::start(LauncherConfig::new(&config.engine.exec_root))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
     runtime.block_on(run(config, launcher, log))
 }
 
@@ -63,8 +66,9 @@ fn lock(data_root: &Path) -> anyhow::Result<File> {
     std::fs::create_dir_all(data_root).with_context(|| format!("making {}", data_root.display()))?;
     let path = data_root.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .with_context(|| format!("another daemon uses {} (stop it, or name another --data-root)", data_root.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!("another daemon uses {} (stop it, or name another --data-root)", data_root.display())
+    })?;
     Ok(file)
 }
 

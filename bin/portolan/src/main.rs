@@ -21,7 +21,9 @@ fn main() -> ExitCode {
     match (called, word) {
         (Some("dockerd" | "portoland"), _) => report("dockerd", daemon::main(argv)),
         (_, Some("daemon")) => report("portolan daemon", daemon::main(argv.into_iter().skip(1).collect())),
-        (_, Some("launcher")) => report("portolan launcher", portolan_runtime::launcher_main().map_err(Into::into)),
+        (_, Some("launcher")) => {
+            report("portolan launcher", portolan_runtime::launcher_main().map_err(Into::into))
+        }
         (_, Some("resolver")) => report("portolan resolver", resolver::main(argv.get(2))),
         _ => portolan_cli::main(argv),
     }

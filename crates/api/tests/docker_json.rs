@@ -2,6 +2,7 @@
 //!
 //! Read and written again, nothing of it may be lost or change its form (`null`, `[]` and absent are three
 //! different things), apart from what newer versions of the API took away, which each test names.
+#![allow(clippy::unwrap_used, reason = "a helper of tests panics as they do")]
 
 use portolan_api::*;
 use serde::Serialize;

@@ -1,5 +1,9 @@
 //! The resolver as a process: it serves a namespace, forwards, outlives its client and is brought back.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests panic and say what they skip")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests panic and say what they skip"
+)]
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

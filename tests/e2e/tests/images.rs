@@ -108,7 +108,7 @@ fn a_layer_cannot_leave_its_root() {
          add('hard', type=tarfile.LNKTYPE, linkname='../../../../../../..{home}/log')\n\
          out.close()\n"
     );
-    let tar = engine.host().run(&["python3", "-c", &format!("{evil}")]);
+    let tar = engine.host().run(&["python3", "-c", &evil]);
     assert_eq!(tar.code, 0, "{}", tar.stderr);
     let file = engine.home().join("evil.py");
     std::fs::write(&file, evil).expect("a script");
