@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 need_root
 "$root/scripts/packages.sh" run >&2
 "$root/scripts/images.sh"
-portolan=$target/release/portolan
+portolan=${PORTOLAN_BIN:-$target/release/portolan}
 [[ -x $portolan ]] || die 'build first: make build'
 
 ns=portolan-demo-$$

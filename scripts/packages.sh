@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 for purpose in "$@"; do
   case $purpose in
-    build) packages gcc libc6-dev pkg-config libseccomp-dev ;;
+    build) packages gcc libc6-dev ;;
     run) packages iproute2 nftables curl ;;
     images) packages mmdebstrap busybox-static ;;
     test) packages iproute2 nftables iptables bridge-utils net-tools curl bsdutils procps python3 runc strace ;;

@@ -35,10 +35,14 @@ async fn version(session: Session, matches: Matches) -> Outcome {
         return failure.map_or(Ok(0), |text| Err(Failure::new(text)));
     }
     let mut text = String::from("Client:\n");
-    for (title, key) in
-        [("Version", "Version"), ("API version", "ApiVersion"), ("OS/Arch", "Os"), ("Context", "Context")]
-    {
-        text.push_str(&line(1, title, client.text(key)));
+    let platform = format!("{}/{}", client.text("Os"), client.text("Arch"));
+    for (title, value) in [
+        ("Version", client.text("Version")),
+        ("API version", client.text("ApiVersion")),
+        ("OS/Arch", &platform),
+        ("Context", client.text("Context")),
+    ] {
+        text.push_str(&line(1, title, value));
     }
     match server {
         Ok(server) => {
@@ -59,7 +63,7 @@ fn client() -> Value {
         "Version": env!("CARGO_PKG_VERSION"),
         "ApiVersion": API_VERSION,
         "DefaultAPIVersion": API_VERSION,
-        "Os": format!("linux/{}", arch()),
+        "Os": "linux",
         "Arch": arch(),
         "Context": "default",
     })

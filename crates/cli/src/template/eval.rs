@@ -269,6 +269,7 @@ impl<'d> Run<'d> {
                     .ok_or_else(|| format!("can't evaluate field {name} in type {}", row.type_name())),
                 Datum::Json(Value::Object(map)) => map
                     .get(name)
+                    .or_else(|| spelt_otherwise(map, name))
                     .or(OPTIONAL.contains(&name.as_str()).then_some(&Value::Null))
                     .cloned()
                     .ok_or_else(|| format!("map has no entry for key {name:?}")),
@@ -287,4 +288,14 @@ fn place_of(pipeline: &Pipeline) -> (Place, String) {
         .first()
         .and_then(|command| command.first())
         .map_or((Place::default(), String::new()), |operand| (operand.place, operand.text()))
+}
+
+/// Docker's templates name the fields of Go's structures, which JSON spells with other capitals here and
+/// there (`APIVersion` is `ApiVersion`). Only a spelling that no other key shares is meant.
+fn spelt_otherwise<'m>(map: &'m serde_json::Map<String, Value>, name: &str) -> Option<&'m Value> {
+    let mut alike = map.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+    match (alike.next(), alike.next()) {
+        (Some((_, value)), None) => Some(value),
+        _ => None,
+    }
 }

@@ -140,6 +140,7 @@ mod tests {
             ("{{join .List \"-\"}} {{upper .Name}} {{title .Name}}", "a-b WEB Web"),
             ("{{.Name | upper | printf \"%-5s|\"}}", "WEB  |"),
             ("{{truncate .Name 2}} {{pad .Name 1 2}}.", "we  web  ."),
+            ("{{.NAME}}", "web"),
             ("{{index (split \"a,b\" \",\") 1}}", "b"),
             ("{{println .Name}}x", "web\nx"),
             ("a {{- /* note */ -}} b", "ab"),
