@@ -55,8 +55,8 @@ else
 fi
 
 count() { cat "$results"/*.log | sed -nE "s/^test result: .* ([0-9]+) $1;.*/\1/p" | awk '{ n += $1 } END { print n + 0 }'; }
-skipped=$(grep -hE '^SKIPPED: ' "$results"/*.log | sort | uniq -c)
-skips=$(grep -hcE '^SKIPPED: ' "$results"/*.log | awk '{ n += $1 } END { print n + 0 }')
+skipped=$(grep -hiE '^skipped[: ]' "$results"/*.log | sort | uniq -c)
+skips=$(grep -hciE '^skipped[: ]' "$results"/*.log | awk '{ n += $1 } END { print n + 0 }')
 [[ -z $skipped ]] || { say 'skipped'; echo "$skipped"; }
 failed=$(count failed)
 [[ ! -s $results/failed ]] || say "failed: $(xargs <"$results/failed")"
