@@ -73,12 +73,12 @@ run exec docker_host ifconfig docker0
 say '1.3 container: two containers, one network'
 run run -itd --name cmz busybox
 run run -tid --net=container:cmz --name docker_con1 busybox
-run exec cmz ip -br address
-run exec docker_con1 ip -br address
+run exec cmz ifconfig eth0
+run exec docker_con1 ifconfig eth0
 
 say '1.3 none: lo and nothing else'
 run run -tid --net=none --name docker_non1 busybox
-run exec docker_non1 ip -br address
+run exec docker_non1 ifconfig -a
 
 say 'A network of one'"'"'s own: containers find each other by name'
 run network create cmz_network
@@ -87,7 +87,7 @@ run run -itd --name db1 --net=cmz_network busybox
 run exec web1 ping -c1 db1
 run exec db1 cat /etc/hosts
 run network inspect cmz_network
-printf '\033[32m$ portolan exec docker_bri1 curl (another network)\033[0m\n'
+printf '\033[32m$ portolan exec cmz ping -c1 -W1 172.18.0.3    # from another network\033[0m\n'
 "$portolan" exec cmz ping -c1 -W1 172.18.0.3 >/dev/null 2>&1 && die 'networks are not isolated' || echo 'isolated: no answer, as it should be'
 
 say '2. Out: masqueraded. The neighbour sees the host'"'"'s address, not the container'"'"'s'
