@@ -31,7 +31,7 @@ e2e() {
   local name=$1 tests=() test
   shift
   for test in "$@"; do tests+=(--test "$test"); done
-  step "$name" cargo test --locked -p portolan-e2e "${tests[@]}" -- --show-output
+  step "$name" cargo test --locked --no-fail-fast -p portolan-e2e "${tests[@]}" -- --show-output
 }
 
 scripts/packages.sh build run test || exit
@@ -47,7 +47,7 @@ else
   scripts/docker.sh client >/dev/null || exit
   step build cargo build --locked --release
   [[ ! -s $results/failed ]] || exit 1
-  step unit cargo test --locked --workspace --exclude portolan-e2e -- --show-output
+  step unit cargo test --locked --no-fail-fast --workspace --exclude portolan-e2e -- --show-output
   PORTOLAN_E2E_CLIENT=docker PORTOLAN_E2E_FIREWALL=nftables e2e docker-cli-nftables
   PORTOLAN_E2E_CLIENT=portolan PORTOLAN_E2E_FIREWALL=nftables e2e portolan-cli-nftables
   PORTOLAN_E2E_CLIENT=docker PORTOLAN_E2E_FIREWALL=iptables e2e docker-cli-iptables "${networking[@]}"

@@ -40,7 +40,9 @@ fn run_passes_the_exit_code_and_output_on() {
     let directory = engine.docker(&["run", "--rm", "busybox", "/etc"]);
     assert_eq!(directory.code, 126);
     assert_eq!(engine.docker(&["ps", "-aq"]).ok(), "", "a start that fails leaves nothing with --rm");
-    assert_eq!(engine.host().sh("ip -o link | grep -c veth").stdout.trim(), "0");
+    eventually("its link is gone", 2, || {
+        (engine.host().sh("ip -o link | grep -c veth").stdout.trim() == "0").then_some(())
+    });
 }
 
 #[test]

@@ -135,7 +135,11 @@ fn directories_that_a_layer_does_not_list_keep_their_looks() {
     let rootfs = home.store.prepare_rootfs("c", &id).unwrap();
     let tmp = rootfs.lower[1].join("tmp").metadata().unwrap();
     assert_eq!((tmp.mode() & 0o7777, tmp.uid(), tmp.mtime()), (0o1777, 7, 99));
-    assert_eq!(rootfs.upper.metadata().unwrap().mode() & 0o7777, 0o751, "the root as the container sees it");
+    assert_eq!(
+        rootfs.upper.metadata().unwrap().mode() & 0o7777,
+        0o755,
+        "the root as the container sees it: Docker's"
+    );
 }
 
 #[test]
