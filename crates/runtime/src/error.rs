@@ -46,7 +46,7 @@ pub enum Error {
     /// The request makes no sense for this container.
     #[error("{0}")]
     Invalid(String),
-    /// The launcher died: containers go on, new ones need a new launcher.
+    /// The launcher died, and so did the one in its place: containers go on, new ones cannot be made.
     #[error("the launcher is gone")]
     LauncherGone,
     /// A system call failed.

@@ -1,6 +1,6 @@
 //! What a shim keeps on disk: `<exec_root>/shims/<id>/{s,state.json,exit.json}`.
 //!
-//! `state.json` exists from the moment that the container is set up; `exit.json` is written (and
+//! `state.json` exists before the container's cgroup does, with its pid once it is set up; `exit.json` is written (and
 //! renamed into place) before anybody hears of the exit.
 
 use std::fs;
@@ -25,7 +25,7 @@ const EXIT: &str = "exit.json";
 /// A container as a later daemon finds it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SavedState {
-    /// First process.
+    /// First process; 0 while the container is being set up.
     pub(crate) pid: i32,
     /// Path of the cgroup below the hierarchies.
     pub(crate) cgroup: String,
@@ -35,7 +35,7 @@ pub(crate) struct SavedState {
 }
 
 impl SavedState {
-    /// `None` if the container was never set up.
+    /// `None` if nothing of the container was ever made.
     pub(crate) fn load(directory: &Path) -> Result<Option<Self>> {
         let Some(mut saved) = read::<Self>(&directory.join(STATE))? else { return Ok(None) };
         saved.exit = load_exit(directory)?;

@@ -224,8 +224,8 @@ pub(crate) fn prctl(option: c_int, value: u64) -> io::Result<()> {
 /// What `ps` shows for this process: its short name (15 bytes) and its command line, which is
 /// overwritten in place as far as there is room.
 pub(crate) fn show_name(name: &CStr, command_line: &str) {
-    // SAFETY: a C string; the kernel copies it.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    // A name cannot be refused.
+    let _ = set_name(name);
     let Some((start, end)) = argument_memory() else { return };
     let room = end.saturating_sub(start);
     let length = command_line.len().min(room.saturating_sub(1));
@@ -235,6 +235,12 @@ pub(crate) fn show_name(name: &CStr, command_line: &str) {
         std::ptr::write_bytes(start as *mut u8, 0, room);
         std::ptr::copy_nonoverlapping(command_line.as_ptr(), start as *mut u8, length);
     }
+}
+
+/// /proc/self/comm: the first 15 bytes of `name`.
+pub(crate) fn set_name(name: &CStr) -> io::Result<()> {
+    // SAFETY: a C string; the kernel copies it.
+    check(c_long::from(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) })).map(drop)
 }
 
 /// Fields 48 and 49 of /proc/self/stat (proc(5)): arg_start and arg_end.

@@ -88,7 +88,8 @@ impl Engine {
         Ok(())
     }
 
-    async fn await_settled(&self, sandbox: &SandboxId) {
+    /// Returns once no trace of a removed sandbox is left on the host.
+    pub(crate) async fn await_settled(&self, sandbox: &SandboxId) {
         if let Err(error) = self.inner.networks.settled(sandbox).await {
             tracing::warn!(%sandbox, %error, "wait for the end of a sandbox");
         }

@@ -114,9 +114,9 @@ impl Engine {
     ) -> Result<(), StartFailure> {
         let rootfs = self.rootfs_of(&definition.id);
         let (rootfs, network) = tokio::join!(rootfs, self.network_for(definition));
-        let rootfs = rootfs?;
         let (sandbox, netns) = network?;
         made.sandbox = sandbox.clone();
+        let rootfs = rootfs?;
         container.with(|record| {
             record.state.sandbox = sandbox.as_ref().map(|info| info.id.clone());
             record.sandbox.clone_from(&sandbox);
@@ -210,7 +210,8 @@ impl Engine {
         }
     }
 
-    /// Takes back what a failed start has made. The sandbox and the shim at once: neither needs the other.
+    /// Takes back what a failed start has made, to the last trace in the kernel: it is not the hot path. The
+    /// sandbox and the shim at once: neither needs the other.
     async fn undo(&self, container: &Arc<Container>, made: Made) {
         let delete = async {
             if let Some(shim) = &made.shim
@@ -225,6 +226,9 @@ impl Engine {
             }
         };
         tokio::join!(delete, release);
+        if let Some(sandbox) = &made.sandbox {
+            self.await_settled(&sandbox.id).await;
+        }
     }
 
     fn fail(&self, container: &Arc<Container>, failure: &StartFailure) {

@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::AsyncWriteExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -46,11 +47,21 @@ pub struct Launcher {
 #[derive(Debug)]
 struct Inner {
     exec_root: PathBuf,
+    program: PathBuf,
+    arguments: Vec<String>,
+    /// The present one; another takes its place when it dies.
+    process: Mutex<Arc<Process>>,
+    /// Compiled seccomp filters by what they depend on.
+    filters: Mutex<HashMap<FilterKey, Arc<Vec<u8>>>>,
+}
+
+/// A running launcher.
+#[derive(Debug)]
+struct Process {
+    child: Mutex<Child>,
     socket: OwnedFd,
     /// The same socket, known to the tokio runtime; made on first use since `start` runs before it.
     registered: OnceLock<AsyncFd<OwnedFd>>,
-    /// Compiled seccomp filters by what they depend on.
-    filters: Mutex<HashMap<FilterKey, Arc<Vec<u8>>>>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -70,18 +81,14 @@ impl Launcher {
         std::fs::create_dir_all(&shims).attempt(|| format!("make {}", shims.display()))?;
         let exec_root =
             config.exec_root.canonicalize().attempt(|| format!("find {}", config.exec_root.display()))?;
-        let (ours, theirs) = sys::seqpacket_pair().attempt(|| "make the launcher's socket".into())?;
         let program = config.executable.unwrap_or_else(|| "/proc/self/exe".into());
-        let mut command = Command::new(&program);
-        command.args(&config.arguments).stdin(theirs).stdout(Stdio::null());
-        // Shown by ps; also the room in which shims write their own names.
-        command.arg0(format!("portolan-launcher {}", " ".repeat(80)));
-        command.spawn().attempt(|| format!("start the launcher {}", program.display()))?;
+        let process = Process::spawn(&program, &config.arguments)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 exec_root,
-                socket: ours,
-                registered: OnceLock::new(),
+                program,
+                arguments: config.arguments,
+                process: Mutex::new(Arc::new(process)),
                 filters: Mutex::new(HashMap::new()),
             }),
         })
@@ -92,17 +99,38 @@ impl Launcher {
         &self.inner.exec_root
     }
 
-    /// Sets a container up: everything but the execution of its program.
+    /// Sets a container up: everything but the execution of its program. A launcher that has died is
+    /// replaced.
     ///
     /// # Errors
     /// [`Error::Start`] if it cannot be set up; nothing is left behind then.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<Shim> {
         let filter = self.filter(spec)?;
-        let (connection, theirs) = UnixStream::pair().map_err(Error::io("make a shim's connection"))?;
-        let mut connection = connection;
+        let process = self.process();
+        match self.create_by(&process, spec, &filter).await {
+            Err(error) if broke_off(&error) => {
+                self.clear(&spec.id).await?;
+                if !process.is_gone() {
+                    return Err(shim_died(&spec.id));
+                }
+                let process = self.replace(&process)?;
+                match self.create_by(&process, spec, &filter).await {
+                    Err(error) if broke_off(&error) => {
+                        self.clear(&spec.id).await?;
+                        Err(shim_died(&spec.id))
+                    }
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    async fn create_by(&self, process: &Process, spec: &ContainerSpec, filter: &[u8]) -> Result<Shim> {
+        let (mut connection, theirs) = UnixStream::pair().map_err(Error::io("make a shim's connection"))?;
         let theirs = OwnedFd::from(theirs.into_std().map_err(Error::io("hand over a shim's connection"))?);
         rustix::io::ioctl_fionbio(&theirs, false).attempt(|| "make a shim's connection blocking".into())?;
-        self.hand_over(theirs.as_fd(), spec.netns.as_deref().map(AsFd::as_fd)).await?;
+        process.hand_over(theirs.as_fd(), spec.netns.as_deref().map(AsFd::as_fd)).await?;
         drop(theirs);
         let request = Request::Create {
             spec: Box::new(spec.clone()),
@@ -110,12 +138,36 @@ impl Launcher {
             filter: filter.len(),
         };
         let mut message = wire::encode(&request);
-        message.extend_from_slice(&filter);
+        message.extend_from_slice(filter);
         connection.write_all(&message).await.map_err(Error::io(format!("hand {} to its shim", spec.id)))?;
         match connection::receive::<Response>(&mut connection).await?.into_result(&spec.id)? {
             Response::Created { pid } => Ok(Shim::fresh(&self.inner.exec_root, &spec.id, pid, connection)),
             other => Err(Error::Protocol { from: "shim", what: format!("{other:?}") }),
         }
+    }
+
+    /// Removes what a shim that died while it set a container up has left.
+    async fn clear(&self, id: &str) -> Result<()> {
+        match self.reconnect(id).await? {
+            Some(shim) => shim.delete().await,
+            None => Ok(()),
+        }
+    }
+
+    fn process(&self) -> Arc<Process> {
+        self.inner.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts a launcher in place of one that has died, unless somebody has done so already. With
+    /// threads about: std spawns it by `posix_spawn`, which copies no memory.
+    fn replace(&self, dead: &Arc<Process>) -> Result<Arc<Process>> {
+        let mut present = self.inner.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&present, dead) {
+            // Its socket is closed: it is dying, if not dead.
+            let _ = dead.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+            *present = Arc::new(Process::spawn(&self.inner.program, &self.inner.arguments)?);
+        }
+        Ok(present.clone())
     }
 
     /// Finds the shim of a container that an earlier daemon made. If the shim itself has died, what
@@ -155,12 +207,31 @@ impl Launcher {
         filters.insert(key, compiled.clone());
         Ok(compiled)
     }
+}
+
+impl Process {
+    fn spawn(program: &Path, arguments: &[String]) -> Result<Self> {
+        let (ours, theirs) = sys::seqpacket_pair().attempt(|| "make the launcher's socket".into())?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(theirs).stdout(Stdio::null());
+        // Shown by ps; also the room in which shims write their own names.
+        command.arg0(format!("portolan-launcher {}", " ".repeat(80)));
+        let child = command.spawn().attempt(|| format!("start the launcher {}", program.display()))?;
+        Ok(Self { child: Mutex::new(child), socket: ours, registered: OnceLock::new() })
+    }
+
+    /// Whether its end of the socket is closed.
+    fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+    }
 
     async fn hand_over(&self, connection: BorrowedFd<'_>, netns: Option<BorrowedFd<'_>>) -> Result<()> {
         let mut fds = vec![connection];
         fds.extend(netns);
         // Almost always there is room: the launcher does nothing but fork.
-        match sys::send_fds(self.inner.socket.as_fd(), b"c", &fds) {
+        match sys::send_fds(self.socket.as_fd(), b"c", &fds) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return other.map_err(lost),
         }
@@ -174,13 +245,28 @@ impl Launcher {
     }
 
     fn registered(&self) -> Result<&AsyncFd<OwnedFd>> {
-        if let Some(socket) = self.inner.registered.get() {
+        if let Some(socket) = self.registered.get() {
             return Ok(socket);
         }
-        let copy = self.inner.socket.try_clone().map_err(Error::io("copy the launcher's socket"))?;
+        let copy = self.socket.try_clone().map_err(Error::io("copy the launcher's socket"))?;
         let socket = sys::register(copy).attempt(|| "watch the launcher's socket".into())?;
-        Ok(self.inner.registered.get_or_init(|| socket))
+        Ok(self.registered.get_or_init(|| socket))
     }
+}
+
+/// Whether the launcher or the shim died before it answered.
+fn broke_off(error: &Error) -> bool {
+    let kinds = [io::ErrorKind::UnexpectedEof, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+    match error {
+        Error::LauncherGone => true,
+        Error::Io { source, .. } => kinds.contains(&source.kind()),
+        _ => false,
+    }
+}
+
+fn shim_died(id: &str) -> Error {
+    let message = format!("the shim of container {id} died while it set the container up");
+    Error::Start { message, exit_code: 128 }
 }
 
 fn lost(source: io::Error) -> Error {

@@ -46,7 +46,7 @@ impl Shim {
             return Ok(None);
         }
         let Some(saved) = SavedState::load(&directory)? else {
-            // The shim died while it set the container up: nobody was told of it.
+            // The shim died before it made anything.
             state::remove(&directory)?;
             return Ok(None);
         };
@@ -55,6 +55,11 @@ impl Shim {
         let shim = Self::with(directory, id, saved.pid, connection);
         if !alive {
             shim.bury().await?;
+            if saved.pid == 0 {
+                // It died while it set the container up: nobody was told of it.
+                state::remove(&shim.inner.directory)?;
+                return Ok(None);
+            }
         }
         Ok(Some(shim))
     }

@@ -117,6 +117,8 @@ impl Shim {
         let listener = listen(&directory)?;
         let log = Log::open(&spec.log).attempt(|| format!("open the log of {}", spec.id))?;
         let cgroup = Cgroup::open(&Cgroup::path_for(&spec.cgroup_parent, &spec.id))?;
+        // What is made from here on can be found again if this process is killed.
+        SavedState { pid: 0, cgroup: cgroup.path().to_owned(), exit: None }.save(&directory)?;
         let (process, external) = match &spec.runtime {
             None => (setup::create(host, &spec, &filter, netns.as_ref(), &cgroup)?, false),
             Some(runtime) => (external::create(runtime, &spec, netns.as_ref(), &cgroup, &directory)?, true),

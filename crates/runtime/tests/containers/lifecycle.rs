@@ -219,3 +219,76 @@ async fn init_reaps_and_forwards() {
     assert_eq!(shim.wait().await.unwrap().code, 9);
     shim.delete().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_killed_launcher_is_replaced() {
+    let Some(fixture) = fixture() else { return };
+    let first = fixture.started(&fixture.spec("sleep 600")).await;
+    let launcher = parent(parent(first.pid()));
+    kill(launcher);
+    let second = fixture.started(&fixture.spec("sleep 600")).await;
+    assert_ne!(parent(parent(second.pid())), launcher);
+    assert_eq!(first.state().await.unwrap(), ShimState::Running, "the old one's containers go on");
+    first.delete().await.unwrap();
+    second.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shim_killed_at_any_moment_of_a_creation_leaves_nothing() {
+    let Some(fixture) = fixture() else { return };
+    let mut died = 0;
+    for round in 0..30_u64 {
+        let spec = fixture.spec("sleep 600");
+        let id = spec.id.clone();
+        let name = format!("portolan-shim {id}");
+        let killer = tokio::task::spawn_blocking(move || {
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+            loop {
+                let found = processes().find(|(_, command)| *command == name);
+                if let Some((pid, _)) = found {
+                    std::thread::sleep(std::time::Duration::from_micros(round * 150));
+                    return kill(pid);
+                }
+                if std::time::Instant::now() > deadline {
+                    return;
+                }
+            }
+        });
+        let created = fixture.launcher.create(&spec).await;
+        killer.await.unwrap();
+        match created {
+            Ok(shim) => shim.delete().await.unwrap(),
+            Err(error) => {
+                assert!(error.to_string().contains("died while it set the container up"), "{error}");
+                died += 1;
+            }
+        }
+        assert!(!fixture.directory.path().join("exec/shims").join(&id).exists());
+        for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let cgroup = controller.path().join(format!("{}/{id}", &spec.cgroup_parent[1..]));
+            assert!(!cgroup.exists(), "{}", cgroup.display());
+        }
+    }
+    assert!(died > 0, "no kill came in time");
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    // One that is gone is what was wanted.
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+fn parent(pid: i32) -> i32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// Pids and command lines.
+fn processes() -> impl Iterator<Item = (i32, String)> {
+    std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let command = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        Some((pid, command.trim_end_matches('\0').to_owned()))
+    })
+}
