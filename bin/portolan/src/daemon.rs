@@ -52,7 +52,8 @@ async fn run(config: Config, launcher: Launcher, log: LogControl) -> anyhow::Res
     };
     let exec_root = config.engine.exec_root.clone();
     let data_root = config.engine.data_root.clone();
-    let resolver = Resolver::new(&exec_root);
+    let resolver = Resolver::new(&exec_root, &config.engine.host_resolv_conf, config.host_names);
+    resolver.open().context("--host-names")?;
     let host = LinuxHost::open(&LinuxHostConfig { exec_root, firewall }).context("the host's network")?;
     let images = ImageStore::open(&data_root).context("the image store")?;
     let parts = Parts { host: Arc::new(host), names: Arc::new(resolver.clone()), images, launcher };

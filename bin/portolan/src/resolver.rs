@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context;
 use portolan_net::Names;
-use portolan_netcore::dns::Zones;
+use portolan_netcore::dns::ZoneChange;
 use portolan_netcore::model::SandboxId;
-use portolan_netdns::Client;
+use portolan_netdns::{Client, ClientError, Settings};
 
 /// The hidden subcommand `resolver SOCKET`.
 pub(crate) fn main(socket: Option<&OsString>) -> anyhow::Result<()> {
@@ -23,9 +23,15 @@ pub(crate) struct Resolver(Client);
 
 impl Resolver {
     /// Nothing is started before the first sandbox is served.
-    pub(crate) fn new(exec_root: &Path) -> Self {
+    pub(crate) fn new(exec_root: &Path, resolv_conf: &Path, host_names: Option<SocketAddr>) -> Self {
         let socket = exec_root.join("resolver.sock");
-        Self(Client::new(socket.clone(), vec!["/proc/self/exe".into(), "resolver".into(), socket.into()]))
+        let command = vec!["/proc/self/exe".into(), "resolver".into(), socket.clone().into()];
+        Self(Client::new(socket, command, Settings { resolv_conf: resolv_conf.to_owned(), host_names }))
+    }
+
+    /// Serves the host itself, if it is to be.
+    pub(crate) fn open(&self) -> Result<(), ClientError> {
+        self.0.open()
     }
 
     /// The daemon ends; the resolver goes on if it serves anybody.
@@ -35,8 +41,8 @@ impl Resolver {
 }
 
 impl Names for Resolver {
-    fn publish(&self, zones: Arc<Zones>) -> io::Result<()> {
-        self.0.publish(zones).map_err(io::Error::other)
+    fn change(&self, changes: Vec<ZoneChange>) -> io::Result<()> {
+        self.0.change(changes).map_err(io::Error::other)
     }
 
     fn serve(&self, sandbox: &SandboxId, netns: &Path) -> io::Result<(u16, u16)> {

@@ -41,8 +41,8 @@ pub use image::{
 pub use mount::{BindOptions, Mount, MountDriver, MountPoint, TmpfsOptions, VolumeOptions};
 pub use network::{
     Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam, IpamConfig,
-    Network, NetworkConnect, NetworkCreate, NetworkCreateResponse, NetworkDisconnect, NetworkingConfig,
-    NetworksPruneReport,
+    Network, NetworkConnect, NetworkCreate, NetworkCreateResponse, NetworkDisconnect, NetworkUpdate,
+    NetworkingConfig, NetworksPruneReport,
 };
 pub use progress::{JsonError, JsonMessage, JsonProgress};
 pub use stream::{FRAME_HEADER_LEN, FrameHeader, StreamKind, media_type};

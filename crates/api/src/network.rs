@@ -66,6 +66,16 @@ wire! {
         pub force: bool,
     }
 
+    /// Body of `POST /networks/{id}/update`, which is Portolan's own; the names are Podman's.
+    pub struct NetworkUpdate {
+        /// Resolvers to be asked as well.
+        #[serde(rename = "adddnsservers")]
+        pub add_dns_servers: Vec<String>,
+        /// Resolvers to be asked no more.
+        #[serde(rename = "removednsservers")]
+        pub remove_dns_servers: Vec<String>,
+    }
+
     /// `GET /networks/{id}` and an item of `GET /networks`.
     pub struct Network {
         /// Name.

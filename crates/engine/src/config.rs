@@ -53,7 +53,8 @@ pub struct EngineConfig {
     pub default_runtime: Option<String>,
     /// The networks.
     pub net: NetConfig,
-    /// The file that resolv.conf of containers is made from; `/etc/resolv.conf`.
+    /// The file that names the host's resolvers and that resolv.conf of containers is made from
+    /// (`--resolv-conf`); `/etc/resolv.conf`.
     pub host_resolv_conf: PathBuf,
 }
 

@@ -84,6 +84,7 @@ impl Engine {
         };
         engine.forward_network_events();
         engine.restore(loaded.containers).await?;
+        engine.follow_host_resolvers();
         Ok(engine)
     }
 

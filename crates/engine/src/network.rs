@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portolan_net::{
-    AttachSpec, NetworkAction, NetworkInfo, NetworkSpec, PortRequest, SandboxInfo, SandboxSpec,
+    AttachSpec, DnsUpdate, NetworkAction, NetworkInfo, NetworkSpec, PortRequest, SandboxInfo, SandboxSpec,
 };
 use portolan_netcore::model::{Network, SandboxMode};
 use tokio::sync::broadcast::error::RecvError;
@@ -57,6 +57,8 @@ pub(crate) fn dns_names(definition: &Definition, settings: &EndpointSettings) ->
 fn attach_spec(definition: &Definition, network: &str, joined: &Joined) -> AttachSpec {
     let settings = &joined.settings;
     let predefined = matches!(network, "bridge" | "host" | "none");
+    // On the default bridge they count only if the daemon is told to answer them.
+    let nameless = matches!(network, "host" | "none");
     let links = settings.links.iter().map(|link| {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
         (alias.to_owned(), name.trim_start_matches('/').to_owned())
@@ -67,7 +69,7 @@ fn attach_spec(definition: &Definition, network: &str, joined: &Joined) -> Attac
         ipv4: settings.ipv4,
         ipv6: settings.ipv6,
         mac: settings.mac,
-        dns_names: if predefined { Vec::new() } else { dns_names(definition, settings) },
+        dns_names: if nameless { Vec::new() } else { dns_names(definition, settings) },
         links: if predefined { BTreeMap::new() } else { links.collect() },
         driver_opts: settings.driver_opts.clone(),
         gw_priority: settings.gw_priority,
@@ -119,8 +121,9 @@ impl Engine {
                 .collect(),
             attach,
             ports: port_requests(definition),
-            dns: if host.dns.is_empty() { self.inner.config.dns.clone() } else { host.dns.clone() },
+            dns: host.dns.clone(),
             ndots,
+            exposed: definition.config.exposed_ports.iter().map(|port| (port.proto, port.port)).collect(),
         })
     }
 
@@ -130,6 +133,14 @@ impl Engine {
     /// As [`portolan_net::Networks::create`].
     pub async fn network_create(&self, spec: NetworkSpec) -> Result<Network> {
         Ok(self.inner.networks.create(spec).await?)
+    }
+
+    /// Changes the resolvers that a network's containers ask for names outside, at once.
+    ///
+    /// # Errors
+    /// As [`portolan_net::Networks::update_dns`].
+    pub async fn network_update_dns(&self, reference: &str, update: DnsUpdate) -> Result<()> {
+        Ok(self.inner.networks.update_dns(reference, update).await?)
     }
 
     /// `DELETE /networks/{id}`.

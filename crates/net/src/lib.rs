@@ -24,5 +24,5 @@ pub use info::{
 };
 pub use names::{Names, NoNames};
 pub use networks::Networks;
-pub use spec::{AttachSpec, IpamPoolSpec, NetConfig, NetworkSpec, PortRequest, SandboxSpec};
+pub use spec::{AttachSpec, DnsUpdate, IpamPoolSpec, NetConfig, NetworkSpec, PortRequest, SandboxSpec};
 pub use store::{MemoryStore, Record, RecordChange, Store, StoreError};

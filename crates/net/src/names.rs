@@ -3,16 +3,17 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
-use portolan_netcore::dns::Zones;
+use portolan_netcore::dns::ZoneChange;
 use portolan_netcore::model::SandboxId;
 
 /// What the networks need from the embedded resolver. Calls block; they come from threads that may,
 /// and no call holds up another sandbox's.
 pub trait Names: Send + Sync + fmt::Debug {
-    /// Replaces every zone and view. The resolver answers from these when this returns.
-    fn publish(&self, zones: Arc<Zones>) -> io::Result<()>;
+    /// Changes zones and views, which are none at first: whatever an earlier engine left is forgotten with
+    /// the first change. Nobody sees only some of the changes; all see them when this returns. What fails
+    /// here is remembered, and told to the resolver once it can be reached again.
+    fn change(&self, changes: Vec<ZoneChange>) -> io::Result<()>;
 
     /// Answers in the namespace pinned at `netns` on 127.0.0.11, for this sandbox. The (UDP, TCP)
     /// ports it listens on. A sandbox that is already served keeps its ports.
@@ -27,7 +28,7 @@ pub trait Names: Send + Sync + fmt::Debug {
 pub struct NoNames;
 
 impl Names for NoNames {
-    fn publish(&self, _zones: Arc<Zones>) -> io::Result<()> {
+    fn change(&self, _changes: Vec<ZoneChange>) -> io::Result<()> {
         Ok(())
     }
 

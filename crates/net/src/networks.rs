@@ -13,8 +13,8 @@ use tokio::task;
 use crate::owner::{Owner, Parts, Removal, Task, Turn, Work, open};
 use crate::publisher::Publisher;
 use crate::{
-    AttachSpec, Error, Names, NetConfig, NetworkEvent, NetworkInfo, NetworkSpec, SandboxInfo, SandboxSpec,
-    Store, apply,
+    AttachSpec, DnsUpdate, Error, Names, NetConfig, NetworkEvent, NetworkInfo, NetworkSpec, SandboxInfo,
+    SandboxSpec, Store, apply,
 };
 
 /// How many events a slow listener may be behind.
@@ -132,6 +132,24 @@ impl Networks {
             }
         }
         Ok(removed)
+    }
+
+    /// Changes the resolvers that a network's containers ask for names outside, at once and for good.
+    ///
+    /// # Errors
+    /// `NotFound` for the network or a resolver to be removed, `Forbidden` for a network without names.
+    pub async fn update_dns(&self, reference: &str, update: DnsUpdate) -> Result<(), Error> {
+        let reference = reference.to_owned();
+        let zones = self.call(move |owner| owner.update_dns(&reference, &update)).await??;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.wait_for_names(zones)).await?
+    }
+
+    /// Whether a container is fit to be found: one that is not leaves the answers to names that others
+    /// have as well. Every sandbox is, until it is said not to be.
+    pub async fn set_ready(&self, id: &SandboxId, ready: bool) -> Result<(), Error> {
+        let id = id.clone();
+        self.call(move |owner| owner.set_ready_for_names(&id, ready)).await
     }
 
     /// A network by name, id or unique prefix of an id.

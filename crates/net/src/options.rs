@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portolan_netcore::model::{BridgeOptions, GatewayMode, IfName, NetworkId};
+use portolan_netcore::model::{BridgeOptions, GatewayMode, IfName, Network, NetworkId};
 
 use crate::Error;
 
@@ -24,6 +24,10 @@ const HOST_IPV6: &str = "com.docker.network.host_ipv6";
 const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
 const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 const INTERNAL: &str = "com.docker.network.internal";
+/// Resolvers of a network, by commas: what its containers ask for names that are not theirs.
+const DNS: &str = "portolan.dns";
+/// libc (`MAXNS` in resolv.h) and Docker ask at most this many.
+pub(crate) const MAX_DNS_SERVERS: usize = 3;
 
 /// Options that stand for fields of the request.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -106,6 +110,8 @@ fn set(
         ENABLE_IPV4 => generic.ipv4 = Some(boolean(key, value)?),
         ENABLE_IPV6 => generic.ipv6 = Some(boolean(key, value)?),
         INTERNAL => generic.internal = Some(boolean(key, value)?),
+        // Read where it is needed: it can change while the network is in use.
+        DNS => drop(addresses(key, value)?),
         _ => return Err(Error::invalid(format!("unknown option {key:?} of the bridge driver"))),
     }
     Ok(())
@@ -118,6 +124,36 @@ fn bad(key: &str, value: &str, why: impl std::fmt::Display) -> Error {
 
 fn parsed<T: std::str::FromStr>(key: &str, value: &str, why: &str) -> Result<T, Error> {
     value.parse().map_err(|_| bad(key, value, why))
+}
+
+fn addresses(key: &str, value: &str) -> Result<Vec<IpAddr>, Error> {
+    let texts = value.split(',').map(str::trim).filter(|text| !text.is_empty());
+    let addresses: Vec<IpAddr> = texts
+        .map(|text| text.parse().map_err(|_| bad(key, value, format_args!("{text} is not an IP address"))))
+        .collect::<Result<_, _>>()?;
+    if addresses.len() > MAX_DNS_SERVERS {
+        return Err(bad(key, value, format_args!("more than {MAX_DNS_SERVERS} are never asked")));
+    }
+    Ok(addresses)
+}
+
+/// The network's own resolvers.
+pub(crate) fn dns_servers(network: &Network) -> Vec<IpAddr> {
+    // Checked when it was set.
+    network.options.get(DNS).and_then(|value| addresses(DNS, value).ok()).unwrap_or_default()
+}
+
+/// Changes them.
+pub(crate) fn set_dns_servers(network: &mut Network, servers: &[IpAddr]) -> Result<(), Error> {
+    let texts: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
+    let value = texts.join(",");
+    addresses(DNS, &value)?;
+    if value.is_empty() {
+        network.options.remove(DNS);
+    } else {
+        network.options.insert(DNS.to_owned(), value);
+    }
+    Ok(())
 }
 
 /// What Go's `strconv.ParseBool` takes.
@@ -184,6 +220,8 @@ mod tests {
             (HOST_IPV4, "::1"),
             (DEFAULT_BRIDGE, "true"),
             (IFACE_PREFIX, "interface-of-container-"),
+            (DNS, "192.0.2.1,dns.example"),
+            (DNS, "192.0.2.1,192.0.2.2,192.0.2.3,::1"),
         ] {
             let error = parse_one(key, value).unwrap_err();
             assert!(error.message().contains(key), "{error}");

@@ -1,14 +1,15 @@
-//! Gets zones to the resolver: the newest only, one at a time, without holding up the owner.
+//! Gets changes of zones to the resolver, in order, without holding up the owner: what comes up while
+//! some are on their way goes together after them.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use portolan_netcore::dns::Zones;
+use portolan_netcore::dns::ZoneChange;
 
 use crate::Names;
 
-/// Counts published zones; a later one has all of an earlier one's names.
+/// Counts what was handed in; a later one comes after all earlier ones.
 pub(crate) type Version = u64;
 
 #[derive(Debug)]
@@ -24,8 +25,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Slot {
-    next: Option<Arc<Zones>>,
+    waiting: Vec<ZoneChange>,
     handed_in: Version,
+    taken: Version,
     answered: Version,
     error: Option<String>,
     closed: bool,
@@ -47,16 +49,16 @@ impl Publisher {
         Ok(Self { shared })
     }
 
-    /// Hands in zones; those not yet published are skipped.
-    pub(crate) fn publish(&self, zones: Arc<Zones>) -> Version {
+    /// Hands in changes.
+    pub(crate) fn publish(&self, changes: Vec<ZoneChange>) -> Version {
         let mut slot = self.shared.lock();
-        slot.next = Some(zones);
+        slot.waiting.extend(changes);
         slot.handed_in += 1;
         self.shared.changed.notify_all();
         slot.handed_in
     }
 
-    /// Blocks until the resolver answers from these zones or later ones.
+    /// Blocks until the resolver answers with these changes made.
     pub(crate) fn wait(&self, version: Version) -> Result<(), String> {
         let mut slot = self.shared.lock();
         while slot.answered < version && !slot.closed {
@@ -76,21 +78,22 @@ impl Drop for Publisher {
 fn serve(shared: &Shared, names: &dyn Names) {
     let mut slot = shared.lock();
     loop {
-        match slot.next.take() {
-            Some(zones) => {
-                let version = slot.handed_in;
-                drop(slot);
-                let result = names.publish(zones);
-                slot = shared.lock();
-                slot.error = result.err().map(|error| error.to_string());
-                if let Some(error) = &slot.error {
-                    tracing::warn!(%error, "the embedded resolver did not take the zones");
-                }
-                slot.answered = version;
-                shared.changed.notify_all();
+        if slot.taken < slot.handed_in {
+            let (version, changes) = (slot.handed_in, std::mem::take(&mut slot.waiting));
+            slot.taken = version;
+            drop(slot);
+            let result = names.change(changes);
+            slot = shared.lock();
+            slot.error = result.err().map(|error| error.to_string());
+            if let Some(error) = &slot.error {
+                tracing::warn!(%error, "the embedded resolver did not take new names");
             }
-            None if slot.closed => return,
-            None => slot = shared.changed.wait(slot).unwrap_or_else(PoisonError::into_inner),
+            slot.answered = version;
+            shared.changed.notify_all();
+        } else if slot.closed {
+            return;
+        } else {
+            slot = shared.changed.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

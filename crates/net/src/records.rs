@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portolan_netcore::model::{ContainerId, Endpoint, EndpointId, Network, NetworkId, Sandbox, SandboxId};
+use portolan_netcore::model::{
+    ContainerId, Endpoint, EndpointId, Network, NetworkId, Proto, Sandbox, SandboxId,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,9 @@ pub(crate) struct SandboxRecord {
     /// The container's own resolvers.
     pub(crate) dns: Vec<IpAddr>,
     pub(crate) ndots: Option<u32>,
+    /// Ports that the container says it listens on.
+    #[serde(default)]
+    pub(crate) exposed: Vec<(Proto, u16)>,
 }
 
 /// What a container has on a network, running or not.

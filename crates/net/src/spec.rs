@@ -45,6 +45,17 @@ pub struct NetConfig {
     pub firewall: bool,
     /// Resolvers from the daemon's configuration (`--dns`); else the host's resolv.conf.
     pub dns: Vec<IpAddr>,
+    /// `--default-bridge-names`: names are answered on the default bridge as on any other.
+    pub default_bridge_names: bool,
+}
+
+/// A change of a network's own resolvers (Podman: `network update --dns-add --dns-drop`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsUpdate {
+    /// To ask as well, after those that are asked already.
+    pub add: Vec<IpAddr>,
+    /// To ask no more; each must be there.
+    pub remove: Vec<IpAddr>,
 }
 
 /// `POST /networks/create`, checked for syntax but not yet against the other networks.
@@ -106,6 +117,8 @@ pub struct SandboxSpec {
     pub dns: Vec<IpAddr>,
     /// `ndots` from `--dns-option`.
     pub ndots: Option<u32>,
+    /// Ports that the container says it listens on (`EXPOSE`, `--expose`), for SRV answers.
+    pub exposed: Vec<(Proto, u16)>,
 }
 
 /// How a sandbox joins a network. Docker: `EndpointSettings`.

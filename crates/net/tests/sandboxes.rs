@@ -3,7 +3,8 @@
 mod lab;
 
 use lab::{Lab, address, attach, container, pool, port, spec};
-use portolan_net::{ErrorKind, NetworkAction, NetworkSpec};
+use portolan_net::{DnsUpdate, ErrorKind, NetworkAction, NetworkSpec, SandboxInfo};
+use portolan_netcore::dns::{Answer, Upstreams};
 use portolan_netcore::model::{PortRange, Proto};
 use portolan_netsim::Faults;
 
@@ -156,23 +157,65 @@ async fn names_are_known_on_user_networks() {
     let db = lab.run(2, "front", Vec::new()).await.unwrap();
     assert!(web.embedded_dns);
     assert_eq!(address(&web), "172.18.0.2/16");
-    let zones = lab.names.zones.lock().unwrap().clone();
-    let zone = &zones.networks[&web.endpoints[0].endpoint.network];
-    assert_eq!(zone.name, "front");
-    let first: Vec<_> = zone
-        .records
-        .iter()
-        .map(|record| (record.names[0].as_str(), record.addresses[0].to_string()))
-        .collect();
-    assert_eq!(first, [("c1", "172.18.0.2".to_owned()), ("c2", "172.18.0.3".to_owned())]);
+    let found = |who: &SandboxInfo, name: &str| lab.names.address(&who.id, name);
+    assert_eq!(found(&web, "c1.front").as_deref(), Some("172.18.0.2"));
+    assert_eq!(found(&web, "c2").as_deref(), Some("172.18.0.3"));
     assert_eq!(lab.host.state().dns_redirects[&db.id], (40_001, 40_002));
     lab.networks.rename(&db.id, "Database").await.unwrap();
     lab.networks.remove_sandbox(&web.id).await.unwrap();
     assert!(!lab.names.serving.lock().unwrap().contains(&web.id));
     lab.user_network("settle").await;
-    let zones = lab.names.zones.lock().unwrap().clone();
-    assert_eq!(zones.networks[&db.endpoints[0].endpoint.network].records[0].names[0], "database");
-    assert!(!zones.sandboxes.contains_key(&web.id));
+    assert_eq!(found(&db, "database").as_deref(), Some("172.18.0.3"));
+    assert_eq!((found(&db, "c1"), found(&db, "c2")), (None, None));
+    assert_eq!(lab.names.ask(&web.id, "database"), Answer::Refused);
+}
+
+#[tokio::test]
+async fn one_who_is_not_ready_leaves_the_answer_to_others() {
+    let lab = Lab::open().await;
+    lab.user_network("front").await;
+    let mut sandboxes = Vec::new();
+    for number in [1, 2] {
+        let mut replica = lab::spec(number, "front", Vec::new());
+        replica.attach[0].dns_names.push("svc".to_owned());
+        sandboxes.push(lab.networks.create_sandbox(replica).await.unwrap());
+    }
+    let all = || match lab.names.ask(&sandboxes[0].id, "svc") {
+        Answer::Known(records) => records.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(all(), 2);
+    lab.networks.set_ready(&sandboxes[1].id, false).await.unwrap();
+    lab.user_network("settle").await;
+    assert_eq!(all(), 1);
+    lab.networks.set_ready(&sandboxes[1].id, true).await.unwrap();
+    lab.user_network("settled").await;
+    assert_eq!(all(), 2);
+}
+
+#[tokio::test]
+async fn a_network_s_own_resolvers_change_while_it_is_in_use() {
+    let lab = Lab::open().await;
+    let options = [("portolan.dns".to_owned(), "192.0.2.1".to_owned())].into();
+    let spec = NetworkSpec { name: "front".to_owned(), options, ..NetworkSpec::default() };
+    lab.networks.create(spec).await.unwrap();
+    let web = lab.run(1, "front", Vec::new()).await.unwrap();
+    let servers = |lab: &Lab| match &lab.names.zones.lock().unwrap().view(&web.id).unwrap().upstreams {
+        Upstreams::Own(servers) => servers.iter().map(|server| server.ip().to_string()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(servers(&lab), ["192.0.2.1"]);
+    let add = |text: &str| DnsUpdate { add: vec![text.parse().unwrap()], remove: Vec::new() };
+    lab.networks.update_dns("front", add("2001:db8::53")).await.unwrap();
+    assert_eq!(servers(&lab), ["192.0.2.1", "2001:db8::53"]);
+    let gone = DnsUpdate { add: Vec::new(), remove: vec!["192.0.2.1".parse().unwrap()] };
+    lab.networks.update_dns("front", gone.clone()).await.unwrap();
+    let error = lab.networks.update_dns("front", gone).await.unwrap_err();
+    assert!(error.message().contains("192.0.2.1"), "{error}");
+    assert!(lab.networks.update_dns("bridge", add("192.0.2.9")).await.is_err());
+    let lab = lab.restart().await;
+    lab.user_network("settle").await;
+    assert_eq!(servers(&lab), ["2001:db8::53"], "and is kept");
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! Answers of upstreams, kept as long as their TTLs allow.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RData;
-use portolan_netcore::dns::Upstream;
+use portolan_netcore::model::SandboxId;
 
 /// Most answers kept; beyond it the expired go, and if none has, all.
 const MAX_ANSWERS: usize = 10_000;
@@ -15,24 +16,18 @@ const MAX_TTL_SECONDS: u32 = 3600;
 /// A name that does not exist is believed not to exist at most this long (RFC 2308 5).
 const MAX_NEGATIVE_TTL_SECONDS: u32 = 60;
 
-/// What was asked of whom. Sandboxes with the same upstreams share answers.
+/// What was asked of whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) name: String,
     pub(crate) query_type: u16,
     pub(crate) class: u16,
     pub(crate) dnssec_ok: bool,
-    pub(crate) upstreams: Vec<(std::net::SocketAddr, bool)>,
-}
-
-impl Key {
-    pub(crate) fn new(
-        (name, query_type, class, dnssec_ok): (String, u16, u16, bool),
-        upstreams: &[Upstream],
-    ) -> Self {
-        let upstreams = upstreams.iter().map(|u| (u.address, u.from_host)).collect();
-        Self { name, query_type, class, dnssec_ok, upstreams }
-    }
+    pub(crate) checking_disabled: bool,
+    pub(crate) servers: Vec<SocketAddr>,
+    /// Whose namespace the servers are asked from; none: the host's. What a container hears in its own
+    /// namespace, where it may well answer itself, is nobody else's answer.
+    pub(crate) inside: Option<SandboxId>,
 }
 
 #[derive(Debug)]
@@ -95,7 +90,15 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> Key {
-        Key::new((name.into(), 1, 1, false), &[])
+        Key {
+            name: name.into(),
+            query_type: 1,
+            class: 1,
+            dnssec_ok: false,
+            checking_disabled: false,
+            servers: vec![],
+            inside: None,
+        }
     }
 
     fn answer(ttl: u32) -> Arc<Message> {

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portolan_netcore::dns::Zones;
+use portolan_netcore::dns::{ZoneChange, Zones};
 use portolan_netcore::model::SandboxId;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::protocol::{Reply, Request, Update, receive, send};
+use crate::protocol::{Reply, Request, Settings, VERSION, receive, send};
 
 /// How long a resolver may take to come up.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -66,6 +66,7 @@ struct Inner {
     socket: PathBuf,
     /// Program and arguments that run [`crate::run`].
     command: Vec<std::ffi::OsString>,
+    settings: Settings,
     state: Mutex<State>,
     this: Weak<Inner>,
 }
@@ -73,10 +74,12 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     connection: Option<UnixStream>,
+    /// The resolver at the other end knows all that is below.
+    is_told: bool,
     /// Counts connections, so that a watcher knows whether it is about the present one.
     generation: u64,
-    /// What the resolver was told last.
-    zones: Arc<Zones>,
+    /// What the resolver was told, all together.
+    zones: Zones,
     served: BTreeMap<SandboxId, Served>,
     closed: bool,
 }
@@ -89,9 +92,29 @@ struct Served {
 
 impl Client {
     /// A client of the resolver at `socket`, which `command` starts. Nothing happens yet.
-    pub fn new(socket: PathBuf, command: Vec<std::ffi::OsString>) -> Self {
+    pub fn new(socket: PathBuf, command: Vec<std::ffi::OsString>, settings: Settings) -> Self {
         let state = Mutex::new(State::default());
-        Self { inner: Arc::new_cyclic(|this| Inner { socket, command, state, this: this.clone() }) }
+        Self { inner: Arc::new_cyclic(|this| Inner { socket, command, settings, state, this: this.clone() }) }
+    }
+
+    /// Starts the resolver now if the host itself is to be served; nothing otherwise.
+    ///
+    /// # Errors
+    /// It cannot be started, or the host's address cannot be listened on.
+    pub fn open(&self) -> Result<(), ClientError> {
+        if self.inner.settings.host_names.is_none() {
+            return Ok(());
+        }
+        let mut state = self.inner.lock();
+        self.inner.connect(&mut state)?;
+        // Its zones stay as they are until the first change: it may serve what an earlier daemon left.
+        let request = Request::Configure(self.inner.settings.clone());
+        if let Reply::Failed(reason) = exchange(&mut state, &request, None)? {
+            drop(state);
+            self.close();
+            return Err(ClientError::Refused(reason));
+        }
+        Ok(())
     }
 
     /// Serves a sandbox whose namespace is pinned at `netns`. Answers the (UDP, TCP) ports on
@@ -123,22 +146,20 @@ impl Client {
         Ok(())
     }
 
-    /// Makes the resolver answer from `zones`; only what changed is sent. With nothing served and
-    /// nothing to tell, no resolver is started.
-    pub fn publish(&self, zones: Arc<Zones>) -> Result<(), ClientError> {
+    /// Has the resolver make these changes. With nobody served, no resolver is started for it.
+    pub fn change(&self, changes: Vec<ZoneChange>) -> Result<(), ClientError> {
         let mut state = self.inner.lock();
-        let before = std::mem::replace(&mut state.zones, zones);
-        if state.connection.is_none() && state.served.is_empty() {
-            return Ok(());
+        for change in &changes {
+            state.zones.apply(change.clone());
         }
-        if state.connection.is_none() {
-            return self.inner.ensure_connected(&mut state);
+        if state.connection.is_some() && state.is_told {
+            self.inner.call(&mut state, &Request::Update(changes), None).map(drop)
+        } else if state.served.is_empty() && self.inner.settings.host_names.is_none() {
+            Ok(())
+        } else {
+            // It is told everything, these changes with it.
+            self.inner.ensure_connected(&mut state)
         }
-        let update = Update::between(&before, &state.zones);
-        if update.is_empty() {
-            return Ok(());
-        }
-        self.inner.call(&mut state, &Request::Update(update), None).map(drop)
     }
 
     /// Ends the resolver if it serves nobody; otherwise leaves it running for the next daemon.
@@ -181,7 +202,7 @@ fn watch(inner: &Weak<Inner>, connection: &UnixStream, generation: u64) {
             return;
         }
         disconnect(&mut state);
-        if state.served.is_empty() {
+        if state.served.is_empty() && inner.settings.host_names.is_none() {
             return;
         }
         tracing::warn!("the resolver died; starting another");
@@ -241,25 +262,34 @@ impl Inner {
 
     /// Connects to the resolver that runs, or to a new one, and tells it everything.
     fn ensure_connected(&self, state: &mut State) -> Result<(), ClientError> {
-        if state.connection.is_some() {
+        if state.connection.is_none() {
+            self.connect(state)?;
+        } else if state.is_told {
             return Ok(());
         }
-        let stream = match UnixStream::connect(&self.socket) {
-            Ok(stream) => stream,
-            Err(_) => self.start()?,
-        };
+        self.tell_all(state).inspect_err(|_| disconnect(state))
+    }
+
+    fn connect(&self, state: &mut State) -> Result<(), ClientError> {
+        let running = UnixStream::connect(&self.socket).ok().filter(is_of_our_version);
+        let stream = running.map_or_else(|| self.start(), Ok)?;
         state.generation += 1;
         if let Ok(watched) = stream.try_clone() {
             let (this, generation) = (self.this.clone(), state.generation);
             thread::spawn(move || watch(&this, &watched, generation));
         }
         state.connection = Some(stream);
-        self.tell_all(state).inspect_err(|_| disconnect(state))
+        state.is_told = false;
+        Ok(())
     }
 
     fn tell_all(&self, state: &mut State) -> Result<(), ClientError> {
-        let zones = state.zones.clone();
-        exchange(state, &Request::Replace((*zones).clone()), None)?;
+        if let Reply::Failed(reason) = exchange(state, &Request::Configure(self.settings.clone()), None)? {
+            tracing::warn!(reason, "the resolver is not all that it should be");
+        }
+        let zones = Request::Replace(state.zones.changes());
+        exchange(state, &zones, None)?;
+        state.is_told = true;
         for (sandbox, served) in state.served.clone() {
             let Ok(file) = File::open(&served.netns) else { continue };
             let (udp, tcp) = (Some(served.ports.0), Some(served.ports.1));
@@ -292,6 +322,25 @@ impl Inner {
             }
         }
     }
+}
+
+/// Whether the resolver at the other end speaks as we do. One of another release is told to end, and has
+/// ended when this returns.
+fn is_of_our_version(stream: &UnixStream) -> bool {
+    let ask = |request: &Request| -> io::Result<Option<Reply>> {
+        let mut stream = stream.try_clone()?;
+        send(&mut stream, request, None)?;
+        Ok(receive(&mut stream)?.map(|(reply, _)| reply))
+    };
+    if matches!(ask(&Request::Status), Ok(Some(Reply::Status { version: VERSION, .. }))) {
+        return true;
+    }
+    tracing::info!("replacing a resolver of another release");
+    let _ = ask(&Request::Quit);
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    let limit = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+    let _ = poll(&mut fds, Some(&limit));
+    false
 }
 
 fn exchange(state: &mut State, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, ClientError> {

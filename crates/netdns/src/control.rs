@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use crate::listen::Listener;
-use crate::protocol::{Reply, Request, receive, send};
+use crate::protocol::{Reply, Request, VERSION, receive, send};
 use crate::server::Shared;
 
 /// A daemon hung up; should the resolver go on?
@@ -64,14 +64,14 @@ fn handle(shared: &Arc<Shared>, request: Request, netns: Option<OwnedFd>) -> Rep
         Request::Status => {
             let serving =
                 shared.sandboxes().iter().map(|(id, listener)| (id.clone(), listener.ports)).collect();
-            Reply::Status { pid: std::process::id(), serving }
+            Reply::Status { pid: std::process::id(), serving, version: VERSION }
         }
         Request::Serve { sandbox, udp, tcp } => {
             if let Some(listener) = shared.sandboxes().get(&sandbox) {
                 return Reply::Serving { udp: listener.ports.0, tcp: listener.ports.1 };
             }
             let Some(netns) = netns else { return Reply::Failed("no network namespace came along".into()) };
-            match Listener::open(shared, sandbox.clone(), netns, (udp, tcp)) {
+            match Listener::in_sandbox(shared, sandbox.clone(), netns, (udp, tcp)) {
                 Ok(listener) => {
                     let (udp, tcp) = listener.ports;
                     shared.sandboxes().insert(sandbox, listener);
@@ -86,12 +86,16 @@ fn handle(shared: &Arc<Shared>, request: Request, netns: Option<OwnedFd>) -> Rep
             shared.sandboxes().remove(&sandbox);
             Reply::Done
         }
-        Request::Replace(zones) => {
-            shared.change_zones(|old| *old = zones);
+        Request::Configure(settings) => match shared.configure(&settings) {
+            Ok(()) => Reply::Done,
+            Err(reason) => Reply::Failed(reason),
+        },
+        Request::Replace(changes) => {
+            shared.replace_zones(changes);
             Reply::Done
         }
-        Request::Update(update) => {
-            shared.change_zones(|zones| update.apply(zones));
+        Request::Update(changes) => {
+            shared.change_zones(changes);
             Reply::Done
         }
         // Handled by the caller, which has to end the process.

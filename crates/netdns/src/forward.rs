@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
-use portolan_netcore::dns::Upstream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
@@ -25,15 +24,20 @@ const MAX_UDP_BYTES: usize = 4096;
 
 /// Asks the upstreams one after the other, each `HEDGE` after the one before (or at once when that
 /// one failed), and takes the first answer that settles the question.
-pub(crate) async fn ask(packet: Vec<u8>, upstreams: &[Upstream], netns: &Arc<OwnedFd>) -> Option<Message> {
+/// They are asked from within `netns`, or from this process's own namespace.
+pub(crate) async fn ask(
+    packet: Vec<u8>,
+    servers: &[SocketAddr],
+    netns: Option<&Arc<OwnedFd>>,
+) -> Option<Message> {
     let packet = Arc::new(packet);
-    let mut waiting = upstreams.iter();
+    let mut waiting = servers.iter();
     let mut asked: JoinSet<io::Result<Message>> = JoinSet::new();
     let mut unsettled = None;
     loop {
         let next = waiting.next();
-        if let Some(upstream) = next {
-            asked.spawn(ask_one(packet.clone(), upstream.clone(), netns.clone()));
+        if let Some(server) = next {
+            asked.spawn(ask_one(packet.clone(), *server, netns.cloned()));
         }
         if asked.is_empty() {
             return unsettled;
@@ -59,17 +63,29 @@ fn settles(message: &Message) -> bool {
     )
 }
 
-async fn ask_one(packet: Arc<Vec<u8>>, upstream: Upstream, netns: Arc<OwnedFd>) -> io::Result<Message> {
+async fn ask_one(
+    packet: Arc<Vec<u8>>,
+    server: SocketAddr,
+    netns: Option<Arc<OwnedFd>>,
+) -> io::Result<Message> {
+    let netns = netns.as_deref();
     let exchange = async {
-        let answer = ask_udp(&packet, &upstream, &netns).await?;
-        if answer.metadata.truncation { ask_tcp(&packet, &upstream, &netns).await } else { Ok(answer) }
+        let answer = ask_udp(&packet, server, netns).await?;
+        if answer.metadata.truncation { ask_tcp(&packet, server, netns).await } else { Ok(answer) }
     };
     timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+fn opened<T: Send>(netns: Option<&OwnedFd>, open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    match netns {
+        Some(netns) => netns::inside(netns.as_fd(), open),
+        None => open(),
+    }
+}
+
 /// A socket of its own for each question: its random port is half of what a forger has to guess.
-async fn ask_udp(packet: &[u8], upstream: &Upstream, netns: &OwnedFd) -> io::Result<Message> {
-    let any: SocketAddr = match upstream.address.ip() {
+async fn ask_udp(packet: &[u8], server: SocketAddr, netns: Option<&OwnedFd>) -> io::Result<Message> {
+    let any: SocketAddr = match server.ip() {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
@@ -78,27 +94,27 @@ async fn ask_udp(packet: &[u8], upstream: &Upstream, netns: &OwnedFd) -> io::Res
         socket.set_nonblocking(true)?;
         Ok(socket)
     };
-    let socket = if upstream.from_host { open()? } else { netns::inside(netns.as_fd(), open)? };
+    let socket = opened(netns, open)?;
     let socket = UdpSocket::from_std(socket)?;
-    socket.connect(upstream.address).await?;
+    socket.connect(server).await?;
     socket.send(packet).await?;
     let mut buffer = vec![0; MAX_UDP_BYTES];
     loop {
         let length = socket.recv(&mut buffer).await?;
         match Message::from_vec(&buffer[..length]) {
             Ok(answer) if wire::matches(packet, &answer) => return Ok(answer),
-            _ => tracing::debug!(upstream = %upstream.address, "an answer that was not asked for"),
+            _ => tracing::debug!(%server, "an answer that was not asked for"),
         }
     }
 }
 
-async fn ask_tcp(packet: &[u8], upstream: &Upstream, netns: &OwnedFd) -> io::Result<Message> {
-    let open = || match upstream.address {
+async fn ask_tcp(packet: &[u8], server: SocketAddr, netns: Option<&OwnedFd>) -> io::Result<Message> {
+    let open = || match server {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
     };
-    let socket = if upstream.from_host { open()? } else { netns::inside(netns.as_fd(), open)? };
-    let mut stream: TcpStream = socket.connect(upstream.address).await?;
+    let socket = opened(netns, open)?;
+    let mut stream: TcpStream = socket.connect(server).await?;
     let length = u16::try_from(packet.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), packet].concat()).await?;
     let length = stream.read_u16().await?;

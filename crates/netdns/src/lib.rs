@@ -15,12 +15,15 @@
 mod cache;
 mod client;
 mod control;
+mod flight;
 mod forward;
 mod listen;
 mod netns;
 mod protocol;
+mod resolv;
 mod server;
 mod wire;
 
 pub use client::{Client, ClientError};
+pub use protocol::Settings;
 pub use server::{ResolverError, run};

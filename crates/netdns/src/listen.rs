@@ -1,5 +1,6 @@
 //! The sockets in a sandbox, and what happens to a packet that arrives at one.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,15 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
-use portolan_netcore::dns::{Answer, RecordData, answer};
+use portolan_netcore::dns::{Answer, RecordData, Upstreams, answer, answer_host};
 use portolan_netcore::model::SandboxId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::cache::Key;
+use crate::flight::Part;
 use crate::forward;
 use crate::netns;
 use crate::server::Shared;
@@ -27,7 +28,8 @@ pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 /// Questions of one sandbox that may be under way upstream; more are refused, so that one container
 /// cannot take the resolver from the others.
 const MAX_FORWARDS: usize = 256;
-/// TCP connections of one sandbox; more wait in the kernel's queue.
+/// TCP connections of one sandbox; for one more, the oldest is hung up on, so that nobody who holds
+/// connections open keeps others out (CVE-2024-8418).
 const MAX_CONNECTIONS: usize = 64;
 /// A TCP client that says nothing, or does not read, is hung up on (RFC 7766 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
@@ -43,25 +45,29 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Opens the sockets inside `netns` and serves them. Ports that are named must be free.
-    pub(crate) fn open(
+    pub(crate) fn in_sandbox(
         shared: &Arc<Shared>,
         sandbox: SandboxId,
         netns: OwnedFd,
         ports: (Option<u16>, Option<u16>),
     ) -> io::Result<Self> {
-        let (udp, tcp) = netns::inside(netns.as_fd(), move || {
-            let udp = std::net::UdpSocket::bind((ADDRESS, ports.0.unwrap_or(0)))?;
-            let tcp = std::net::TcpListener::bind((ADDRESS, ports.1.unwrap_or(0)))?;
-            udp.set_nonblocking(true)?;
-            tcp.set_nonblocking(true)?;
-            Ok((udp, tcp))
-        })?;
+        let (udp, tcp) = (ports.0.unwrap_or(0), ports.1.unwrap_or(0));
+        let sockets =
+            netns::inside(netns.as_fd(), move || bind((ADDRESS, udp).into(), (ADDRESS, tcp).into()))?;
+        Self::start(shared, Who::Sandbox(sandbox, Arc::new(netns)), sockets)
+    }
+
+    /// Serves the host itself at this address.
+    pub(crate) fn on_host(shared: &Arc<Shared>, address: SocketAddr) -> io::Result<Self> {
+        Self::start(shared, Who::Host, bind(address, address)?)
+    }
+
+    fn start(shared: &Arc<Shared>, who: Who, (udp, tcp): Sockets) -> io::Result<Self> {
         let ports = (udp.local_addr()?.port(), tcp.local_addr()?.port());
         let _runtime = shared.runtime.enter();
-        let client = Arc::new(Sandbox {
+        let client = Arc::new(Asker {
             shared: shared.clone(),
-            id: sandbox,
-            netns: Arc::new(netns),
+            who,
             forwards: Semaphore::new(MAX_FORWARDS),
             turn: AtomicUsize::new(0),
         });
@@ -72,17 +78,36 @@ impl Listener {
     }
 }
 
-/// One sandbox, to the tasks that serve it.
+/// Within whose namespace others are asked; the host's if none.
+type Inside = Option<(SandboxId, Arc<OwnedFd>)>;
+
+type Sockets = (std::net::UdpSocket, std::net::TcpListener);
+
+fn bind(udp: SocketAddr, tcp: SocketAddr) -> io::Result<Sockets> {
+    let udp = std::net::UdpSocket::bind(udp)?;
+    let tcp = std::net::TcpListener::bind(tcp)?;
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    Ok((udp, tcp))
+}
+
+/// Who asks.
 #[derive(Debug)]
-struct Sandbox {
+enum Who {
+    Sandbox(SandboxId, Arc<OwnedFd>),
+    Host,
+}
+
+/// Who asks, to the tasks that serve them.
+#[derive(Debug)]
+struct Asker {
     shared: Arc<Shared>,
-    id: SandboxId,
-    netns: Arc<OwnedFd>,
+    who: Who,
     forwards: Semaphore,
     turn: AtomicUsize,
 }
 
-async fn serve_udp(client: Arc<Sandbox>, socket: UdpSocket) {
+async fn serve_udp(client: Arc<Asker>, socket: UdpSocket) {
     let socket = Arc::new(socket);
     let mut buffer = [0; MAX_UDP_BYTES];
     let mut forwards = JoinSet::new();
@@ -113,24 +138,24 @@ async fn reply(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) {
     }
 }
 
-async fn serve_tcp(client: Arc<Sandbox>, listener: TcpListener) {
+async fn serve_tcp(client: Arc<Asker>, listener: TcpListener) {
     let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        while connections.len() >= MAX_CONNECTIONS {
-            connections.join_next().await;
-        }
         match listener.accept().await {
-            Ok((stream, _)) => {
-                connections.spawn(serve_connection(client.clone(), stream));
-            }
+            Ok((stream, _)) => by_age.push_back(connections.spawn(serve_connection(client.clone(), stream))),
             // Out of descriptors, most likely: give those in use time to close.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
         while connections.try_join_next().is_some() {}
+        by_age.retain(|connection| !connection.is_finished());
+        while by_age.len() > MAX_CONNECTIONS {
+            by_age.pop_front().iter().for_each(AbortHandle::abort);
+        }
     }
 }
 
-async fn serve_connection(client: Arc<Sandbox>, mut stream: TcpStream) {
+async fn serve_connection(client: Arc<Asker>, mut stream: TcpStream) {
     while let Ok(Ok(packet)) = timeout(IDLE, read_packet(&mut stream)).await {
         let bytes = match client.local(&packet, Transport::Tcp) {
             Local::Answer(bytes) => bytes,
@@ -159,15 +184,21 @@ enum Local {
     Ask(Box<Asked>),
 }
 
-impl Sandbox {
+impl Asker {
     fn local(&self, packet: &[u8], transport: Transport) -> Local {
         let asked = match Asked::parse(packet) {
             Ok(asked) => asked,
             Err(Some(bytes)) => return Local::Answer(bytes),
             Err(None) => return Local::Nothing,
         };
-        match answer(&self.shared.zones(), &self.id, &asked.question()) {
+        let question = asked.question();
+        let decided = self.shared.with_zones(|zones| match &self.who {
+            Who::Sandbox(id, _) => answer(zones, id, &question),
+            Who::Host => answer_host(zones, &question),
+        });
+        match decided {
             Answer::Known(records) => Local::Answer(asked.known(self.rotated(records), transport)),
+            Answer::Missing => Local::Answer(asked.code(ResponseCode::NXDomain, transport)),
             Answer::Forward => Local::Ask(Box::new(asked)),
             Answer::Unanswerable => Local::Answer(asked.code(ResponseCode::ServFail, transport)),
             Answer::Refused => Local::Answer(asked.code(ResponseCode::Refused, transport)),
@@ -184,27 +215,44 @@ impl Sandbox {
     }
 
     async fn outside(&self, asked: &Asked, transport: Transport) -> Vec<u8> {
-        let Some(upstreams) = self.shared.zones().sandboxes.get(&self.id).map(|view| view.upstreams.clone())
-        else {
+        let (Ok(_permit), Some((servers, inside))) = (self.forwards.try_acquire(), self.servers()) else {
             return asked.code(ResponseCode::Refused, transport);
         };
-        let key = Key::new(asked.key(), &upstreams);
-        if let Some((answer, age)) = self.shared.cached(&key, Instant::now()) {
-            return asked.relayed(&answer, age, transport);
-        }
-        let Ok(_permit) = self.forwards.try_acquire() else {
-            return asked.code(ResponseCode::Refused, transport);
-        };
-        let Some(packet) = asked.forwarded(self.shared.random_id()) else {
-            return asked.code(ResponseCode::ServFail, transport);
-        };
-        match forward::ask(packet, &upstreams, &self.netns).await {
-            Some(message) => {
-                let message = Arc::new(message);
-                self.shared.keep(key, message.clone(), Instant::now());
-                asked.relayed(&message, 0, transport)
+        let key = asked.key(servers, inside.as_ref().map(|(sandbox, _)| sandbox.clone()));
+        loop {
+            if let Some((answer, age)) = self.shared.cached(&key, Instant::now()) {
+                return asked.relayed(&answer, age, transport);
             }
-            None => asked.code(ResponseCode::ServFail, transport),
+            let outcome = match self.shared.flights.join(&key) {
+                Part::Follow(mut others) => match others.recv().await {
+                    Ok(outcome) => outcome,
+                    Err(_) => continue,
+                },
+                Part::Lead(lead) => {
+                    let Some(packet) = asked.forwarded(self.shared.random_id()) else { break };
+                    let netns = inside.as_ref().map(|(_, netns)| netns);
+                    let outcome = forward::ask(packet, &key.servers, netns).await.map(Arc::new);
+                    if let Some(message) = &outcome {
+                        self.shared.keep(key, message.clone(), Instant::now());
+                    }
+                    lead.land(&outcome);
+                    outcome
+                }
+            };
+            let Some(message) = outcome else { break };
+            return asked.relayed(&message, 0, transport);
+        }
+        asked.code(ResponseCode::ServFail, transport)
+    }
+
+    /// Whom to ask, and from within whose namespace: none is the host's.
+    fn servers(&self) -> Option<(Vec<SocketAddr>, Inside)> {
+        let Who::Sandbox(id, netns) = &self.who else { return None };
+        let upstreams = self.shared.with_zones(|zones| Some(zones.view(id)?.upstreams.clone()))?;
+        match upstreams {
+            Upstreams::Nobody => None,
+            Upstreams::Host => Some((self.shared.host_servers(), None)),
+            Upstreams::Own(servers) => Some((servers, Some((id.clone(), netns.clone())))),
         }
     }
 }

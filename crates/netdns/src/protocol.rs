@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
-use portolan_netcore::dns::{Zone, ZoneView, Zones};
-use portolan_netcore::model::{NetworkId, SandboxId};
+use portolan_netcore::dns::ZoneChange;
+use portolan_netcore::model::SandboxId;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -18,6 +20,10 @@ use serde::{Deserialize, Serialize};
 
 /// Longest message, bytes: far above the zones of ten thousand containers.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// What this protocol is: a daemon that meets a resolver of another replaces it. `Status` and `Quit` are
+/// the same in every version.
+pub(crate) const VERSION: u32 = 2;
 
 /// From the daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,68 +35,45 @@ pub(crate) enum Request {
     Serve { sandbox: SandboxId, udp: Option<u16>, tcp: Option<u16> },
     /// Close a sandbox's sockets.
     Stop { sandbox: SandboxId },
-    /// Forget all zones and take these.
-    Replace(Zones),
-    /// Change some zones and views.
-    Update(Update),
+    /// Be set up so. Fails if the host cannot be served; the rest is done then all the same.
+    Configure(Settings),
+    /// Forget all zones and make these.
+    Replace(Vec<ZoneChange>),
+    /// Change some zones and views; nobody sees only some of the changes.
+    Update(Vec<ZoneChange>),
     /// Exit.
     Quit,
 }
 
-/// The difference of two [`Zones`].
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Update {
-    /// Zones that are new or changed.
-    pub(crate) put_networks: BTreeMap<NetworkId, Zone>,
-    /// Zones that are gone.
-    pub(crate) remove_networks: Vec<NetworkId>,
-    /// Views that are new or changed.
-    pub(crate) put_sandboxes: BTreeMap<SandboxId, ZoneView>,
-    /// Views that are gone.
-    pub(crate) remove_sandboxes: Vec<SandboxId>,
+/// How the resolver is set up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The file that names the host's resolvers, resolv.conf(5); followed as it changes.
+    pub resolv_conf: PathBuf,
+    /// Where the host itself may ask for names of containers, if anywhere.
+    pub host_names: Option<SocketAddr>,
 }
 
-impl Update {
-    /// What turns `before` into `after`.
-    pub(crate) fn between(before: &Zones, after: &Zones) -> Self {
-        let (put_networks, remove_networks) = difference(&before.networks, &after.networks);
-        let (put_sandboxes, remove_sandboxes) = difference(&before.sandboxes, &after.sandboxes);
-        Self { put_networks, remove_networks, put_sandboxes, remove_sandboxes }
+impl Default for Settings {
+    fn default() -> Self {
+        Self { resolv_conf: PathBuf::from("/etc/resolv.conf"), host_names: None }
     }
-
-    /// Nothing to do.
-    pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Makes the change.
-    pub(crate) fn apply(self, zones: &mut Zones) {
-        zones.networks.extend(self.put_networks);
-        zones.sandboxes.extend(self.put_sandboxes);
-        for id in &self.remove_networks {
-            zones.networks.remove(id);
-        }
-        for id in &self.remove_sandboxes {
-            zones.sandboxes.remove(id);
-        }
-    }
-}
-
-fn difference<K: Ord + Clone, V: PartialEq + Clone>(
-    before: &BTreeMap<K, V>,
-    after: &BTreeMap<K, V>,
-) -> (BTreeMap<K, V>, Vec<K>) {
-    let changed = after.iter().filter(|(key, value)| before.get(key) != Some(value));
-    let gone = before.keys().filter(|key| !after.contains_key(key));
-    (changed.map(|(key, value)| (key.clone(), value.clone())).collect(), gone.cloned().collect())
 }
 
 /// From the resolver, one for each request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Done,
-    Serving { udp: u16, tcp: u16 },
-    Status { pid: u32, serving: BTreeMap<SandboxId, (u16, u16)> },
+    Serving {
+        udp: u16,
+        tcp: u16,
+    },
+    Status {
+        pid: u32,
+        serving: BTreeMap<SandboxId, (u16, u16)>,
+        #[serde(default)]
+        version: u32,
+    },
     Failed(String),
 }
 
@@ -151,32 +134,6 @@ pub(crate) fn receive<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn zones(networks: &[(u8, &str)], sandboxes: &[u8]) -> Zones {
-        let zone = |name: &str| Zone { name: name.into(), records: vec![] };
-        Zones {
-            networks: networks
-                .iter()
-                .map(|(n, name)| (NetworkId::from_bytes([*n; 32]), zone(name)))
-                .collect(),
-            sandboxes: sandboxes
-                .iter()
-                .map(|n| (SandboxId::from_bytes([*n; 32]), ZoneView::default()))
-                .collect(),
-        }
-    }
-
-    #[test]
-    fn an_update_turns_one_state_into_the_other() {
-        let before = zones(&[(1, "a"), (2, "b")], &[1, 2]);
-        let after = zones(&[(2, "c"), (3, "d")], &[2, 3]);
-        let update = Update::between(&before, &after);
-        assert_eq!((update.put_networks.len(), update.remove_networks.len()), (2, 1));
-        let mut reached = before.clone();
-        update.apply(&mut reached);
-        assert_eq!(reached, after);
-        assert!(Update::between(&after, &after).is_empty());
-    }
 
     #[test]
     fn a_message_carries_a_descriptor() {

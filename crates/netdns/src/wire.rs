@@ -1,9 +1,14 @@
 //! Questions off the wire, answers onto it (RFC 1035, EDNS: RFC 6891).
 
+use std::net::{IpAddr, SocketAddr};
+
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use portolan_netcore::dns::{Question, QuestionType, RecordData, TTL_SECONDS};
+use portolan_netcore::model::SandboxId;
+
+use crate::cache::Key;
 
 /// What a client without EDNS can take over UDP (RFC 1035 4.2.1).
 const PLAIN_UDP_BYTES: u16 = 512;
@@ -55,16 +60,27 @@ impl Asked {
             (DNSClass::IN, RecordType::A) => QuestionType::A,
             (DNSClass::IN, RecordType::AAAA) => QuestionType::Aaaa,
             (DNSClass::IN, RecordType::PTR) => QuestionType::Ptr,
+            (DNSClass::IN, RecordType::SRV) => QuestionType::Srv,
             _ => QuestionType::Other,
         };
         Question { name: &self.name, kind }
     }
 
-    /// What makes two questions the same to an upstream.
-    pub(crate) fn key(&self) -> (String, u16, u16, bool) {
-        let dnssec_ok = self.message.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
-        let class = u16::from(self.query.query_class);
-        (self.name.to_ascii_lowercase(), u16::from(self.query.query_type), class, dnssec_ok)
+    /// What makes two questions the same to the same servers.
+    pub(crate) fn key(&self, servers: Vec<SocketAddr>, inside: Option<SandboxId>) -> Key {
+        Key {
+            name: self.name.to_ascii_lowercase(),
+            query_type: u16::from(self.query.query_type),
+            class: u16::from(self.query.query_class),
+            dnssec_ok: self.dnssec_ok(),
+            checking_disabled: self.message.metadata.checking_disabled,
+            servers,
+            inside,
+        }
+    }
+
+    fn dnssec_ok(&self) -> bool {
+        self.message.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok)
     }
 
     /// The question for an upstream, with an id of our own.
@@ -75,7 +91,7 @@ impl Asked {
         message.add_query(self.query.clone());
         let mut edns = Edns::new();
         edns.set_max_payload(OUR_UDP_BYTES);
-        edns.set_dnssec_ok(self.key().3);
+        edns.set_dnssec_ok(self.dnssec_ok());
         message.set_edns(edns);
         message.to_vec().ok()
     }
@@ -84,16 +100,28 @@ impl Asked {
     pub(crate) fn known(&self, records: Vec<RecordData>, transport: Transport) -> Vec<u8> {
         let mut response = self.response(ResponseCode::NoError);
         response.metadata.authoritative = true;
+        let owner = &self.query.name;
         for data in records {
             let data = match data {
                 RecordData::A(ip) => RData::A(A(ip)),
                 RecordData::Aaaa(ip) => RData::AAAA(AAAA(ip)),
-                RecordData::Ptr(name) => match Name::from_ascii(format!("{name}.")) {
-                    Ok(name) => RData::PTR(PTR(name)),
-                    Err(_) => continue,
+                RecordData::Ptr(name) => match absolute(&name) {
+                    Some(name) => RData::PTR(PTR(name)),
+                    None => continue,
                 },
+                RecordData::Srv { port, target, addresses } => {
+                    let Some(target) = absolute(&target) else { continue };
+                    for address in addresses {
+                        let data = match address {
+                            IpAddr::V4(ip) => RData::A(A(ip)),
+                            IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+                        };
+                        response.add_additional(Record::from_rdata(target.clone(), TTL_SECONDS, data));
+                    }
+                    RData::SRV(SRV::new(0, 0, port, target))
+                }
             };
-            response.add_answer(Record::from_rdata(self.query.name.clone(), TTL_SECONDS, data));
+            response.add_answer(Record::from_rdata(owner.clone(), TTL_SECONDS, data));
         }
         self.encode(response, transport)
     }
@@ -134,17 +162,30 @@ impl Asked {
         response
     }
 
-    /// Over UDP, an answer longer than the client takes is cut to its header with TC set, and the
-    /// client asks again over TCP.
-    fn encode(&self, response: Message, transport: Transport) -> Vec<u8> {
+    /// Over UDP, an answer longer than the client takes goes without what it was not asked for; if that
+    /// is not enough it is cut to its header with TC set, and the client asks again over TCP.
+    fn encode(&self, mut response: Message, transport: Transport) -> Vec<u8> {
         let bytes = response.to_vec().unwrap_or_default();
         let limit =
             self.message.edns.as_ref().map_or(PLAIN_UDP_BYTES, |e| e.max_payload().max(PLAIN_UDP_BYTES));
-        if transport == Transport::Udp && bytes.len() > usize::from(limit) {
-            return response.truncate().to_vec().unwrap_or_default();
+        if transport == Transport::Tcp || bytes.len() <= usize::from(limit) {
+            return bytes;
         }
-        bytes
+        response.additionals.clear();
+        let bytes = response.to_vec().unwrap_or_default();
+        if bytes.len() <= usize::from(limit) {
+            return bytes;
+        }
+        response.truncate().to_vec().unwrap_or_default()
     }
+}
+
+/// A container's name may have labels that no host name may have; on the wire all bytes are fine. None
+/// if it is too long for a name.
+fn absolute(name: &str) -> Option<Name> {
+    let mut name = Name::from_labels(name.split('.').map(str::as_bytes)).ok()?;
+    name.set_fqdn(true);
+    Some(name)
 }
 
 /// Is `answer` what `sent` asked for? Guards against off-path forgeries (RFC 5452 9.1).
@@ -231,5 +272,68 @@ mod tests {
         assert_eq!((relayed.metadata.id, relayed.answers[0].ttl), (7, 40));
         upstream.metadata.id = 98;
         assert!(!matches(&sent, &upstream));
+    }
+
+    #[test]
+    fn a_service_comes_with_its_addresses_unless_they_do_not_fit() {
+        let asked = Asked::parse(&packet("_80._tcp.svc.", None)).unwrap();
+        let srv = |count: u8| {
+            (0..count).map(|n| RecordData::Srv {
+                port: 80,
+                target: format!("web{n}.front"),
+                addresses: vec![[172, 18, 0, n].into()],
+            })
+        };
+        let read = |bytes: Vec<u8>| Message::from_vec(&bytes).unwrap();
+        let few = read(asked.known(srv(2).collect(), Transport::Udp));
+        assert_eq!((few.answers.len(), few.additionals.len()), (2, 2));
+        assert_eq!(few.answers[0].data.to_string(), "0 0 80 web0.front.");
+        let more = read(asked.known(srv(12).collect(), Transport::Udp));
+        assert_eq!((more.answers.len(), more.additionals.len()), (12, 0));
+        assert!(!more.metadata.truncation);
+    }
+
+    proptest::proptest! {
+        /// CVE-2026-35406 and its kind: no packet whatever brings the parser down, and whatever gets an
+        /// answer gets one that can be read, with its own id.
+        #[test]
+        fn any_packet_is_survived(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            survive(&bytes);
+        }
+
+        /// The same for packets that are nearly right.
+        #[test]
+        fn a_damaged_question_is_survived(
+            name in "([a-z_][a-z0-9]{0,20}\\.){1,6}",
+            edns in proptest::option::of(proptest::prelude::any::<u16>()),
+            damage in proptest::collection::vec((0..80usize, proptest::prelude::any::<u8>()), 0..6),
+            cut in 0..80usize,
+        ) {
+            let mut bytes = packet(&name, edns);
+            for (at, byte) in damage {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            survive(&bytes);
+            bytes.truncate(cut);
+            survive(&bytes);
+        }
+    }
+
+    fn survive(bytes: &[u8]) {
+        let reply = match Asked::parse(bytes) {
+            Ok(asked) => {
+                asked.question();
+                if let Some(sent) = asked.forwarded(1) {
+                    Message::from_vec(&sent).unwrap();
+                }
+                asked.known(many(), Transport::Udp)
+            }
+            Err(Some(reply)) => reply,
+            Err(None) => return,
+        };
+        let reply = Message::from_vec(&reply).unwrap();
+        assert_eq!(reply.metadata.id.to_be_bytes(), bytes[..2]);
+        assert_eq!(reply.metadata.message_type, MessageType::Response);
     }
 }

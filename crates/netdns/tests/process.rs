@@ -6,17 +6,19 @@
 )]
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use portolan_netcore::dns::{Upstream, Zone, ZoneRecord, ZoneView, Zones};
-use portolan_netcore::model::{NetworkId, SandboxId};
-use portolan_netdns::Client;
+use portolan_netcore::dns::{Upstreams, ZoneChange, ZoneRecord, ZoneView};
+use portolan_netcore::model::{EndpointId, NetworkId, SandboxId};
+use portolan_netdns::{Client, Settings};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Enters a network namespace of this thread's own with `lo` up; `None` (and why) without root.
@@ -41,14 +43,20 @@ fn sandbox() -> SandboxId {
     SandboxId::from_bytes([7; 32])
 }
 
-fn zones(upstreams: Vec<Upstream>) -> Arc<Zones> {
+fn zones(upstreams: Upstreams) -> Vec<ZoneChange> {
     let network = NetworkId::from_bytes([1; 32]);
-    let record = ZoneRecord { names: vec!["web".into()], addresses: vec![[172, 18, 0, 2].into()] };
+    let record = ZoneRecord {
+        names: vec!["web".into()],
+        addresses: vec![[172, 18, 0, 2].into()],
+        ports: vec![],
+        unready: false,
+    };
     let view = ZoneView { networks: vec![network.clone()], upstreams, ..ZoneView::default() };
-    Arc::new(Zones {
-        networks: [(network, Zone { name: "front".into(), records: vec![record] })].into(),
-        sandboxes: [(sandbox(), view)].into(),
-    })
+    vec![
+        ZoneChange::Network { id: network.clone(), name: "front".into() },
+        ZoneChange::Record { network, endpoint: EndpointId::from_bytes([2; 32]), record },
+        ZoneChange::View { sandbox: sandbox(), view },
+    ]
 }
 
 fn query(name: &str) -> Vec<u8> {
@@ -66,8 +74,24 @@ fn ask(port: u16, name: &str) -> Message {
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
+fn ask_tcp(port: u16, name: &str) -> Message {
+    let mut stream = TcpStream::connect((Ipv4Addr::new(127, 0, 0, 11), port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let packet = query(name);
+    stream.write_all(&[&(packet.len() as u16).to_be_bytes(), packet.as_slice()].concat()).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer).unwrap();
+    Message::from_vec(&answer).unwrap()
+}
+
 fn first_address(message: &Message) -> Option<String> {
     message.answers.first().map(|record| record.data.to_string())
+}
+
+fn settings(home: &Path) -> Settings {
+    Settings { resolv_conf: home.join("resolv.conf"), host_names: None }
 }
 
 struct Setup {
@@ -90,7 +114,7 @@ fn setup() -> Option<Setup> {
     // The thread's own namespace, under a name that other threads can open as well.
     let netns =
         PathBuf::from(format!("/proc/{}/task/{}/ns/net", std::process::id(), rustix::thread::gettid()));
-    Some(Setup { client: Client::new(socket.clone(), command(&socket)), netns, home })
+    Some(Setup { client: Client::new(socket.clone(), command(&socket), settings(home.path())), netns, home })
 }
 
 /// An upstream that knows example.org, in this thread's namespace or the one it was spawned from.
@@ -119,8 +143,7 @@ fn upstream() -> SocketAddr {
 fn names_are_served_forwarded_and_updated() {
     let Some(setup) = setup() else { return };
     let dead: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let upstreams = [dead, upstream()].map(|address| Upstream { address, from_host: false });
-    setup.client.publish(zones(upstreams.to_vec())).unwrap();
+    setup.client.change(zones(Upstreams::Own(vec![dead, upstream()]))).unwrap();
     let (udp, tcp) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
     assert_eq!(
@@ -130,29 +153,18 @@ fn names_are_served_forwarded_and_updated() {
     );
     assert_eq!(ask(udp, "nowhere.example.").metadata.response_code, ResponseCode::NXDomain);
 
-    let mut stream = std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 11), tcp)).unwrap();
-    let packet = query("web.front.");
-    std::io::Write::write_all(
-        &mut stream,
-        &[&(packet.len() as u16).to_be_bytes(), packet.as_slice()].concat(),
-    )
-    .unwrap();
-    let mut length = [0; 2];
-    std::io::Read::read_exact(&mut stream, &mut length).unwrap();
-    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-    std::io::Read::read_exact(&mut stream, &mut answer).unwrap();
-    assert_eq!(first_address(&Message::from_vec(&answer).unwrap()).as_deref(), Some("172.18.0.2"));
+    assert_eq!(first_address(&ask_tcp(tcp, "web.front.")).as_deref(), Some("172.18.0.2"));
 
-    setup.client.publish(zones(vec![])).unwrap();
+    setup.client.change(zones(Upstreams::Nobody)).unwrap();
     assert_eq!(ask(udp, "other.example.").metadata.response_code, ResponseCode::ServFail, "nothing leaves");
-    setup.client.publish(Arc::new(Zones::default())).unwrap();
+    setup.client.change(vec![ZoneChange::NoView { sandbox: sandbox() }]).unwrap();
     assert_eq!(ask(udp, "web.").metadata.response_code, ResponseCode::Refused);
 }
 
 #[test]
 fn a_killed_resolver_is_back_on_the_same_ports() {
     let Some(setup) = setup() else { return };
-    setup.client.publish(zones(vec![])).unwrap();
+    setup.client.change(zones(Upstreams::Nobody)).unwrap();
     let (udp, _) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
     let pid = setup.client.pid().unwrap();
     let raw = rustix::process::Pid::from_raw(pid as i32).unwrap();
@@ -168,14 +180,14 @@ fn a_killed_resolver_is_back_on_the_same_ports() {
 #[test]
 fn the_resolver_outlives_its_daemon_and_serves_the_next() {
     let Some(setup) = setup() else { return };
-    setup.client.publish(zones(vec![])).unwrap();
+    setup.client.change(zones(Upstreams::Nobody)).unwrap();
     let (udp, tcp) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
     let pid = setup.client.pid().unwrap();
     setup.client.close();
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"), "no daemon, but names");
     let socket = setup.home.path().join("resolver.sock");
-    let next = Client::new(socket.clone(), command(&socket));
-    next.publish(zones(vec![])).unwrap();
+    let next = Client::new(socket.clone(), command(&socket), settings(setup.home.path()));
+    next.change(zones(Upstreams::Nobody)).unwrap();
     next.adopt(&sandbox(), &setup.netns, (udp, tcp)).unwrap();
     assert_eq!(next.pid(), Some(pid), "the same process");
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
@@ -194,4 +206,102 @@ fn the_thread_s_namespace_is_private() {
     // Guards the other tests: were they in the machine's own namespace, they would prove nothing.
     let machine = std::fs::read_link(format!("/proc/{}/ns/net", std::process::id())).unwrap();
     assert_ne!(std::fs::read_link(&setup.netns).unwrap(), machine);
+}
+
+/// CVE-2024-8418, CVE-2026-35406.
+#[test]
+fn slow_and_senseless_clients_keep_nobody_waiting() {
+    let Some(setup) = setup() else { return };
+    setup.client.change(zones(Upstreams::Nobody)).unwrap();
+    let (udp, tcp) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
+    let open = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect((Ipv4Addr::new(127, 0, 0, 11), tcp)).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    // Silent; a length with nothing after it; half a question; no question; lengths that lie.
+    let half = &[&[0, 40], &query("web.")[..10]].concat();
+    let kinds: [&[u8]; 6] = [b"", &[0xff, 0xff], half, &[0, 0], &[0, 3, 1, 2, 3], &[0xff; 600]];
+    let held: Vec<TcpStream> = (0..300).map(|n| open(kinds[n % kinds.len()])).collect();
+    let rubbish = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for length in 0..600 {
+        let bytes: Vec<u8> = (0..length).map(|n| (n * 31 + length) as u8).collect();
+        rubbish.send_to(&bytes, (Ipv4Addr::new(127, 0, 0, 11), udp)).unwrap();
+    }
+    let since = Instant::now();
+    assert_eq!(first_address(&ask_tcp(tcp, "web.")).as_deref(), Some("172.18.0.2"));
+    assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
+    assert!(since.elapsed() < Duration::from_secs(1), "after {:?}", since.elapsed());
+    drop(held);
+}
+
+/// A slow upstream that counts what it is asked.
+fn slow_upstream(delay: Duration) -> (SocketAddr, Arc<AtomicUsize>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (address, count) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counter = count.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            counter.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(delay);
+            let asked = Message::from_vec(&buffer[..length]).unwrap();
+            let mut answer = Message::response(asked.metadata.id, OpCode::Query);
+            answer.add_query(asked.queries[0].clone());
+            let data = RData::A(A(Ipv4Addr::new(192, 0, 2, 7)));
+            answer.add_answer(Record::from_rdata(asked.queries[0].name.clone(), 60, data));
+            let _ = socket.send_to(&answer.to_vec().unwrap(), from);
+        }
+    });
+    (address, count)
+}
+
+#[test]
+fn the_same_question_of_many_goes_out_once() {
+    let Some(setup) = setup() else { return };
+    let (upstream, count) = slow_upstream(Duration::from_millis(200));
+    setup.client.change(zones(Upstreams::Own(vec![upstream]))).unwrap();
+    let (udp, _) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
+    let sockets: Vec<UdpSocket> = (0..20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    for (n, socket) in sockets.iter().enumerate() {
+        let name = if n % 2 == 0 { "busy.example." } else { "BUSY.example." };
+        socket.send_to(&query(name), (Ipv4Addr::new(127, 0, 0, 11), udp)).unwrap();
+    }
+    for socket in &sockets {
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut buffer = [0; 1500];
+        let length = socket.recv(&mut buffer).unwrap();
+        let answer = Message::from_vec(&buffer[..length]).unwrap();
+        assert_eq!(first_address(&answer).as_deref(), Some("192.0.2.7"));
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    ask(udp, "busy.example.");
+    assert_eq!(count.load(Ordering::Relaxed), 1, "and is remembered");
+}
+
+#[test]
+fn the_host_is_answered_where_it_asks_to_be() {
+    let Some(setup) = setup() else { return };
+    let free = UdpSocket::bind("127.0.0.54:0").unwrap().local_addr().unwrap();
+    let socket = setup.home.path().join("host.sock");
+    let with = |address| Settings { host_names: Some(address), ..settings(setup.home.path()) };
+    let client = Client::new(socket.clone(), command(&socket), with(free));
+    client.open().unwrap();
+    let ask = |name: &str| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.send_to(&query(name), free).unwrap();
+        let mut buffer = [0; 1500];
+        let length = socket.recv(&mut buffer).unwrap();
+        Message::from_vec(&buffer[..length]).unwrap()
+    };
+    client.change(zones(Upstreams::Nobody)).unwrap();
+    assert_eq!(first_address(&ask("web.front.portolan.internal.")).as_deref(), Some("172.18.0.2"));
+    assert_eq!(ask("no.front.portolan.internal.").metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(ask("example.org.").metadata.response_code, ResponseCode::Refused);
+    let other = setup.home.path().join("other.sock");
+    let taken = Client::new(other.clone(), command(&other), with(free));
+    let error = taken.open().unwrap_err().to_string();
+    assert!(error.contains(&free.to_string()) && error.contains("in use"), "{error}");
+    client.close();
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet_lite::{contains, is_subnet};
 use portolan_api::{
     ConfigReference, EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, NetworkConnect, NetworkCreate,
-    NetworkDisconnect,
+    NetworkDisconnect, NetworkUpdate,
 };
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ mod ipnet_lite;
 pub(super) const NETWORK: Command = Command::group(
     "network",
     "Manage networks",
-    &[&CREATE, &LS, &NETWORK_INSPECT, &RM, &CONNECT, &DISCONNECT, &PRUNE],
+    &[&CREATE, &LS, &NETWORK_INSPECT, &RM, &CONNECT, &DISCONNECT, &UPDATE, &PRUNE],
 );
 
 const CREATE_FLAGS: &[Flag] = &[
@@ -127,6 +127,24 @@ const DISCONNECT: Command = Command {
         "Disconnect a container from a network",
         Arity::Exactly(2),
         |session, matches| Box::pin(disconnect(session, matches)),
+    )
+};
+
+const UPDATE: Command = Command {
+    flags: &[&[
+        Flag::new("dns-add", Kind::Csv, "addresses", "Resolver that containers are to ask as well"),
+        Flag::new("dns-drop", Kind::Csv, "addresses", "Resolver that containers are to ask no more"),
+    ]],
+    examples: &[(
+        "Change who answers for names outside, at once",
+        "network update --dns-add 192.0.2.53 mynet",
+    )],
+    ..Command::new(
+        "update",
+        "[OPTIONS] NETWORK",
+        "Change a network while it is in use (Portolan only)",
+        Arity::Exactly(1),
+        |session, matches| Box::pin(update(session, matches)),
     )
 };
 
@@ -335,6 +353,18 @@ async fn disconnect(session: Session, matches: Matches) -> Outcome {
     let body = NetworkDisconnect { container: matches.args[1].clone(), force: matches.on("force") };
     let path = format!("/networks/{}/disconnect", escape(&matches.args[0]));
     session.client.post(&path, to_json(&body)?).await?;
+    Ok(0)
+}
+
+async fn update(session: Session, matches: Matches) -> Outcome {
+    let owned = |flag: &str| matches.list(flag).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let body = NetworkUpdate { add_dns_servers: owned("dns-add"), remove_dns_servers: owned("dns-drop") };
+    if body == NetworkUpdate::default() {
+        return Err(Failure::new("nothing to change: give --dns-add or --dns-drop"));
+    }
+    let path = format!("/networks/{}/update", escape(&matches.args[0]));
+    session.client.post(&path, to_json(&body)?).await?;
+    line_out(&matches.args[0])?;
     Ok(0)
 }
 

@@ -1,7 +1,7 @@
 //! Settings, checked, become the configuration.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ pub(super) fn build(settings: Settings, flags: Map<String, Value>, config_file: 
         validate: false,
         experimental: on(settings.experimental, false),
         firewall_backend: firewall_backend(&settings)?,
+        host_names: host_names(&settings)?,
         registry_mirrors: settings.registry_mirror.clone().unwrap_or_default(),
         insecure_registries: settings.insecure_registry.clone().unwrap_or_default(),
         proxies: Proxies {
@@ -166,6 +167,21 @@ fn firewall_backend(settings: &Settings) -> Result<FirewallBackend> {
     }
 }
 
+/// An address, with port 53 unless it names another.
+fn host_names(settings: &Settings) -> Result<Option<SocketAddr>> {
+    let Some(text) = &settings.host_names else { return Ok(None) };
+    let address = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
+    match address {
+        Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+        Ok(_) => invalid(format!(
+            "invalid --host-names {text}: only a loopback address, such as 127.0.0.54, is this host's alone"
+        )),
+        Err(_) => invalid(format!(
+            "invalid --host-names {text}: write an address, such as 127.0.0.54 or 127.0.0.1:5353"
+        )),
+    }
+}
+
 fn engine(settings: Settings, exec_root: PathBuf) -> Result<EngineConfig> {
     let net = net(&settings, exec_root.clone())?;
     let default_runtime =
@@ -210,7 +226,7 @@ fn engine(settings: Settings, exec_root: PathBuf) -> Result<EngineConfig> {
         runtimes,
         default_runtime,
         net,
-        host_resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        host_resolv_conf: settings.resolv_conf.unwrap_or_else(|| PathBuf::from("/etc/resolv.conf")),
     })
 }
 
@@ -259,5 +275,6 @@ fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
         userland_proxy: on(settings.userland_proxy, true),
         firewall: on(settings.iptables, true),
         dns: settings.dns.clone().unwrap_or_default(),
+        default_bridge_names: on(settings.default_bridge_names, false),
     })
 }

@@ -91,6 +91,8 @@ pub struct Config {
     pub experimental: bool,
     /// `--firewall-backend`.
     pub firewall_backend: FirewallBackend,
+    /// `--host-names`: where the resolver answers this host.
+    pub host_names: Option<SocketAddr>,
     /// `--registry-mirror`.
     pub registry_mirrors: Vec<String>,
     /// `--insecure-registry`.

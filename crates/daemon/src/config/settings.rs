@@ -111,6 +111,15 @@ settings! {
     /// Search domain of containers (may be repeated)
     #[value = "DOMAIN"]
     dns_search: Vec<String>,
+    /// File that names the host's resolvers
+    #[value = "FILE"]
+    resolv_conf: PathBuf,
+    /// Loopback address (and port) where this host finds containers as NAME.NETWORK.portolan.internal
+    #[value = "ADDRESS"]
+    host_names: String,
+    /// Answer containers' names on the default bridge too
+    #[missing = "true"]
+    default_bridge_names: Switch,
     /// What host-gateway in --add-host means (may be repeated)
     #[key = "host-gateway-ips"] #[value = "ADDRESS"]
     host_gateway_ip: Vec<IpAddr>,

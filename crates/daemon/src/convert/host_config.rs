@@ -106,7 +106,8 @@ pub(super) fn host_config_from_api(
     })
 }
 
-fn addresses(field: &str, given: Option<Vec<String>>) -> Result<Vec<std::net::IpAddr>, ApiError> {
+/// Addresses, or which text is none.
+pub(crate) fn addresses(field: &str, given: Option<Vec<String>>) -> Result<Vec<std::net::IpAddr>, ApiError> {
     let parse = |text: String| {
         text.trim().parse().map_err(|_| ApiError::invalid(format!("{text} is not an ip address ({field})")))
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use portolan_api as api;
+use portolan_net::DnsUpdate;
 
 use crate::convert;
 use crate::http::{Answer, ApiError, Request, empty, json, no_content};
@@ -20,6 +21,7 @@ pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &
             complete(async move { engine.network_remove(&id).await }).await?;
             Ok(no_content())
         }
+        ("POST", [id, "update"]) => update(state, request, id).await,
         ("POST", [id, "connect"]) => connect(state, request, id).await,
         ("POST", [id, "disconnect"]) => disconnect(state, request, id).await,
         _ => Err(ApiError::page_not_found()),
@@ -64,6 +66,18 @@ async fn disconnect(state: &Arc<State>, request: &mut Request, id: &str) -> Answ
     let (engine, id) = (state.engine.clone(), id.to_owned());
     complete(async move { engine.network_disconnect(&id, &body.container, body.force).await }).await?;
     Ok(empty(StatusCode::OK))
+}
+
+/// Ours, after Podman's `POST /libpod/networks/{name}/update`.
+async fn update(state: &Arc<State>, request: &mut Request, id: &str) -> Answer {
+    let body: api::NetworkUpdate = request.json().await?;
+    let update = DnsUpdate {
+        add: convert::addresses("adddnsservers", Some(body.add_dns_servers))?,
+        remove: convert::addresses("removednsservers", Some(body.remove_dns_servers))?,
+    };
+    let (engine, id) = (state.engine.clone(), id.to_owned());
+    complete(async move { engine.network_update_dns(&id, update).await }).await?;
+    Ok(no_content())
 }
 
 async fn prune(state: &Arc<State>, request: &Request) -> Answer {

@@ -72,6 +72,7 @@ impl Engine {
         container.with(|record| record.health = Some(token.clone()));
         let (engine, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
+            engine.tell_readiness(&container).await;
             let start_period = or_default(check.start_period_ns, Duration::ZERO);
             let began = tokio::time::Instant::now();
             loop {
@@ -94,7 +95,9 @@ impl Engine {
                     result = engine.check(&container, &config, &command, &check) => result,
                     () = token.cancelled() => return,
                 };
-                engine.note_health(&container, result, &check, began.elapsed() < start_period);
+                if engine.note_health(&container, result, &check, began.elapsed() < start_period) {
+                    engine.tell_readiness(&container).await;
+                }
             }
         });
     }
@@ -168,13 +171,14 @@ impl Engine {
         }
     }
 
+    /// Keeps a result. True if the status changed.
     fn note_health(
         &self,
         container: &Arc<Container>,
         result: HealthResult,
         check: &HealthConfig,
         early: bool,
-    ) {
+    ) -> bool {
         let retries = if check.retries == 0 { DEFAULT_RETRIES } else { check.retries };
         let changed = container.with(|record| {
             let health = record.state.shown.health.get_or_insert_default();
@@ -184,6 +188,19 @@ impl Engine {
         if let Some(status) = changed {
             let action = format!("health_status: {}", status.as_str());
             self.container_event(container, &action, std::collections::BTreeMap::new());
+        }
+        changed.is_some()
+    }
+
+    /// A container that is not healthy leaves the answers to names that others have as well.
+    async fn tell_readiness(&self, container: &Arc<Container>) {
+        let known = container.with(|record| {
+            let status = record.state.shown.health.as_ref().map(|health| health.status);
+            Some((record.sandbox.as_ref()?.id.clone(), status == Some(HealthStatus::Healthy)))
+        });
+        let Some((sandbox, healthy)) = known else { return };
+        if let Err(error) = self.inner.networks.set_ready(&sandbox, healthy).await {
+            tracing::warn!(container = %container.id, %error, "tell the resolver about a container's health");
         }
     }
 }

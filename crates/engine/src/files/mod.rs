@@ -3,6 +3,7 @@
 //! They live in the container's directory, are bind-mounted, and so are always changed in place. They are
 //! made anew at each start: losing them in a crash loses nothing, so nothing is synced.
 
+mod follow;
 pub(crate) mod hosts;
 pub(crate) mod resolv;
 
@@ -23,6 +24,13 @@ const HOSTNAME: &str = "hostname";
 const RESOLV_CONF: &str = "resolv.conf";
 /// Where systemd-resolved keeps the real servers when `/etc/resolv.conf` names only itself.
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// A file that names the host's resolvers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct HostFile {
+    path: PathBuf,
+    text: String,
+}
 
 /// What is to be mounted: file inside, file on the host.
 pub(crate) type Mounted = Vec<(&'static str, PathBuf)>;
@@ -93,18 +101,26 @@ impl Engine {
 
     /// The text of resolv.conf, for the networks that the sandbox has now.
     fn resolv_conf(&self, definition: &Definition, sandbox: Option<&SandboxInfo>) -> String {
+        self.resolv_conf_of(&self.host_resolv_conf(), definition, sandbox)
+    }
+
+    /// The same, for a host that has these resolvers.
+    fn resolv_conf_of(
+        &self,
+        HostFile { path, text }: &HostFile,
+        definition: &Definition,
+        sandbox: Option<&SandboxInfo>,
+    ) -> String {
         let (host, config) = (&definition.host_config, &self.inner.config);
-        let path = self.host_resolv_conf();
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
         let overrides = Overrides {
             nameservers: own_or(&host.dns, &config.dns),
             search: own_or(&host.dns_search, &config.dns_search),
             options: own_or(&host.dns_options, &config.dns_options),
         };
         if host.network_mode == NetworkMode::Host && overrides == Overrides::default() {
-            return text;
+            return text.clone();
         }
-        let mut conf = ResolvConf::parse(&text, &path.to_string_lossy());
+        let mut conf = ResolvConf::parse(text, &path.to_string_lossy());
         conf.override_with(&overrides);
         match sandbox {
             Some(info) if info.embedded_dns => conf.for_embedded(),
@@ -117,13 +133,16 @@ impl Engine {
         conf.render()
     }
 
-    fn host_resolv_conf(&self) -> PathBuf {
-        let path = &self.inner.config.host_resolv_conf;
-        let only_resolved = std::fs::read_to_string(path).is_ok_and(|text| {
-            let conf = ResolvConf::parse(&text, "");
-            conf.nameservers == [IpAddr::from([127, 0, 0, 53])]
-        });
-        if only_resolved && Path::new(RESOLVED_CONF).exists() { RESOLVED_CONF.into() } else { path.clone() }
+    /// The host's resolvers as they are now.
+    fn host_resolv_conf(&self) -> HostFile {
+        let path = self.inner.config.host_resolv_conf.clone();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if ResolvConf::parse(&text, "").nameservers == [IpAddr::from([127, 0, 0, 53])]
+            && let Ok(text) = std::fs::read_to_string(RESOLVED_CONF)
+        {
+            return HostFile { path: RESOLVED_CONF.into(), text };
+        }
+        HostFile { path, text }
     }
 
     /// What `host-gateway` stands for.

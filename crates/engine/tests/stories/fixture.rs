@@ -185,6 +185,7 @@ fn config(directory: &Path, data_root: PathBuf) -> EngineConfig {
         userland_proxy: false,
         firewall: true,
         dns: Vec::new(),
+        default_bridge_names: false,
     };
     EngineConfig {
         data_root,

@@ -106,7 +106,7 @@ impl Owner {
         })
     }
 
-    /// Names are answered on user-defined networks only.
+    /// Names are answered on user-defined networks, and on the default bridge if the daemon is told so.
     pub(super) fn needs_resolver(&self, id: &SandboxId) -> bool {
         let Some(live) = self.sandboxes.get(id) else { return false };
         let endpoints = live.record.order.iter().filter_map(|id| self.desired.endpoints.get(id));
@@ -115,7 +115,7 @@ impl Owner {
 
     pub(super) fn has_names(&self, network: &NetworkId) -> bool {
         match self.desired.networks.get(network).map(|network| &network.driver) {
-            Some(Driver::Bridge(options)) => !options.default_bridge,
+            Some(Driver::Bridge(options)) => !options.default_bridge || self.config.default_bridge_names,
             _ => false,
         }
     }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use portolan_netcore::dns::Zones;
+use portolan_netcore::dns::ZoneChange;
 use portolan_netcore::host::Host;
 use portolan_netcore::ipam::{AddressSpace, Pools};
 use portolan_netcore::model::{ContainerId, EndpointId, NetworkId, SandboxId};
@@ -86,10 +86,13 @@ pub(crate) struct Owner {
     /// Sandboxes whose namespace the kernel is still cleaning up.
     dying: BTreeSet<SandboxId>,
     ports: ports::PortTable,
-    zones: Arc<Zones>,
+    /// What the resolver has not been told yet.
+    zone_changes: Vec<ZoneChange>,
     zones_version: Version,
-    /// Sandboxes with link aliases of their own.
-    linked: BTreeSet<SandboxId>,
+    /// Sandboxes that the resolver answers.
+    views: BTreeSet<SandboxId>,
+    /// Sandboxes of containers that are not healthy.
+    unready: BTreeSet<SandboxId>,
 }
 
 impl Owner {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portolan_netcore::dns::Zones;
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{
     BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, SandboxId, SandboxMode,
@@ -99,9 +98,10 @@ pub(crate) fn open(parts: Parts, names: &dyn Names) -> Result<Owner, Error> {
         sandboxes: BTreeMap::new(),
         dying: BTreeSet::new(),
         ports: PortTable::default(),
-        zones: Arc::new(Zones::default()),
+        zone_changes: Vec::new(),
         zones_version: 0,
-        linked: BTreeSet::new(),
+        views: BTreeSet::new(),
+        unready: BTreeSet::new(),
     };
     let mut batch = Batch::default();
     forget_dead_sandboxes(&mut stored, &observed, &mut batch);

@@ -165,9 +165,6 @@ impl Owner {
 
     /// Into the desired state; its names with it.
     pub(super) fn insert_endpoint(&mut self, endpoint: Endpoint) {
-        if !endpoint.links.is_empty() {
-            self.linked.insert(endpoint.sandbox.clone());
-        }
         self.add_names(&endpoint);
         self.members.entry(endpoint.network.clone()).or_default().insert(endpoint.id.clone());
         self.desired.endpoints.insert(endpoint.id.clone(), endpoint);
@@ -193,12 +190,11 @@ impl Owner {
 
     /// Zones after a change of a sandbox's endpoints, if anybody can tell the difference.
     fn names_changed(&mut self, sandbox: &SandboxId, needs_resolver: bool) -> Option<Version> {
-        let known = self.zones.sandboxes.contains_key(sandbox);
+        let known = self.views.contains(sandbox);
         if !needs_resolver && !known {
             return None;
         }
         self.refresh_view(sandbox);
-        self.refresh_links();
         Some(self.publish_zones())
     }
 
@@ -328,7 +324,7 @@ impl Owner {
         }
         self.desired.sandboxes.remove(id);
         self.sandboxes.remove(id);
-        self.linked.remove(id);
+        self.unready.remove(id);
         if record.sandbox.mode == SandboxMode::Private {
             self.dying.insert(id.clone());
         }
@@ -575,6 +571,7 @@ impl Draft {
             ports: spec.ports.clone(),
             dns: spec.dns.clone(),
             ndots: spec.ndots,
+            exposed: spec.exposed.clone(),
         })
     }
 

@@ -1,67 +1,84 @@
-//! What the embedded resolver knows, kept up with each change.
+//! What the embedded resolver knows, kept up with each change: what is sent is what changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use portolan_netcore::dns::{Upstream, Zone, ZoneRecord, ZoneView, Zones};
-use portolan_netcore::model::{Endpoint, NetworkId, SandboxId};
+use portolan_netcore::dns::{LinkTarget, Upstreams, ZoneChange, ZoneRecord, ZoneView};
+use portolan_netcore::model::{Endpoint, NetworkId, Proto, SandboxId};
 
 use super::Owner;
+use crate::options;
 use crate::publisher::Version;
+use crate::records::Batch;
+use crate::{DnsUpdate, Error};
 
-/// The host's own resolvers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Docker asks at most this many.
-const MAX_UPSTREAMS: usize = 3;
+/// Where resolvers listen.
+const DNS_PORT: u16 = 53;
 
 impl Owner {
-    fn zones_mut(&mut self) -> &mut Zones {
-        Arc::make_mut(&mut self.zones)
-    }
-
     pub(super) fn add_zone(&mut self, id: &NetworkId) {
         if !self.has_names(id) {
             return;
         }
         let name = self.desired.networks.get(id).map(|network| network.name.clone()).unwrap_or_default();
-        let records = self.endpoints_of(id).map(record).collect();
-        self.zones_mut().networks.insert(id.clone(), Zone { name, records });
+        self.zone_changes.push(ZoneChange::Network { id: id.clone(), name });
+        let records: Vec<_> = self.endpoints_of(id).map(|endpoint| self.names_of(endpoint)).collect();
+        self.zone_changes.extend(records);
         self.publish_zones();
     }
 
     pub(super) fn remove_zone(&mut self, id: &NetworkId) {
-        if self.zones_mut().networks.remove(id).is_some() {
+        if self.has_names(id) {
+            self.zone_changes.push(ZoneChange::NoNetwork { id: id.clone() });
             self.publish_zones();
         }
     }
 
     /// An endpoint's names are known from the next [`Owner::publish_zones`] on.
     pub(super) fn add_names(&mut self, endpoint: &Endpoint) {
-        if let Some(zone) = self.zones_mut().networks.get_mut(&endpoint.network) {
-            zone.records.push(record(endpoint));
+        if self.has_names(&endpoint.network) {
+            self.zone_changes.push(self.names_of(endpoint));
         }
     }
 
     pub(super) fn remove_names(&mut self, endpoint: &Endpoint) {
-        let gone = record(endpoint);
-        if let Some(zone) = self.zones_mut().networks.get_mut(&endpoint.network)
-            && let Some(at) = zone.records.iter().position(|record| *record == gone)
-        {
-            zone.records.remove(at);
+        if self.has_names(&endpoint.network) {
+            let (network, endpoint) = (endpoint.network.clone(), endpoint.id.clone());
+            self.zone_changes.push(ZoneChange::NoRecord { network, endpoint });
         }
+    }
+
+    fn names_of(&self, endpoint: &Endpoint) -> ZoneChange {
+        let record = self.sandboxes.get(&endpoint.sandbox).map(|live| &live.record);
+        let ports: BTreeSet<(Proto, u16)> = record
+            .into_iter()
+            .flat_map(|record| {
+                let published = record.ports.iter().map(|port| (port.proto, port.container_port));
+                published.chain(record.exposed.iter().copied())
+            })
+            .collect();
+        let v4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
+        let v6 = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
+        let record = ZoneRecord {
+            names: endpoint.dns_names.clone(),
+            addresses: v4.into_iter().chain(v6).collect(),
+            ports: ports.into_iter().collect(),
+            unready: self.unready.contains(&endpoint.sandbox),
+        };
+        ZoneChange::Record { network: endpoint.network.clone(), endpoint: endpoint.id.clone(), record }
     }
 
     /// What a sandbox sees, from its endpoints as they are now.
     pub(super) fn refresh_view(&mut self, id: &SandboxId) {
-        match self.view(id) {
+        let change = match self.view(id) {
             Some(view) => {
-                self.zones_mut().sandboxes.insert(id.clone(), view);
+                self.views.insert(id.clone());
+                ZoneChange::View { sandbox: id.clone(), view }
             }
-            None => {
-                self.zones_mut().sandboxes.remove(id);
-            }
-        }
+            None if self.views.remove(id) => ZoneChange::NoView { sandbox: id.clone() },
+            None => return,
+        };
+        self.zone_changes.push(change);
     }
 
     fn view(&self, id: &SandboxId) -> Option<ZoneView> {
@@ -79,91 +96,104 @@ impl Owner {
             .collect();
         let reaches_out = endpoints.iter().any(|endpoint| endpoint.is_gateway);
         Some(ZoneView {
-            links: self.links(&endpoints),
-            upstreams: self.upstreams(&live.record.dns, reaches_out),
+            links: links(&endpoints),
+            upstreams: self.upstreams(&live.record.dns, &networks, reaches_out),
             ndots: live.record.ndots,
             networks,
         })
     }
 
-    /// Aliases that only this sandbox knows, with the addresses the linked containers have now.
-    fn links(&self, endpoints: &[&Endpoint]) -> BTreeMap<String, Vec<IpAddr>> {
-        let mut links = BTreeMap::new();
-        for endpoint in endpoints {
-            for (alias, container) in &endpoint.links {
-                let other =
-                    self.endpoints_of(&endpoint.network).find(|other| other.container_name == *container);
-                if let Some(other) = other {
-                    links.insert(alias.to_ascii_lowercase(), addresses(other));
+    /// The container's resolvers, else its networks', else the daemon's, else the host's. The latter are
+    /// asked from the host's namespace, and only for a sandbox that may reach out at all
+    /// (CVE-2024-29018); the others from within the sandbox, which gets no farther than its networks.
+    fn upstreams(&self, own: &[IpAddr], networks: &[NetworkId], reaches_out: bool) -> Upstreams {
+        let of_networks = || {
+            let networks = networks.iter().filter_map(|id| self.desired.networks.get(id));
+            let mut servers: Vec<IpAddr> = Vec::new();
+            for server in networks.flat_map(options::dns_servers) {
+                if !servers.contains(&server) {
+                    servers.push(server);
                 }
             }
-        }
-        links
-    }
-
-    /// The container's resolvers, else the daemon's, else the host's; the latter are asked from the
-    /// host's namespace, and only for a sandbox that may reach out at all (CVE-2024-29018).
-    fn upstreams(&self, own: &[IpAddr], reaches_out: bool) -> Vec<Upstream> {
-        let chosen = if own.is_empty() { &self.config.dns } else { own };
-        let (addresses, from_host) = match (chosen, reaches_out) {
-            ([], true) => (host_resolvers(), true),
-            ([], false) => return Vec::new(),
-            (chosen, _) => (chosen.to_vec(), false),
+            servers
         };
-        addresses
-            .into_iter()
-            .take(MAX_UPSTREAMS)
-            .map(|address| Upstream { address: SocketAddr::new(address, 53), from_host })
-            .collect()
-    }
-
-    /// Link aliases follow the containers they lead to.
-    pub(super) fn refresh_links(&mut self) {
-        let linked: Vec<SandboxId> = self.linked.iter().cloned().collect();
-        for id in linked {
-            self.refresh_view(&id);
+        let chosen = [own.to_vec(), of_networks(), self.config.dns.clone()];
+        match chosen.into_iter().find(|servers| !servers.is_empty()) {
+            Some(servers) => {
+                let servers = servers.into_iter().take(options::MAX_DNS_SERVERS);
+                Upstreams::Own(servers.map(|address| SocketAddr::new(address, DNS_PORT)).collect())
+            }
+            None if reaches_out => Upstreams::Host,
+            None => Upstreams::Nobody,
         }
     }
 
     pub(super) fn publish_zones(&mut self) -> Version {
-        self.zones_version = self.publisher.publish(Arc::clone(&self.zones));
+        self.zones_version = self.publisher.publish(std::mem::take(&mut self.zone_changes));
         self.zones_version
     }
-}
 
-fn addresses(endpoint: &Endpoint) -> Vec<IpAddr> {
-    let v4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
-    let v6 = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
-    v4.into_iter().chain(v6).collect()
-}
-
-fn record(endpoint: &Endpoint) -> ZoneRecord {
-    ZoneRecord { names: endpoint.dns_names.clone(), addresses: addresses(endpoint) }
-}
-
-/// Read afresh each time: it is a few lines, and changes with the host's networks.
-fn host_resolvers() -> Vec<IpAddr> {
-    parse_resolvers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default())
-}
-
-/// The `nameserver` lines, resolv.conf(5); zone ids of link-local addresses are left out with their line.
-fn parse_resolvers(text: &str) -> Vec<IpAddr> {
-    text.lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok()).flatten()
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resolv_conf_is_read_as_the_manual_has_it() {
-        let text = "# nameserver 9.9.9.9\nsearch corp\nnameserver 127.0.0.53\n nameserver ::1 # home\nnameserver fe80::1%eth0\nnameserver\n";
-        let want: Vec<IpAddr> = vec!["127.0.0.53".parse().unwrap(), "::1".parse().unwrap()];
-        assert_eq!(parse_resolvers(text), want);
+    /// A container that is not ready leaves the answers that others can stand in for.
+    pub(crate) fn set_ready_for_names(&mut self, id: &SandboxId, ready: bool) {
+        let Some(live) = self.sandboxes.get(id) else { return };
+        let changed = if ready { self.unready.remove(id) } else { self.unready.insert(id.clone()) };
+        if !changed {
+            return;
+        }
+        let endpoints = live.record.order.iter().filter_map(|id| self.desired.endpoints.get(id));
+        let endpoints: Vec<_> = endpoints.cloned().collect();
+        endpoints.iter().for_each(|endpoint| self.add_names(endpoint));
+        if !self.zone_changes.is_empty() {
+            self.publish_zones();
+        }
     }
+
+    /// Changes a network's own resolvers; every container on it asks them from now on.
+    pub(crate) fn update_dns(
+        &mut self,
+        reference: &str,
+        update: &DnsUpdate,
+    ) -> Result<Option<Version>, Error> {
+        let id = self.find_id(reference)?;
+        let mut network = self.network(&id)?.clone();
+        if network.predefined || !self.has_names(&id) {
+            return Err(Error::forbidden(format!(
+                "network {} has no names and so no DNS servers of its own: only user-defined bridge networks have",
+                network.name
+            )));
+        }
+        let mut servers = options::dns_servers(&network);
+        for gone in &update.remove {
+            let Some(at) = servers.iter().position(|server| server == gone) else {
+                return Err(Error::not_found(format!("network {} has no DNS server {gone}", network.name)));
+            };
+            servers.remove(at);
+        }
+        for new in &update.add {
+            if !servers.contains(new) {
+                servers.push(*new);
+            }
+        }
+        options::set_dns_servers(&mut network, &servers)?;
+        let mut batch = Batch::default();
+        batch.put_network(&network)?;
+        self.commit(&batch)?;
+        self.desired.networks.insert(id.clone(), network);
+        let members: BTreeSet<SandboxId> =
+            self.endpoints_of(&id).map(|endpoint| endpoint.sandbox.clone()).collect();
+        members.iter().for_each(|sandbox| self.refresh_view(sandbox));
+        Ok((!members.is_empty()).then(|| self.publish_zones()))
+    }
+}
+
+/// Aliases that only this sandbox knows. They are followed at each look-up, to whoever has the name then.
+fn links(endpoints: &[&Endpoint]) -> BTreeMap<String, LinkTarget> {
+    let links = endpoints.iter().flat_map(|endpoint| {
+        endpoint.links.iter().map(|(alias, container)| {
+            let target =
+                LinkTarget { network: endpoint.network.clone(), name: container.to_ascii_lowercase() };
+            (alias.to_ascii_lowercase(), target)
+        })
+    });
+    links.collect()
 }

@@ -12,21 +12,22 @@ use portolan_net::{
     AttachSpec, Error, IpamPoolSpec, MemoryStore, Names, NetConfig, NetworkSpec, Networks, PortRequest,
     SandboxInfo, SandboxSpec,
 };
-use portolan_netcore::dns::Zones;
+use portolan_netcore::dns::{Answer, Question, QuestionType, RecordData, ZoneChange, Zones, answer};
 use portolan_netcore::model::{ContainerId, IfName, PortRange, Proto, SandboxId, SandboxMode};
 use portolan_netsim::SimHost;
 
 /// A resolver that remembers what it was told.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    pub(crate) zones: Mutex<Arc<Zones>>,
+    pub(crate) zones: Mutex<Zones>,
     pub(crate) serving: Mutex<BTreeSet<SandboxId>>,
     pub(crate) broken: Mutex<bool>,
 }
 
 impl Names for Recorder {
-    fn publish(&self, zones: Arc<Zones>) -> io::Result<()> {
-        *self.zones.lock().unwrap() = zones;
+    fn change(&self, changes: Vec<ZoneChange>) -> io::Result<()> {
+        let mut zones = self.zones.lock().unwrap();
+        changes.into_iter().for_each(|change| zones.apply(change));
         Ok(())
     }
 
@@ -40,6 +41,24 @@ impl Names for Recorder {
 
     fn stop(&self, sandbox: &SandboxId) {
         self.serving.lock().unwrap().remove(sandbox);
+    }
+}
+
+impl Recorder {
+    /// What a sandbox is told about a name's IPv4 addresses.
+    pub(crate) fn ask(&self, sandbox: &SandboxId, name: &str) -> Answer {
+        answer(&self.zones.lock().unwrap(), sandbox, &Question { name, kind: QuestionType::A })
+    }
+
+    /// The same, where it has one.
+    pub(crate) fn address(&self, sandbox: &SandboxId, name: &str) -> Option<String> {
+        match self.ask(sandbox, name) {
+            Answer::Known(records) => records.first().map(|record| match record {
+                RecordData::A(address) => address.to_string(),
+                other => format!("{other:?}"),
+            }),
+            _ => None,
+        }
     }
 }
 
@@ -69,6 +88,7 @@ pub(crate) fn config() -> NetConfig {
         firewall: true,
         userland_proxy: true,
         dns: Vec::new(),
+        default_bridge_names: false,
     }
 }
 
@@ -137,6 +157,7 @@ pub(crate) fn spec(number: u8, network: &str, ports: Vec<PortRequest>) -> Sandbo
         ports,
         dns: Vec::new(),
         ndots: None,
+        exposed: Vec::new(),
     }
 }
 
