@@ -283,7 +283,16 @@ fn attach(mount: &OwnedFd, target: &Path, directory: bool) -> Result<()> {
         }
         other => other,
     };
-    sys::attach_mount(mount, handle.attempt(what)?.as_fd()).attempt(what)
+    match sys::attach_mount(mount, handle.attempt(what)?.as_fd()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && target.is_dir() != directory => {
+            Err(Error::Invalid(format!(
+                "error mounting to rootfs at {:?}: not a directory: Are you trying to mount a directory onto a \
+                 file (or vice-versa)? Check if the specified host path exists and is the expected type",
+                target.display()
+            )))
+        }
+        other => other.attempt(what),
+    }
 }
 
 fn make_target(target: &Path, directory: bool) -> Result<()> {

@@ -10,7 +10,7 @@ use super::Failure;
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups; the primary one is among them.
     pub(crate) groups: Vec<u32>,
     pub(crate) home: String,
 }
@@ -73,6 +73,10 @@ pub(crate) fn resolve(
             user.groups.push(gid);
         }
     }
+    // Or a set-group-id program could leave the primary group behind (CVE-2022-36109).
+    if !user.groups.contains(&user.gid) {
+        user.groups.insert(0, user.gid);
+    }
     Ok(user)
 }
 
@@ -110,11 +114,11 @@ mod tests {
 
     #[test]
     fn names_numbers_and_groups() {
-        assert_eq!(user(""), User { uid: 0, gid: 0, groups: vec![29], home: "/root".into() });
-        assert_eq!(user("web"), User { uid: 33, gid: 34, groups: vec![29], home: "/var/www".into() });
+        assert_eq!(user(""), User { uid: 0, gid: 0, groups: vec![0, 29], home: "/root".into() });
+        assert_eq!(user("web"), User { uid: 33, gid: 34, groups: vec![34, 29], home: "/var/www".into() });
         assert_eq!(user("33"), user("web"));
-        assert_eq!(user("web:staff"), User { uid: 33, gid: 50, groups: vec![], home: "/var/www".into() });
-        assert_eq!(user("1000:7"), User { uid: 1000, gid: 7, groups: vec![], home: "/".into() });
+        assert_eq!(user("web:staff"), User { uid: 33, gid: 50, groups: vec![50], home: "/var/www".into() });
+        assert_eq!(user("1000:7"), User { uid: 1000, gid: 7, groups: vec![7], home: "/".into() });
         assert_eq!(user("1000").gid, 0);
     }
 
@@ -132,6 +136,6 @@ mod tests {
     #[test]
     fn additional_groups() {
         let names = ["staff".to_owned(), "29".to_owned(), "7".to_owned()];
-        assert_eq!(resolve("web", &names, PASSWD, GROUP).unwrap().groups, [29, 50, 7]);
+        assert_eq!(resolve("web", &names, PASSWD, GROUP).unwrap().groups, [34, 29, 50, 7]);
     }
 }

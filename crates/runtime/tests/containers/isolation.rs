@@ -71,7 +71,7 @@ async fn is_who_it_should_be() {
     spec.user.user = "web".into();
     spec.user.additional_groups = vec!["7".into()];
     spec.cwd = "/made/for/me".into();
-    let expected = "uid=33(web) gid=34(web) groups=7,29(audio)\n/tmp\n/made/for/me\nx\n\
+    let expected = "uid=33(web) gid=34(web) groups=7,29(audio),34(web)\n/tmp\n/made/for/me\nx\n\
                     CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n";
     assert_eq!(fixture.output(&spec).await, expected);
     let mut spec = fixture.spec("true");
@@ -153,4 +153,19 @@ async fn shares_the_namespaces_of_another() {
     assert!(output.starts_with("shared\n"), "{output}");
     assert!(output.ends_with(&format!("{}\n", &first.id[..12])), "{output}");
     shim.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_is_not_mounted_on_a_file() {
+    let Some(fixture) = fixture() else { return };
+    for (source, target) in [("/tmp", "/etc/passwd"), ("/bin/busybox", "/etc")] {
+        let mut spec = fixture.spec("true");
+        let kind = MountKind::Bind { source: source.into(), propagation: "rprivate".into(), recursive: true };
+        spec.mounts.push(Mount { target: target.into(), kind, readonly: false });
+        let error = fixture.launcher.create(&spec).await.unwrap_err().to_string();
+        assert!(
+            error.contains("Are you trying to mount a directory onto a file (or vice-versa)?"),
+            "{error}"
+        );
+    }
 }

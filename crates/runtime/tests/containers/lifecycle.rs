@@ -128,7 +128,7 @@ async fn executes_processes_in_it() {
     let (output, mut input) = ran.take_stream().unwrap().split();
     tokio::io::AsyncWriteExt::write_all(&mut input, b"through").await.unwrap();
     tokio::io::AsyncWriteExt::shutdown(&mut input).await.unwrap();
-    let expected = "uid=33(web) gid=34(web) groups=29(audio)\n/tmp\n/tmp\nthrough";
+    let expected = "uid=33(web) gid=34(web) groups=29(audio),34(web)\n/tmp\n/tmp\nthrough";
     assert_eq!(collect(output).await.0, expected);
     assert_eq!(ran.wait().await.unwrap(), 0);
 
@@ -211,9 +211,9 @@ async fn init_reaps_and_forwards() {
     spec.init = true;
     let shim = fixture.started(&spec).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let mut ran = shim.exec(&exec("cat /proc/*/stat | grep -c ' Z '; ls -l /proc/1/exe 2>&1")).await.unwrap();
+    let mut ran = shim.exec(&exec("cat /proc/*/stat | grep -c ' Z '; cat /proc/1/comm; ls -l /proc/1/exe 2>&1")).await.unwrap();
     let (stdout, _) = collect(ran.take_stream().unwrap().output).await;
-    assert!(stdout.starts_with("0\n"), "no zombies: {stdout}");
+    assert!(stdout.starts_with("0\ndocker-init\n"), "no zombies, and Docker's name: {stdout}");
     assert!(stdout.contains("Permission denied") || stdout.contains("cannot read link"), "{stdout}");
     shim.kill(15).await.unwrap();
     assert_eq!(shim.wait().await.unwrap().code, 9);
