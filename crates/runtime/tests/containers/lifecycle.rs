@@ -211,7 +211,10 @@ async fn init_reaps_and_forwards() {
     spec.init = true;
     let shim = fixture.started(&spec).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let mut ran = shim.exec(&exec("cat /proc/*/stat | grep -c ' Z '; cat /proc/1/comm; ls -l /proc/1/exe 2>&1")).await.unwrap();
+    let mut ran = shim
+        .exec(&exec("cat /proc/*/stat | grep -c ' Z '; cat /proc/1/comm; ls -l /proc/1/exe 2>&1"))
+        .await
+        .unwrap();
     let (stdout, _) = collect(ran.take_stream().unwrap().output).await;
     assert!(stdout.starts_with("0\ndocker-init\n"), "no zombies, and Docker's name: {stdout}");
     assert!(stdout.contains("Permission denied") || stdout.contains("cannot read link"), "{stdout}");
