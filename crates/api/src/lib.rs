@@ -20,6 +20,7 @@ mod error;
 mod event;
 mod exec;
 mod filters;
+mod fold;
 mod image;
 mod mount;
 mod network;
@@ -34,6 +35,7 @@ pub use error::ErrorResponse;
 pub use event::{EventActor, EventMessage};
 pub use exec::{ExecConfig, ExecInspect, ExecProcessConfig, ExecStart};
 pub use filters::{FilterError, Filters};
+pub use fold::deserialize_folded;
 pub use image::{
     DistributionInspect, GraphDriver, HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect, ImageMetadata,
     ImageSummary, ImagesPruneReport, OciDescriptor, RootFs,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::fold::deserialize_folded;
 use crate::wire::{is_default, is_none_or_empty};
 use crate::{Empty, HostConfig, NetworkingConfig, StrSlice};
 
@@ -120,13 +121,17 @@ impl<'de> Deserialize<'de> for CreateRequest {
     /// A flattened struct loses the position in error messages; the body is small, so it is read as a tree.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut tree = serde_json::Map::<String, serde_json::Value>::deserialize(deserializer)?;
-        let mut part = |key: &str| tree.remove(key).unwrap_or_default();
+        // Go's decoder takes the names in any case.
+        let mut part = |name: &'static str| {
+            let key = tree.keys().find(|key| crate::fold::field(key, &[name]) == name).cloned();
+            key.and_then(|key| tree.remove(&key)).unwrap_or_default()
+        };
         let (host, networking) = (part("HostConfig"), part("NetworkingConfig"));
         Ok(CreateRequest {
-            config: ContainerConfig::deserialize(serde_json::Value::Object(tree)).map_err(Error::custom)?,
-            host_config: Deserialize::deserialize(host)
+            config: deserialize_folded(serde_json::Value::Object(tree)).map_err(Error::custom)?,
+            host_config: deserialize_folded(host)
                 .map_err(|error| Error::custom(format_args!("HostConfig: {error}")))?,
-            networking_config: Deserialize::deserialize(networking)
+            networking_config: deserialize_folded(networking)
                 .map_err(|error| Error::custom(format_args!("NetworkingConfig: {error}")))?,
         })
     }

@@ -155,6 +155,17 @@ struct Args {
 /// The configuration file, if the user names none.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/portolan/daemon.json";
 
+/// The configuration file of a daemon that is called `dockerd`: the one that is there already.
+const DOCKERD_CONFIG_FILE: &str = "/etc/docker/daemon.json";
+
+/// The configuration file for a daemon that is called by this name (`args[0]`).
+fn default_config_file(called: &std::ffi::OsStr) -> &'static str {
+    match std::path::Path::new(called).file_name() {
+        Some(name) if name == "dockerd" => DOCKERD_CONFIG_FILE,
+        _ => DEFAULT_CONFIG_FILE,
+    }
+}
+
 /// Reads the command line (`args[0]` is the program's name) and the configuration file.
 ///
 /// # Errors
@@ -162,6 +173,8 @@ pub const DEFAULT_CONFIG_FILE: &str = "/etc/portolan/daemon.json";
 pub fn parse_args(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Command, ConfigError> {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let default_file = default_config_file(args.first().map(OsString::as_os_str).unwrap_or_default());
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -170,7 +183,7 @@ pub fn parse_args(
         Err(error) => return Err(ConfigError::Invalid(explain(&error))),
     };
     let explicit = args.config_file.is_some();
-    let path = args.config_file.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_FILE));
+    let path = args.config_file.unwrap_or_else(|| PathBuf::from(default_file));
     let flags = args.settings.to_map();
     let file = read_file(&path, explicit)?;
     let mut config = merge(&flags, file, &path)?;
@@ -213,6 +226,7 @@ fn merge(
 ) -> Result<Config, ConfigError> {
     let fail = |reason: String| ConfigError::File { path: path.display().to_string(), reason };
     flatten_proxies(&mut file).map_err(fail)?;
+    file.retain(|key, value| absent::reason(key).is_none() || !is_off(value));
     check_names(&file).map_err(fail)?;
     let both: Vec<String> = file
         .iter()
@@ -245,6 +259,18 @@ fn flatten_proxies(file: &mut Map<String, Value>) -> Result<(), String> {
             Ok(())
         }
         Some(_) => Err("proxies must be an object".to_owned()),
+    }
+}
+
+/// Whether a directive switches off what it names: `"tls": false` asks for nothing that we do not have.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
     }
 }
 

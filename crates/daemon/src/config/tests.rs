@@ -137,3 +137,20 @@ fn reloading_takes_the_files_new_words() {
     assert_eq!((again.labels[0].as_str(), again.log_level), ("a=2", LogLevel::DEBUG));
     assert_eq!(again.engine.net.mtu, Some(1300));
 }
+
+#[test]
+fn a_daemon_called_dockerd_reads_dockers_file() {
+    let file = |called: &str| default_config_file(called.as_ref());
+    assert_eq!(file("/usr/bin/dockerd"), "/etc/docker/daemon.json");
+    assert_eq!(file("dockerd"), "/etc/docker/daemon.json");
+    assert_eq!(file("daemon"), "/etc/portolan/daemon.json");
+    assert_eq!(file("portoland"), "/etc/portolan/daemon.json");
+}
+
+#[test]
+fn switching_off_what_is_not_there_is_fine() {
+    let file = r#"{"tls": false, "tlsverify": false, "metrics-addr": "", "authorization-plugins": [], "userns-remap": ""}"#;
+    assert!(parse(&[], file).is_ok());
+    let refused = parse(&[], r#"{"tls": true, "metrics-addr": ""}"#).unwrap_err().to_string();
+    assert!(refused.contains("tls is not supported") && !refused.contains("metrics-addr"), "{refused}");
+}

@@ -79,7 +79,9 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// Decodes JSON with Docker's words for what is wrong.
 pub(crate) fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = portolan_api::deserialize_folded(&mut deserializer);
+    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| {
         ApiError::invalid(match error.classify() {
             serde_json::error::Category::Eof if bytes.trim_ascii().is_empty() => {
                 "invalid JSON: got EOF while reading request body".to_owned()

@@ -18,6 +18,9 @@ const TAR: &str = "application/x-tar";
 pub(super) async fn archive(state: &Arc<State>, request: &mut Request, name: &str) -> Answer {
     let path = request.query.get("path").map(str::to_owned);
     let path = path.ok_or_else(|| ApiError::invalid("bad parameter: path cannot be empty"))?;
+    if path.contains('\0') {
+        return Err(ApiError::invalid(format!("bad parameter: path {path:?} contains a NUL byte")));
+    }
     match request.method {
         Method::HEAD => {
             let stat = state.engine.container_stat_path(name, &path).await?;
@@ -32,6 +35,15 @@ pub(super) async fn archive(state: &Arc<State>, request: &mut Request, name: &st
 }
 
 async fn put(state: &Arc<State>, request: &mut Request, name: &str, path: String) -> Answer {
+    // Docker gives the files to the container's user then; without one, it changes nothing either.
+    if request.query.flag("copyUIDGID") {
+        let user = state.engine.container_inspect(name, false).await?.config.user;
+        if !user.is_empty() {
+            return Err(ApiError::not_implemented(format!(
+                "copyUIDGID is not supported for a container with a user ({user}): copy without it (docker cp without -a) and chown"
+            )));
+        }
+    }
     let keep_directories = request.query.flag("noOverwriteDirNonDir");
     let archive = Box::new(BodyReader::new(request.body.take()));
     let (engine, name) = (state.engine.clone(), name.to_owned());
