@@ -336,6 +336,9 @@ wire! {
         /// Token instead of a password.
         #[serde(rename = "identitytoken", skip_serializing_if = "is_default")]
         pub identity_token: String,
+        /// Bearer token, sent to the registry as it is.
+        #[serde(rename = "registrytoken", skip_serializing_if = "is_default")]
+        pub registry_token: String,
     }
 
     /// Response of `POST /auth`.

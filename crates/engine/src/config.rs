@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_image::ImageStore;
+use portolan_image::registry::RegistryConfig;
 use portolan_net::{Names, NetConfig};
 use portolan_netcore::host::Host;
 use portolan_runtime::{Launcher, Rlimit};
@@ -53,6 +54,8 @@ pub struct EngineConfig {
     pub default_runtime: Option<String>,
     /// The networks.
     pub net: NetConfig,
+    /// How registries are reached.
+    pub registry: RegistryConfig,
     /// The file that names the host's resolvers and that resolv.conf of containers is made from
     /// (`--resolv-conf`); `/etc/resolv.conf`.
     pub host_resolv_conf: PathBuf,

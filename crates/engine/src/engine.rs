@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use portolan_image::ImageStore;
+use portolan_image::registry::Registries;
 use portolan_net::Networks;
 use portolan_runtime::Launcher;
 use rand::RngCore;
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
     pub(crate) networks: Networks,
     pub(crate) images: ImageStore,
+    pub(crate) registries: Registries,
     pub(crate) launcher: Launcher,
     pub(crate) containers: Registry,
     pub(crate) execs: Execs,
@@ -67,6 +69,7 @@ impl Engine {
         let id = installation_id(&database, &loaded.settings).await?;
         let engine = Self {
             inner: Arc::new(Inner {
+                registries: Registries::new(config.registry.clone()),
                 volumes: Volumes::load(volumes, &loaded.volumes)?,
                 config,
                 id,

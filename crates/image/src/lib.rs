@@ -1,5 +1,5 @@
 //! Images, their layers, and the root file systems of containers: everything under
-//! `<data-root>/image` and `<data-root>/overlay`. Synchronous; nothing here knows of tokio.
+//! `<data-root>/image` and `<data-root>/overlay`. Synchronous; only `registry`, a feature, knows of tokio and HTTP.
 //!
 //! ```text
 //! image/store.json             names, images and layers; replaced as a whole, so it is never half new
@@ -26,6 +26,8 @@ mod layer;
 mod ops;
 mod overlay;
 mod reference;
+#[cfg(feature = "registry")]
+pub mod registry;
 mod store;
 mod tar;
 mod types;
@@ -33,6 +35,7 @@ mod types;
 pub use config::{Empty, Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfig, Set};
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use error::{Error, ErrorKind, Result};
+pub use ops::Incoming;
 pub use reference::Reference;
 pub use store::ImageStore;
 pub use types::{

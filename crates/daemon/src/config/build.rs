@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use portolan_engine::EngineConfig;
 use portolan_engine::model::LogConfig;
+use portolan_image::registry::RegistryConfig;
 use portolan_net::NetConfig;
 use portolan_runtime::Rlimit;
 use serde_json::{Map, Value};
@@ -110,10 +111,8 @@ fn warn(settings: &Settings, warnings: &mut Vec<String>) {
         "--containerd has no effect: each container has a shim of its own",
     );
     note(
-        settings.max_concurrent_downloads.is_some()
-            || settings.max_concurrent_uploads.is_some()
-            || settings.max_download_attempts.is_some(),
-        "--max-concurrent-downloads, --max-concurrent-uploads and --max-download-attempts have no effect: images come by load and import",
+        settings.max_concurrent_uploads.is_some(),
+        "--max-concurrent-uploads has no effect: images are not pushed",
     );
     note(
         settings.network_control_plane_mtu.is_some(),
@@ -184,6 +183,7 @@ fn host_names(settings: &Settings) -> Result<Option<SocketAddr>> {
 
 fn engine(settings: Settings, exec_root: PathBuf) -> Result<EngineConfig> {
     let net = net(&settings, exec_root.clone())?;
+    let registry = registry(&settings)?;
     let default_runtime =
         settings.default_runtime.filter(|name| name != "runc" && name != "io.containerd.runc.v2");
     let runtimes: BTreeMap<String, PathBuf> = settings
@@ -226,7 +226,41 @@ fn engine(settings: Settings, exec_root: PathBuf) -> Result<EngineConfig> {
         runtimes,
         default_runtime,
         net,
+        registry,
         host_resolv_conf: settings.resolv_conf.unwrap_or_else(|| PathBuf::from("/etc/resolv.conf")),
+    })
+}
+
+/// How registries are reached, beside [`Config`]'s own fields, which `docker info` shows.
+fn registry(settings: &Settings) -> Result<RegistryConfig> {
+    let default = RegistryConfig::default();
+    for mirror in settings.registry_mirror.iter().flatten() {
+        let host = mirror.strip_prefix("https://").or_else(|| mirror.strip_prefix("http://"));
+        if host.unwrap_or_default().is_empty() {
+            return invalid(format!(
+                "invalid mirror: unsupported scheme in \"{mirror}\": must use either 'https://' or 'http://'"
+            ));
+        }
+    }
+    for registry in settings.insecure_registry.iter().flatten() {
+        if registry.contains("://") {
+            return invalid(format!("insecure registry {registry} should not contain '://'"));
+        }
+    }
+    let count = |given: Option<u32>, name: &str, default: u32| match given {
+        Some(0) => invalid(format!("invalid {name}: 0")),
+        given => Ok(given.unwrap_or(default)),
+    };
+    let downloads = count(settings.max_concurrent_downloads, "max concurrent downloads", 3)?;
+    Ok(RegistryConfig {
+        mirrors: settings.registry_mirror.clone().unwrap_or_default(),
+        insecure: settings.insecure_registry.clone().unwrap_or_default(),
+        http_proxy: settings.http_proxy.clone().unwrap_or_default(),
+        https_proxy: settings.https_proxy.clone().unwrap_or_default(),
+        no_proxy: settings.no_proxy.clone().unwrap_or_default(),
+        max_downloads: usize::try_from(downloads).unwrap_or(usize::MAX),
+        max_attempts: count(settings.max_download_attempts, "max download attempts", default.max_attempts)?,
+        ..default
     })
 }
 

@@ -174,13 +174,13 @@ settings! {
     /// Accepted for dockerd's unit files: there is no containerd
     #[value = "NAME"]
     containerd_namespace: String,
-    /// Accepted, for pulls are not there yet
+    /// Layers that are downloaded at the same time (default 3)
     #[value = "COUNT"]
     max_concurrent_downloads: u32,
     /// Accepted, for pushes are not there yet
     #[value = "COUNT"]
     max_concurrent_uploads: u32,
-    /// Accepted, for pulls are not there yet
+    /// How often a layer is tried (default 5)
     #[value = "COUNT"]
     max_download_attempts: u32,
     /// Accepted, for there is no swarm

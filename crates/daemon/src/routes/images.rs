@@ -93,10 +93,7 @@ pub(super) fn repo_tag(repo: Option<&str>, tag: Option<&str>) -> Result<Option<R
 async fn create(state: &Arc<State>, request: &mut Request) -> Answer {
     let query = &request.query;
     if let Some(image) = query.get("fromImage") {
-        let tag = query.get("tag").map(|tag| format!(":{tag}")).unwrap_or_default();
-        return Err(ApiError::not_implemented(format!(
-            "pulling {image}{tag} is not supported: this engine has no registry client; use docker load or docker import"
-        )));
+        return super::registry::pull(state, request, image).await;
     }
     let source = query.get("fromSrc").unwrap_or_default();
     if source != "-" {
@@ -117,7 +114,7 @@ async fn create(state: &Arc<State>, request: &mut Request) -> Answer {
 }
 
 /// `os[/arch[/variant]]`.
-fn platform(text: &str) -> Result<Platform, ApiError> {
+pub(super) fn platform(text: &str) -> Result<Platform, ApiError> {
     let mut parts = text.split('/').map(str::to_owned);
     let os = parts.next().filter(|os| !os.is_empty());
     let os = os.ok_or_else(|| ApiError::invalid(format!("invalid platform {text:?}")))?;

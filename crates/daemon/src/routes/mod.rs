@@ -8,6 +8,7 @@ pub(crate) mod images;
 mod info;
 mod logs;
 pub(crate) mod networks;
+mod registry;
 mod stats;
 pub(crate) mod system;
 pub(crate) mod volumes;

@@ -20,7 +20,10 @@ pub(crate) async fn route(state: &Arc<State>, request: &mut Request, first: &str
         ("GET", "info", []) => super::info::info(state, request).await,
         ("GET", "events", []) => events(state, request).await,
         ("GET", "system", ["df"]) => disk_usage(state, request).await,
-        ("POST", "auth", []) => auth(request).await,
+        ("POST", "auth", []) => super::registry::login(state, request).await,
+        ("GET", "distribution", [name @ .., "json"]) if !name.is_empty() => {
+            super::registry::look_up(state, request, &name.join("/")).await
+        }
         _ => absent(request.method.as_str(), first, rest),
     }
 }
@@ -108,13 +111,6 @@ async fn disk_usage(state: &Arc<State>, request: &Request) -> Answer {
     json(StatusCode::OK, &answer)
 }
 
-async fn auth(request: &mut Request) -> Answer {
-    let _: api::AuthConfig = request.required_json().await?;
-    Err(ApiError::not_implemented(
-        "logging in to registries is not supported: this engine has no registry client",
-    ))
-}
-
 /// Docker's words for a daemon outside a swarm.
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
 
@@ -141,7 +137,6 @@ fn absent(method: &str, first: &str, rest: &[&str]) -> Answer {
         }
         ("POST", "build", ["cancel"]) => missing("building images"),
         ("POST", "session" | "grpc", _) => missing("BuildKit"),
-        ("GET", "distribution", [_, .., "json"]) => missing("looking up images in registries"),
         _ => Err(ApiError::page_not_found()),
     }
 }

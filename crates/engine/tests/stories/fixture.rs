@@ -206,6 +206,7 @@ fn config(directory: &Path, data_root: PathBuf) -> EngineConfig {
         runtimes: BTreeMap::new(),
         default_runtime: None,
         net,
+        registry: portolan_image::registry::RegistryConfig::default(),
         host_resolv_conf: "/etc/resolv.conf".into(),
     }
 }

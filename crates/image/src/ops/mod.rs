@@ -6,5 +6,8 @@ mod filter;
 mod import;
 mod load;
 mod query;
+mod receive;
 mod remove;
 mod save;
+
+pub use receive::Incoming;
