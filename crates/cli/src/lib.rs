@@ -6,6 +6,7 @@
 //!
 //! - `client`: HTTP over a unix socket or TCP, streams both ways
 //! - `commands`: one file a command
+//! - `credentials`: registries' credentials in Docker's `config.json`
 //! - `create`: the flags of `run` and `create`, turned into the API's request
 //! - `template`: Go templates for `--format`
 //! - `table`: columns, and the fields that lists show
@@ -16,6 +17,7 @@ mod command;
 mod commands;
 mod completion;
 mod create;
+mod credentials;
 mod failure;
 mod flags;
 mod help;

@@ -128,7 +128,22 @@ impl Client {
         target: &str,
         body: Body,
     ) -> Result<(HeaderMap, BodyReader), ClientError> {
-        let request = self.request(method, target, body)?;
+        self.stream_of(self.request(method, target, body)?).await
+    }
+
+    /// POSTs what has to do with a registry, with `X-Registry-Auth`; the answer is a stream of progress.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub(crate) async fn stream_with_auth(&self, target: &str, auth: &str) -> Result<BodyReader, ClientError> {
+        let mut request = self.request(Method::POST, target, empty())?;
+        let value = HeaderValue::from_str(auth)
+            .map_err(|why| ClientError::Answer { target: target.to_owned(), why: why.to_string() })?;
+        request.headers_mut().insert("x-registry-auth", value);
+        Ok(self.stream_of(request).await?.1)
+    }
+
+    async fn stream_of(&self, request: Request<Body>) -> Result<(HeaderMap, BodyReader), ClientError> {
         let (response, sender) = self.exchange(request).await?;
         let response = self.checked(response, sender).await?.0;
         let (head, body) = response.into_parts();

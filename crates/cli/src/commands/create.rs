@@ -1,11 +1,10 @@
 //! `create`, and making a container for `run`.
 
-use http::Method;
 use portolan_api::CreateRequest;
 use serde_json::Value;
 
 use super::pull;
-use crate::client::{ClientError, empty, target};
+use crate::client::{ClientError, target};
 use crate::command::{Arity, Command};
 use crate::create::{CREATE, request};
 use crate::failure::{Failure, Outcome};
@@ -98,8 +97,7 @@ fn is_missing_image(why: &ClientError) -> bool {
 }
 
 async fn pull_image(session: &Session, image: &str, platform: &str, quiet: bool) -> Result<(), Failure> {
-    let path = pull::path(image, platform, false);
-    let (_, body) = session.client.stream(Method::POST, &path, empty()).await?;
+    let body = pull::start(session, image, platform, false).await?;
     let out = if quiet { progress::To::Nowhere } else { progress::To::Stderr };
     progress::show(body, out).await
 }

@@ -13,6 +13,7 @@ mod image;
 mod info;
 mod inspect;
 mod lifecycle;
+mod login;
 mod logs;
 mod network;
 mod port;
@@ -50,7 +51,9 @@ const GLOBAL: &[Flag] = &[
 ];
 
 const NO_BUILD: &str = "there is no image builder; build elsewhere and use 'load' or 'import'";
-const NO_REGISTRY: &str = "there is no registry client; move images with 'save' and 'load'";
+const NO_PUSH: &str = "images are not pushed; move them with 'save' and 'load'";
+const NO_MANIFEST: &str = "manifests of registries are not made or changed";
+const NO_SEARCH: &str = "registries are not searched";
 const NO_SWARM: &str = "there is no swarm mode";
 const NO_CONTEXT: &str = "there are no contexts; name the daemon with --host or PORTOLAN_HOST";
 const NO_PLUGINS: &str = "there are no plugins";
@@ -89,6 +92,8 @@ pub(crate) static ROOT: Command = Command {
             &inspect::INSPECT,
             &lifecycle::KILL,
             &transfer::LOAD,
+            &login::LOGIN,
+            &login::LOGOUT,
             &logs::LOGS,
             &lifecycle::PAUSE,
             &port::PORT,
@@ -117,13 +122,11 @@ pub(crate) static ROOT: Command = Command {
             ),
             &Command::unsupported("config", NO_SWARM),
             &Command::unsupported("context", NO_CONTEXT),
-            &Command::unsupported("login", NO_REGISTRY),
-            &Command::unsupported("logout", NO_REGISTRY),
-            &Command::unsupported("manifest", NO_REGISTRY),
+            &Command::unsupported("manifest", NO_MANIFEST),
             &Command::unsupported("node", NO_SWARM),
             &Command::unsupported("plugin", NO_PLUGINS),
-            &Command::unsupported("push", NO_REGISTRY),
-            &Command::unsupported("search", NO_REGISTRY),
+            &Command::unsupported("push", NO_PUSH),
+            &Command::unsupported("search", NO_SEARCH),
             &Command::unsupported("secret", NO_SWARM),
             &Command::unsupported("service", NO_SWARM),
             &Command::unsupported("stack", NO_SWARM),
@@ -196,7 +199,7 @@ const IMAGE: Command = Command::group(
         &transfer::SAVE,
         &image::TAG,
         &Command::unsupported("build", NO_BUILD),
-        &Command::unsupported("push", NO_REGISTRY),
+        &Command::unsupported("push", NO_PUSH),
     ],
 );
 

@@ -1,9 +1,8 @@
 //! `pull`: asks the daemon, and shows its progress or why it cannot.
 
-use http::Method;
-
-use crate::client::{empty, target};
+use crate::client::{BodyReader, target};
 use crate::command::{Arity, Command};
+use crate::credentials::ConfigFile;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::progress;
@@ -28,8 +27,18 @@ pub(super) const PULL: Command = Command {
     )
 };
 
-/// The path of a pull of `image`.
-pub(super) fn path(image: &str, platform: &str, all_tags: bool) -> String {
+/// Asks the daemon for an image, with the credentials that there are for its registry.
+pub(super) async fn start(
+    session: &Session,
+    image: &str,
+    platform: &str,
+    all_tags: bool,
+) -> Result<BodyReader, Failure> {
+    let auth = ConfigFile::load()?.header_for(image)?;
+    Ok(session.client.stream_with_auth(&path(image, platform, all_tags), &auth).await?)
+}
+
+fn path(image: &str, platform: &str, all_tags: bool) -> String {
     let (name, tag) = match image.split_once('@') {
         Some((name, digest)) => (name, digest),
         None => match split_tag(image) {
@@ -53,10 +62,9 @@ async fn pull(session: Session, matches: Matches) -> Outcome {
     if !tagged && !all && !quiet {
         line_out("Using default tag: latest")?;
     }
-    let path = path(image, matches.text_or_empty("platform"), all);
-    let (_, body) = session.client.stream(Method::POST, &path, empty()).await?;
+    let body = start(&session, image, matches.text_or_empty("platform"), all).await?;
     let to = if quiet { progress::To::Nowhere } else { progress::To::Stdout };
     progress::show(body, to).await?;
-    line_out(&canonical(&with_default_tag(image)))?;
+    line_out(&if all { canonical(image) } else { canonical(&with_default_tag(image)) })?;
     Ok(0)
 }

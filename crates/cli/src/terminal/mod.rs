@@ -4,12 +4,14 @@ mod attached;
 mod detach;
 mod frames;
 mod raw;
+mod secret;
 mod signals;
 
 pub(crate) use attached::{Attached, Ended, Streams};
 pub(crate) use detach::parse as parse_detach_keys;
 pub(crate) use frames::{Frames, Sink};
 pub(crate) use raw::restore_on_exit;
+pub(crate) use secret::read_secret;
 pub(crate) use signals::{Arrival, Signals, resize_to_terminal};
 
 use std::io::IsTerminal;
