@@ -11,27 +11,49 @@ use serde_json::{Value, json};
 /// `user` with the password `secret`.
 const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
 
-/// A registry at 127.0.0.1:5000 in the engine's host. Ends when dropped.
+/// A registry in the engine's host. Ends when dropped.
 struct Registry {
     process: Child,
     storage: PathBuf,
 }
 
 impl Registry {
-    fn start(engine: &Engine, auth: bool) -> Self {
+    /// At 127.0.0.1:5000, plain http, for everybody.
+    fn start(engine: &Engine) -> Self {
+        Self::serve(engine, "http://127.0.0.1:5000", "")
+    }
+
+    /// At 127.0.0.1:5000, for `user` with the password `secret`.
+    fn private(engine: &Engine) -> Self {
+        let users = engine.home().join("htpasswd");
+        std::fs::write(&users, HTPASSWD).expect("a file");
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
+        Self::serve(engine, "http://127.0.0.1:5000", &auth)
+    }
+
+    /// At 192.0.2.1:5000, which is no loopback address, with a certificate that nobody signed.
+    fn with_tls(engine: &Engine) -> Self {
+        let path = |name: &str| engine.home().join(name).display().to_string();
+        let (key, certificate) = (path("key.pem"), path("cert.pem"));
+        let make = format!(
+            "ip address add 192.0.2.1/32 dev lo && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 \
+             -nodes -days 2 -subj /CN=registry -addext subjectAltName=IP:192.0.2.1 -keyout {key} -out {certificate}"
+        );
+        engine.host().sh(&make).ok();
+        let tls = format!("  tls: {{certificate: {certificate}, key: {key}}}\n");
+        Self::serve(engine, "https://192.0.2.1:5000", &tls)
+    }
+
+    fn serve(engine: &Engine, url: &str, more: &str) -> Self {
         let home = engine.home().join("registry");
         std::fs::create_dir_all(&home).expect("a directory");
         let storage = home.join("storage");
-        let mut config = format!(
+        let address = url.split("//").nth(1).expect("an address");
+        let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:5000}}\n",
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: {address}\n{more}",
             storage.display()
         );
-        if auth {
-            let users = home.join("htpasswd");
-            std::fs::write(&users, HTPASSWD).expect("a file");
-            config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
-        }
         let file = home.join("config.yml");
         std::fs::write(&file, config).expect("a file");
         let mut words = engine.host().prefix();
@@ -44,9 +66,9 @@ impl Registry {
             .stderr(log)
             .spawn()
             .expect("docker-registry is installed");
+        let ask = format!("curl -sk -o /dev/null -w '%{{http_code}}' {url}/v2/");
         eventually("the registry answers", 20, || {
-            let answer = engine.host().sh("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:5000/v2/");
-            ["200", "401"].contains(&answer.stdout.trim()).then_some(())
+            ["200", "401"].contains(&engine.host().sh(&ask).stdout.trim()).then_some(())
         });
         Self { process, storage }
     }
@@ -65,12 +87,14 @@ impl Drop for Registry {
     }
 }
 
-/// Saves images of the engine's and pushes the archive's first one to `target`, such as `app:1`.
+/// Saves images of the engine's and pushes the archive's first one to `target`, such as `app:1`, at
+/// 127.0.0.1:5000 unless it names an address.
 fn push(engine: &Engine, image: &str, target: &str, flags: &[&str]) {
     let archive = engine.home().join("pushed.tar");
     engine.docker(&["save".as_ref(), "-o".as_ref(), archive.as_os_str(), OsStr::new(image)]).ok();
     let from = format!("docker-archive:{}", archive.display());
-    copy(engine, &from, &format!("docker://127.0.0.1:5000/{target}"), flags).ok();
+    let address = if target.starts_with("192.") { "" } else { "127.0.0.1:5000/" };
+    copy(engine, &from, &format!("docker://{address}{target}"), flags).ok();
     std::fs::remove_file(archive).expect("the archive");
 }
 
@@ -120,7 +144,7 @@ fn stored(engine: &Engine) -> Vec<String> {
 #[test]
 fn images_are_pulled_by_tag_and_by_digest() {
     let engine = Engine::start();
-    let _registry = Registry::start(&engine, false);
+    let _registry = Registry::start(&engine);
     layered(&engine, "layered");
     push(&engine, "layered", "a/app:1", &[]);
     let id = inspect(&engine, "layered", "{{.Id}}");
@@ -155,7 +179,7 @@ fn images_are_pulled_by_tag_and_by_digest() {
 #[test]
 fn run_pulls_what_is_missing() {
     let engine = Engine::start();
-    let _registry = Registry::start(&engine, false);
+    let _registry = Registry::start(&engine);
     push(&engine, "busybox", "bb:latest", &[]);
     engine.docker(&["rmi", "-f", "busybox"]).ok();
     let ran = engine.docker(&["run", "--rm", "127.0.0.1:5000/bb", "echo", "works"]);
@@ -168,7 +192,7 @@ fn run_pulls_what_is_missing() {
 #[test]
 fn both_manifest_formats_and_all_compressions_are_pulled() {
     let engine = Engine::start();
-    let _registry = Registry::start(&engine, false);
+    let _registry = Registry::start(&engine);
     let mut forms = vec![("gzip", vec!["--format", "oci"]), ("v2s2", vec!["--format", "v2s2"])];
     if is_portolan(&engine) {
         // Debian's dockerd is older than its support for zstd.
@@ -189,7 +213,7 @@ fn both_manifest_formats_and_all_compressions_are_pulled() {
 #[test]
 fn what_is_not_there_is_told_in_dockers_words() {
     let engine = Engine::start();
-    let registry = Registry::start(&engine, false);
+    let registry = Registry::start(&engine);
     push(&engine, "busybox", "bb:latest", &[]);
     let missing = engine.docker(&["pull", "127.0.0.1:5000/bb:nope"]);
     has_line(
@@ -209,7 +233,7 @@ fn what_is_not_there_is_told_in_dockers_words() {
 #[test]
 fn a_wrong_blob_leaves_nothing() {
     let engine = Engine::start();
-    let registry = Registry::start(&engine, false);
+    let registry = Registry::start(&engine);
     layered(&engine, "layered");
     push(&engine, "layered", "app:1", &[]);
     engine.docker(&["rmi", "-f", "layered"]).ok();
@@ -239,7 +263,7 @@ fn a_wrong_blob_leaves_nothing() {
 #[test]
 fn a_private_registry_wants_a_login() {
     let engine = Engine::start();
-    let _registry = Registry::start(&engine, true);
+    let _registry = Registry::private(&engine);
     push(&engine, "busybox", "bb:latest", &["--dest-creds", "user:secret"]);
     engine.docker(&["rmi", "-f", "busybox"]).ok();
     let client = client_with_config(&engine);
@@ -301,7 +325,7 @@ fn read_blob(layout: &Path, descriptor: &Value) -> Value {
 #[test]
 fn of_an_index_the_image_for_the_platform_is_pulled() {
     let engine = Engine::start();
-    let _registry = Registry::start(&engine, false);
+    let _registry = Registry::start(&engine);
     let layout = engine.home().join("layout");
     push(&engine, "busybox", "bb:plain", &["--format", "oci"]);
     let from = "docker://127.0.0.1:5000/bb:plain";
@@ -354,7 +378,7 @@ fn of_an_index_the_image_for_the_platform_is_pulled() {
 #[test]
 fn two_clients_pull_the_same_at_the_same_time() {
     let engine = Engine::start();
-    let _registry = Registry::start(&engine, false);
+    let _registry = Registry::start(&engine);
     layered(&engine, "layered");
     push(&engine, "layered", "app:1", &[]);
     push(&engine, "busybox", "app:2", &[]);
@@ -379,7 +403,7 @@ fn two_clients_pull_the_same_at_the_same_time() {
 #[test]
 fn all_tags_are_pulled() {
     let engine = Engine::start();
-    let _registry = Registry::start(&engine, false);
+    let _registry = Registry::start(&engine);
     for tag in ["a", "b", "c"] {
         push(&engine, "busybox", &format!("bb:{tag}"), &[]);
     }
@@ -389,4 +413,23 @@ fn all_tags_are_pulled() {
     let mut tags: Vec<_> = tags.ok().lines().collect();
     tags.sort_unstable();
     assert_eq!(tags, ["a", "b", "c"]);
+}
+
+#[test]
+fn a_certificate_must_be_good_unless_told_otherwise() {
+    let name = "192.0.2.1:5000/bb:1";
+    let strict = Engine::start();
+    let _registry = Registry::with_tls(&strict);
+    push(&strict, "busybox", name, &[]);
+    strict.docker(&["rmi", "-f", "busybox"]).ok();
+    has_line(
+        strict.docker(&["pull", name]).fails(),
+        &["Get \"https://192.0.2.1:5000/v2/\": ", "certificate"],
+    );
+
+    let lax = Engine::builder().image("busybox").arg("--insecure-registry").arg("192.0.2.1:5000").start();
+    let _registry = Registry::with_tls(&lax);
+    push(&lax, "busybox", name, &[]);
+    lax.docker(&["rmi", "-f", "busybox"]).ok();
+    assert_eq!(lax.docker(&["run", "--rm", name, "echo", "works"]).ok(), "works");
 }

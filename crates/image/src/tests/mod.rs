@@ -5,6 +5,8 @@ mod attacks;
 mod containers;
 mod images;
 mod layers;
+#[cfg(feature = "registry")]
+mod registry;
 
 use std::path::Path;
 
