@@ -39,6 +39,8 @@ impl Home {
 
     /// What a new process would see.
     fn reopen(&mut self) {
+        // Two processes never delete side by side, so the threads of two stores shall not here.
+        self.store.flush_removals();
         self.store = ImageStore::open(self.directory.path()).unwrap();
     }
 
