@@ -1,7 +1,8 @@
 //! Registries: pulls images by the OCI distribution protocol (Docker Registry HTTP API V2), looks manifests
 //! up, and checks credentials. The only part of this crate that is asynchronous.
 //!
-//! - `transport`: TLS, certificates, proxies; one HTTP client a host
+//! - `transport`: proxies; one HTTP client a host
+//! - `tls`: certificates, the system's and a registry's own
 //! - `endpoint`: where a registry's name leads: mirrors, https, and plain http where that is allowed
 //! - `auth`: what a registry asks for (`WWW-Authenticate`), and the tokens that answer it
 //! - `session`: requests to one repository
@@ -20,6 +21,7 @@ mod manifest;
 mod progress;
 mod pull;
 mod session;
+mod tls;
 mod transport;
 
 use std::collections::HashMap;

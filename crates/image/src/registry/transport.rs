@@ -1,13 +1,13 @@
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Identity, NoProxy, Proxy};
+use reqwest::{Client, NoProxy, Proxy};
 
 use super::RegistryConfig;
 use super::failure::cause;
-use crate::error::{Context, Error, Result};
+use super::tls;
+use crate::error::{Error, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest silence of a registry.
@@ -46,8 +46,6 @@ impl Transport {
 }
 
 fn build(config: &RegistryConfig, host: &str, verify: bool) -> Result<Client> {
-    // Fails if there is one already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let wrong = |error: reqwest::Error| Error::Registry(format!("prepare TLS for {host}: {}", cause(&error)));
     let mut builder = Client::builder()
         .user_agent(USER_AGENT)
@@ -55,68 +53,12 @@ fn build(config: &RegistryConfig, host: &str, verify: bool) -> Result<Client> {
         .read_timeout(READ_TIMEOUT)
         .http1_only()
         .no_proxy();
-    if !verify {
-        builder = builder.tls_danger_accept_invalid_certs(true);
-    }
-    for directory in config.certificates.iter().map(|directory| directory.join(host)) {
-        let own = OwnCertificates::read(&directory)?;
-        if verify && !own.authorities.is_empty() {
-            builder = builder.tls_certs_merge(own.authorities);
-        }
-        if let Some(identity) = own.identity {
-            builder = builder.identity(identity);
-        }
-    }
+    let tls = tls::config(&config.certificates, host, verify)?;
+    builder = builder.tls_backend_preconfigured(tls);
     for proxy in proxies(config)? {
         builder = builder.proxy(proxy);
     }
     builder.build().map_err(wrong)
-}
-
-/// What `certs.d/host` holds.
-#[derive(Default)]
-struct OwnCertificates {
-    authorities: Vec<Certificate>,
-    identity: Option<Identity>,
-}
-
-impl OwnCertificates {
-    fn read(directory: &Path) -> Result<Self> {
-        let mut own = Self::default();
-        let entries = match std::fs::read_dir(directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(own),
-            other => other.context(|| format!("read {}", directory.display()))?,
-        };
-        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
-        for path in paths {
-            let wrong =
-                |error: reqwest::Error| Error::invalid(format!("{}: {}", path.display(), cause(&error)));
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("crt") => {
-                    own.authorities.extend(Certificate::from_pem_bundle(&read(&path)?).map_err(wrong)?);
-                }
-                Some("cert") => {
-                    let key = path.with_extension("key");
-                    if !key.exists() {
-                        return Err(Error::invalid(format!(
-                            "missing key {} for client certificate {}. CA certificates must use the extension .crt",
-                            key.display(),
-                            path.display()
-                        )));
-                    }
-                    let pem = [read(&path)?, b"\n".to_vec(), read(&key)?].concat();
-                    own.identity = Some(Identity::from_pem(&pem).map_err(wrong)?);
-                }
-                _ => {}
-            }
-        }
-        Ok(own)
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).context(|| format!("read {}", path.display()))
 }
 
 /// The proxies of the configuration, else of the environment. Loopback never goes through one.
