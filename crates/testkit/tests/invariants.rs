@@ -55,8 +55,8 @@ fn only_daemon_and_cli_know_docker_s_json() {
 #[test]
 fn arrows_point_at_what_knows_less() {
     let order = [
-        "netcore", "api", "netlinux", "netsim", "netdns", "net", "image", "runtime", "engine", "daemon",
-        "cli", "portolan",
+        "netcore", "api", "dhcp", "netlinux", "netsim", "netdns", "net", "image", "runtime", "engine",
+        "daemon", "cli", "portolan",
     ];
     let rank = |folder: &str| order.iter().position(|o| *o == folder);
     for (user, names) in dependencies() {

@@ -1,11 +1,13 @@
 //! Networks, endpoints and sandboxes as values. Holding one of these types means it is valid.
 
+mod dhcp;
 mod ids;
 mod link;
 mod network;
 mod port;
 mod sandbox;
 
+pub use dhcp::{DhcpLease, DhcpRoute, LeaseNews, LeaseRequest};
 pub use ids::{ContainerId, EndpointId, InvalidId, NetworkId, SandboxId};
 pub use link::{IfName, InvalidIfName, InvalidMac, MacAddr};
 pub use network::{BridgeOptions, Driver, GatewayMode, IpamConfig, Network};
