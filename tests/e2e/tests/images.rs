@@ -119,3 +119,26 @@ fn a_layer_cannot_leave_its_root() {
     }
     assert!(!engine.log().is_empty() || engine.docker(&["version"]).code == 0, "the engine lives");
 }
+
+/// While a container runs, /proc, its volumes and files of ours are mounted in it; none of that is exported.
+#[test]
+fn export_of_a_running_container_has_its_own_files_only() {
+    let engine = Engine::start();
+    let volume = engine.home().join("volume");
+    std::fs::create_dir(&volume).expect("a directory");
+    std::fs::write(volume.join("mounted"), "x").expect("a file");
+    let volume = format!("{}:/volume", volume.display());
+    engine.docker(&["run", "-d", "--name", "writer", "-v", &volume, "busybox", "sleep", "300"]).ok();
+    engine.docker(&["exec", "writer", "sh", "-c", "echo new >/root/new; rm /bin/vi"]).ok();
+    let tar = engine.home().join("writer.tar");
+    let file = tar.to_str().expect("a path");
+    engine.docker(&["export", "-o", file, "writer"]).ok();
+    let list = run(&["tar", "-tf", file], None).ok().to_owned();
+    let names: std::collections::BTreeSet<_> = list.lines().map(|line| line.trim_end_matches('/')).collect();
+    for there in ["root/new", "bin/busybox", "proc", "volume", "etc/passwd"] {
+        assert!(names.contains(there), "{there} is missing in:\n{list}");
+    }
+    for absent in ["bin/vi", "proc/self", "proc/1", "volume/mounted"] {
+        assert!(!names.contains(absent), "{absent} is in:\n{list}");
+    }
+}

@@ -18,9 +18,9 @@ use crate::state::{State, complete};
 pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &[&str]) -> Answer {
     match (request.method.as_str(), segments) {
         ("GET", ["json"]) => list(state, request).await,
-        ("GET", ["search"]) => Err(ApiError::not_implemented(
-            "searching registries is not supported: images come by load and import",
-        )),
+        ("GET", ["search"]) => {
+            Err(ApiError::not_implemented("searching registries is not supported by this engine"))
+        }
         ("GET", ["get"]) => save(state, request.query.all("names")).await,
         ("GET", [name @ .., "get"]) => save(state, vec![name.join("/")]).await,
         ("GET", [name @ .., "history"]) => {

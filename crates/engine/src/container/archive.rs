@@ -129,7 +129,8 @@ impl Engine {
             )));
         }
         // Its own layer on its image, without what is mounted in it while it runs.
-        let root = self.open_root(&container).await?;
+        let (images, id) = (self.inner.images.clone(), container.id.to_string());
+        let root = blocking(move || Ok(images.open_layers(&id)?)).await?;
         let output = stream(move |out| export(root.as_fd(), out));
         self.container_event(&container, "export", BTreeMap::new());
         Ok(output)

@@ -9,7 +9,7 @@ use crate::digest::{ChainId, ImageId};
 use crate::disk::{Tree, read_names, stat_name};
 use crate::error::{Context, Error, Result};
 use crate::layer;
-use crate::overlay;
+use crate::overlay::{self, View};
 use crate::types::{Change, Rootfs, RootfsSize};
 
 /// The link to the topmost layer of a container without layers.
@@ -91,7 +91,7 @@ impl ImageStore {
     /// `NotFound` if it has no root file system.
     pub fn changes(&self, container_id: &str) -> Result<Vec<Change>> {
         let rootfs = self.rootfs(container_id)?;
-        let lower = overlay::open(&Rootfs { upper: PathBuf::new(), work: PathBuf::new(), ..rootfs.clone() })?;
+        let lower = overlay::open(&rootfs, View::Image)?;
         let upper = File::open(&rootfs.upper).context(|| format!("open {}", rootfs.upper.display()))?;
         layer::changes(upper.as_fd(), lower.as_fd())
     }
@@ -103,7 +103,16 @@ impl ImageStore {
     /// # Errors
     /// `NotFound` if it has no root file system.
     pub fn open_rootfs(&self, container_id: &str) -> Result<OwnedFd> {
-        overlay::open(&self.rootfs(container_id)?)
+        overlay::open(&self.rootfs(container_id)?, View::Writable)
+    }
+
+    /// Opens the files of a container's layers read-only, whether it runs or not, without what is mounted in
+    /// it while it does. What it writes meanwhile may or may not be seen.
+    ///
+    /// # Errors
+    /// `NotFound` if it has no root file system.
+    pub fn open_layers(&self, container_id: &str) -> Result<OwnedFd> {
+        overlay::open(&self.rootfs(container_id)?, View::ReadOnly)
     }
 
     pub(crate) fn top_layer(&self, container_id: &str) -> Result<Option<ChainId>> {
