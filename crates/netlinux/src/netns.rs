@@ -120,6 +120,14 @@ impl Pins {
     }
 }
 
+/// Takes the mount of the directory back where nothing is pinned, so that it can be deleted; with pins below
+/// it, the kernel refuses.
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = unmount(&self.pins, UnmountFlags::empty());
+    }
+}
+
 /// Calls `task` on a thread of its own in the namespace, and waits for it.
 pub fn inside<R: Send>(namespace: BorrowedFd<'_>, task: impl FnOnce() -> R + Send) -> io::Result<R> {
     on_thread(|| {
