@@ -124,6 +124,7 @@ fn bridge_link() -> Result<Link, Box<dyn Error>> {
         addresses: BTreeSet::new(),
         up: true,
         alias: Some("portolan:bench".to_owned()),
+        vlan: None,
     })
 }
 
@@ -139,17 +140,20 @@ fn parts(number: u16) -> Result<Vec<Part>, Box<dyn Error>> {
         mac: None,
         master: Some(IfName::new("br-bench")?),
         alias: Some(format!("portolan:{number}")),
+        vlan: None,
         ..bridge_link()?
     };
     let container_link = Link {
         kind: LinkKind::Veth { peer: host.clone() },
         mac: Some(MacAddr([2, 0x42, 10, 77, high, low])),
         alias: None,
+        vlan: None,
         ..bridge_link()?
     };
     let sysctl = |key: &str, value: &str| Step::SetSysctl(ns.clone(), key.to_owned(), value.to_owned());
     let port = PortBinding { proto: Proto::Tcp, container_port: 0, host_ip: [0; 4].into(), host_port: 8080 };
     let default = Route {
+        kind: Default::default(),
         destination: "0.0.0.0/0".parse()?,
         gateway: Some("10.77.255.254".parse()?),
         dev: eth0.1.clone(),

@@ -37,7 +37,7 @@ e2e() {
 scripts/packages.sh build run test || exit
 scripts/images.sh || exit
 export PORTOLAN_BIN=${PORTOLAN_BIN:-$target/release/portolan}
-networking=(transcript networks publish crash)
+networking=(transcript networks publish crash healing live_ports guard)
 
 if [[ $what == docker ]]; then
   scripts/docker.sh >/dev/null || exit

@@ -43,8 +43,8 @@ pub use image::{
 pub use mount::{BindOptions, Mount, MountDriver, MountPoint, TmpfsOptions, VolumeOptions};
 pub use network::{
     Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam, IpamConfig,
-    Network, NetworkConnect, NetworkCreate, NetworkCreateResponse, NetworkDisconnect, NetworkUpdate,
-    NetworkingConfig, NetworksPruneReport,
+    IpamStatus, Network, NetworkConnect, NetworkCreate, NetworkCreateResponse, NetworkDisconnect,
+    NetworkStatus, NetworkUpdate, NetworkingConfig, NetworksPruneReport, SubnetStatus,
 };
 pub use progress::{JsonError, JsonMessage, JsonProgress};
 pub use stream::{FRAME_HEADER_LEN, FrameHeader, StreamKind, media_type};

@@ -113,6 +113,32 @@ wire! {
         pub options: Option<BTreeMap<String, String>>,
         /// Labels.
         pub labels: Option<BTreeMap<String, String>>,
+        /// How it is just now (from v1.52, and with `verbose`).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub status: Option<NetworkStatus>,
+    }
+
+    /// How a network is just now.
+    pub struct NetworkStatus {
+        /// Its addresses.
+        #[serde(rename = "IPAM")]
+        pub ipam: IpamStatus,
+    }
+
+    /// The addresses of a network.
+    pub struct IpamStatus {
+        /// By subnet.
+        pub subnets: BTreeMap<String, SubnetStatus>,
+    }
+
+    /// How full a subnet is; both saturate.
+    pub struct SubnetStatus {
+        /// Addresses in use, with those that no container may have.
+        #[serde(rename = "IPsInUse")]
+        pub ips_in_use: u64,
+        /// Addresses that a container could be given without asking for one.
+        #[serde(rename = "DynamicIPsAvailable")]
+        pub dynamic_ips_available: u64,
     }
 
     /// A network's name.

@@ -114,6 +114,8 @@ async fn route(state: &Arc<State>, request: &mut Request, path: &str) -> Answer 
         Some((&"exec", rest)) => routes::exec::route(state, request, rest).await,
         Some((&"images", rest)) => routes::images::route(state, request, rest).await,
         Some((&"networks", rest)) => routes::networks::route(state, request, rest).await,
+        Some((&"portolan", rest)) => routes::portolan::route(state, request, rest).await,
+        Some((&"metrics", [])) if request.method == Method::GET => Ok(routes::portolan::metrics(state)),
         Some((&"volumes", rest)) => routes::volumes::route(state, request, rest).await,
         Some((first, rest)) => routes::system::route(state, request, first, rest).await,
         None => Err(ApiError::page_not_found()),

@@ -34,7 +34,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
     /// Of this installation; made at the first start.
-    id: String,
+    pub(crate) id: String,
     pub(crate) database: Database,
     writer: Mutex<Option<JoinHandle<()>>>,
     pub(crate) networks: Networks,
@@ -86,6 +86,7 @@ impl Engine {
             }),
         };
         engine.forward_network_events();
+        engine.forward_host_events();
         engine.restore(loaded.containers).await?;
         engine.follow_host_resolvers();
         Ok(engine)

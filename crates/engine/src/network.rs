@@ -27,6 +27,11 @@ pub(crate) fn port_requests(definition: &Definition) -> Vec<PortRequest> {
         container_port: port.port,
         host_ip: to.ip,
         host_ports: to.ports,
+        from: match to.from.is_empty() {
+            // Checked when the container was made.
+            true => crate::live_ports::labelled_sources(&config.labels, port).unwrap_or_default(),
+            false => to.from.clone(),
+        },
     };
     let mut requests: Vec<PortRequest> = host
         .port_bindings
@@ -329,6 +334,32 @@ impl Engine {
             record.write()
         });
         self.inner.database.commit(vec![write]).await
+    }
+
+    /// Makes events of what the networks tell about the host.
+    pub(crate) fn forward_host_events(&self) {
+        let mut events = self.inner.networks.host_events();
+        // Weak: the forwarder must not keep the engine.
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            loop {
+                let event = match events.recv().await {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "events of the host were missed");
+                        continue;
+                    }
+                    Err(RecvError::Closed) => return,
+                };
+                let Some(inner) = inner.upgrade() else { return };
+                inner.events.publish(EventType::Daemon, event.action, inner.id.clone(), event.attributes);
+            }
+        });
+    }
+
+    /// How often the host's networking had to be put right.
+    pub fn network_healing(&self) -> portolan_net::Healing {
+        self.inner.networks.healing()
     }
 
     /// Makes events of what the networks tell.

@@ -5,23 +5,30 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_netcore::host::Host;
 use portolan_netcore::ipam::{AddressSpace, Pools};
-use portolan_netcore::model::{BridgeOptions, Driver, GatewayMode, IpamConfig, Network, NetworkId};
+use portolan_netcore::model::{Driver, GatewayMode, IpamConfig, Network, NetworkId, RouteTarget, Routing};
+use portolan_netcore::plan::HOST_ADDRESS;
 
 use crate::options::{self, GenericOptions};
-use crate::{Error, IpamPoolSpec, NetworkSpec};
+use crate::{Error, IpamPoolSpec, NetworkSpec, parent};
+
+/// Docker's key: addresses are given one after the other.
+const SERIAL: &str = "com.docker.network.ipam.serial";
 
 /// Names that no user network may have. Docker: `IsPredefined`.
 pub(crate) const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
 
-/// What the subnet of a new network must not collide with.
+/// What a new network must not collide with, and what its choices depend on.
 pub(crate) struct Surroundings<'a> {
     /// Where subnets come from.
     pub(crate) pools: &'a Pools,
-    /// Subnets of other networks.
-    pub(crate) networks: &'a [IpNet],
+    /// Subnets of other networks, and those networks' names.
+    pub(crate) networks: &'a [(IpNet, String)],
     /// Destinations of the host's other routes: avoided, but not refused to who names one.
     pub(crate) routes: &'a [IpNet],
+    /// The host, for its links.
+    pub(crate) host: &'a dyn Host,
 }
 
 /// A network as the user asks for it. The name is known to be free.
@@ -33,33 +40,75 @@ pub(crate) fn network(
 ) -> Result<Network, Error> {
     check_name(&spec.name)?;
     check_kind(&spec)?;
-    let (bridge, generic) = options::parse(&id, &spec.options)?;
-    let GenericOptions { ipv4, ipv6, internal } = generic;
+    let (mut driver, generic) = options::parse(&id, &spec.driver, &spec.options)?;
+    let GenericOptions { ipv4, ipv6, internal, routing, mtu_of_egress } = generic;
     let ipv4 = spec.ipv4.or(ipv4).unwrap_or(true);
     let ipv6 = spec.ipv6.or(ipv6).unwrap_or(false);
-    let internal = spec.internal || internal.unwrap_or(false);
-    check_gateway_modes(&bridge, internal)?;
+    let mut internal = spec.internal || internal.unwrap_or(false);
+    check_gateway_modes(&driver, internal)?;
     if !ipv4 && !ipv6 {
         return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
     }
+    parent::settle(&mut driver, &mut internal, around.host)?;
+    if mtu_of_egress {
+        parent::set_mtu(&mut driver, around.host)?;
+    }
     let pools = pools_of(&spec.ipam, ipv6)?;
-    let ipam = subnets(pools, ipv4, ipv6, around)?;
+    let ipam = match spec.ipam_driver.as_str() {
+        "null" => no_subnets(&pools, ipv6)?,
+        _ => subnets(pools, ipv4, ipv6, &driver, around)?,
+    };
+    check_routes(&routing, &ipam)?;
     Ok(Network {
         id,
         name: spec.name,
         created_ns,
-        driver: Driver::Bridge(bridge),
+        driver,
         ipv4,
         ipv6,
         internal,
         attachable: spec.attachable,
-        ipam_driver: "default".to_owned(),
+        ipam_driver: if spec.ipam_driver.is_empty() { "default".to_owned() } else { spec.ipam_driver },
         ipam_options: spec.ipam_options,
         ipam,
         options: spec.options,
         labels: spec.labels,
         predefined: false,
+        config_only: false,
+        config_from: Some(spec.config_from).filter(|name| !name.is_empty()),
+        routing,
     })
+}
+
+/// The driver `null` of address management gives no addresses. Docker's texts.
+fn no_subnets(pools: &[ParsedPool], ipv6: bool) -> Result<Vec<IpamConfig>, Error> {
+    if pools.iter().any(|pool| pool.ip_range.is_some()) {
+        return Err(Error::invalid("null ipam driver does not handle specific address subpool requests"));
+    }
+    if pools.iter().any(|pool| pool.subnet.is_some()) {
+        return Err(Error::invalid("null ipam driver does not handle specific address pool requests"));
+    }
+    if ipv6 {
+        return Err(Error::invalid("null ipam driver does not handle IPv6 address pool pool requests"));
+    }
+    Ok(Vec::new())
+}
+
+/// The next hops of static routes are neighbours.
+fn check_routes(routing: &Routing, ipam: &[IpamConfig]) -> Result<(), Error> {
+    let far = routing.routes.iter().find_map(|route| match route.via {
+        RouteTarget::Gateway(gateway) if !ipam.iter().any(|config| config.subnet.contains(&gateway)) => {
+            Some((route.destination, gateway))
+        }
+        _ => None,
+    });
+    match far {
+        Some((destination, gateway)) if !ipam.is_empty() => Err(Error::invalid(format!(
+            "invalid option {}: the next hop {gateway} of {destination} is in none of the network's subnets",
+            options::ROUTES
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses predefined names and empty ones.
@@ -82,7 +131,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
 
 fn check_kind(spec: &NetworkSpec) -> Result<(), Error> {
     match spec.driver.as_str() {
-        "" | "bridge" | "default" => {}
+        "" | "bridge" | "default" | "macvlan" | "ipvlan" => {}
         only @ ("host" | "null") => {
             return Err(Error::forbidden(format!("only one instance of \"{only}\" network is allowed")));
         }
@@ -90,11 +139,6 @@ fn check_kind(spec: &NetworkSpec) -> Result<(), Error> {
             return Err(Error::forbidden(
                 "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
             ));
-        }
-        later @ ("macvlan" | "ipvlan") => {
-            return Err(Error::unsupported(format!(
-                "the network driver {later} is not supported yet: use bridge"
-            )));
         }
         other => return Err(Error::not_found(format!("plugin {other:?} not found"))),
     }
@@ -104,16 +148,22 @@ fn check_kind(spec: &NetworkSpec) -> Result<(), Error> {
             spec.scope
         )));
     }
-    if !matches!(spec.ipam_driver.as_str(), "" | "default") {
+    if !matches!(spec.ipam_driver.as_str(), "" | "default" | "null") {
         return Err(Error::not_found(format!("plugin {:?} not found", spec.ipam_driver)));
     }
-    match spec.ipam_options.keys().next() {
-        Some(key) => Err(Error::invalid(format!("unknown option {key:?} of the IPAM driver default"))),
-        None => Ok(()),
+    match spec.ipam_options.iter().find(|(key, _)| *key != SERIAL) {
+        Some((key, _)) => Err(Error::invalid(format!("unknown option {key:?} of the IPAM driver"))),
+        None => serial(&spec.ipam_options).map(drop),
     }
 }
 
-fn check_gateway_modes(bridge: &BridgeOptions, internal: bool) -> Result<(), Error> {
+/// Whether addresses are given one after the other.
+pub(crate) fn serial(options: &BTreeMap<String, String>) -> Result<bool, Error> {
+    options.get(SERIAL).map_or(Ok(false), |value| options::boolean(SERIAL, value))
+}
+
+fn check_gateway_modes(driver: &Driver, internal: bool) -> Result<(), Error> {
+    let Driver::Bridge(bridge) = driver else { return Ok(()) };
     let isolated = [bridge.gateway_mode_ipv4, bridge.gateway_mode_ipv6].contains(&GatewayMode::Isolated);
     if isolated && !internal {
         return Err(Error::invalid("gateway mode 'isolated' can only be used for an internal network"));
@@ -122,6 +172,7 @@ fn check_gateway_modes(bridge: &BridgeOptions, internal: bool) -> Result<(), Err
 }
 
 /// An entry of the IPAM configuration whose texts are understood.
+#[derive(Default)]
 struct ParsedPool {
     /// None: any, from the pools. An unspecified address asks for its size only.
     subnet: Option<IpNet>,
@@ -150,6 +201,16 @@ fn pools_of(specs: &[IpamPoolSpec], ipv6: bool) -> Result<Vec<ParsedPool>, Error
         [only] => Err(Error::invalid(format!("invalid network config:\n{only}"))),
         many => Err(Error::invalid(format!("invalid network config:\n* {}", many.join("\n* ")))),
     }
+}
+
+/// What a configuration for other networks says, checked as far as it can be without them.
+pub(crate) fn understood(specs: &[IpamPoolSpec], ipv6: bool) -> Result<Vec<IpamConfig>, Error> {
+    let pools = pools_of(specs, ipv6)?;
+    let config = |pool: ParsedPool| {
+        let ParsedPool { subnet, ip_range, gateway, auxiliary } = pool;
+        Some(IpamConfig { subnet: subnet?, ip_range, gateway, auxiliary, configured: true })
+    };
+    Ok(pools.into_iter().filter_map(config).collect())
 }
 
 fn parse_pool(spec: &IpamPoolSpec, errors: &mut Vec<String>) -> ParsedPool {
@@ -250,31 +311,35 @@ fn subnets(
     pools: Vec<ParsedPool>,
     ipv4: bool,
     ipv6: bool,
+    driver: &Driver,
     around: &Surroundings<'_>,
 ) -> Result<Vec<IpamConfig>, Error> {
     // An entry without a subnet is for IPv4, as in Docker.
     let (v4, v6): (Vec<_>, Vec<_>) =
         pools.into_iter().partition(|pool| pool.subnet.is_none_or(|net| is_v4(&net)));
-    if v4.len() > 1 || v6.len() > 1 {
+    if matches!(driver, Driver::Bridge(_)) && (v4.len() > 1 || v6.len() > 1) {
         return Err(Error::forbidden("bridge driver doesn't support multiple subnets"));
     }
-    let mut configs = Vec::new();
-    if ipv4 {
-        configs.push(config(v4.into_iter().next(), true, around)?);
-    }
-    if ipv6 {
-        configs.push(config(v6.into_iter().next(), false, around)?);
+    let mut configs: Vec<IpamConfig> = Vec::new();
+    let mut taken = around.networks.to_vec();
+    for (wanted, pools, is_ipv4) in [(ipv4, v4, true), (ipv6, v6, false)] {
+        let pools = if pools.is_empty() { vec![ParsedPool::default()] } else { pools };
+        for pool in pools.into_iter().filter(|_| wanted) {
+            let around = Surroundings { networks: &taken, ..*around };
+            let config = config(pool, is_ipv4, driver, &around)?;
+            taken.push((config.subnet, "this network itself".to_owned()));
+            configs.push(config);
+        }
     }
     Ok(configs)
 }
 
-fn config(pool: Option<ParsedPool>, v4: bool, around: &Surroundings<'_>) -> Result<IpamConfig, Error> {
-    let pool = pool.unwrap_or(ParsedPool {
-        subnet: None,
-        ip_range: None,
-        gateway: None,
-        auxiliary: BTreeMap::new(),
-    });
+fn config(
+    pool: ParsedPool,
+    v4: bool,
+    driver: &Driver,
+    around: &Surroundings<'_>,
+) -> Result<IpamConfig, Error> {
     let (size, named) = match pool.subnet {
         Some(subnet) if subnet.addr().is_unspecified() => {
             (Some(subnet.prefix_len()).filter(|size| *size > 0), None)
@@ -283,15 +348,7 @@ fn config(pool: Option<ParsedPool>, v4: bool, around: &Surroundings<'_>) -> Resu
     };
     let subnet = match named {
         Some(subnet) => {
-            let clash = around
-                .networks
-                .iter()
-                .any(|net| net.contains(&subnet.network()) || subnet.contains(&net.network()));
-            if clash {
-                return Err(Error::forbidden(
-                    "invalid pool request: Pool overlaps with other one on this address space",
-                ));
-            }
+            check_free(subnet, around)?;
             subnet
         }
         None => {
@@ -303,19 +360,61 @@ fn config(pool: Option<ParsedPool>, v4: bool, around: &Surroundings<'_>) -> Resu
             from_pools(size, v4, around)?
         }
     };
-    with_gateway(IpamConfig {
+    let config = IpamConfig {
         subnet,
         ip_range: pool.ip_range,
         gateway: pool.gateway,
         auxiliary: pool.auxiliary,
         configured: named.is_some(),
-    })
+    };
+    let config = if needs_gateway(driver, v4) { with_gateway(config)? } else { config };
+    match driver {
+        Driver::Macvlan(options) if options.host_access.is_some() => with_host_address(config),
+        _ => Ok(config),
+    }
+}
+
+/// Docker's text, and whose the other pool is.
+fn check_free(subnet: IpNet, around: &Surroundings<'_>) -> Result<(), Error> {
+    let clash = around
+        .networks
+        .iter()
+        .find(|(net, _)| net.contains(&subnet.network()) || subnet.contains(&net.network()));
+    match clash {
+        Some((net, holder)) => Err(Error::forbidden(format!(
+            "invalid pool request: Pool overlaps with other one on this address space: {subnet} overlaps with {net} of network {holder}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A bridge has an address, and it is the gateway; in mode isolated it has none. Other drivers have
+/// no gateway unless it is named, as since Docker 29.
+fn needs_gateway(driver: &Driver, v4: bool) -> bool {
+    match driver {
+        Driver::Bridge(bridge) => {
+            let mode = if v4 { bridge.gateway_mode_ipv4 } else { bridge.gateway_mode_ipv6 };
+            mode != GatewayMode::Isolated
+        }
+        _ => false,
+    }
+}
+
+/// The host's own address on a macvlan network: the one named, or the lowest that is left.
+fn with_host_address(mut config: IpamConfig) -> Result<IpamConfig, Error> {
+    if !config.auxiliary.contains_key(HOST_ADDRESS) {
+        let free = AddressSpace::new(&config).first_free().ok_or_else(|| {
+            Error::invalid(format!("no address is left for the host itself in {}", config.subnet))
+        })?;
+        config.auxiliary.insert(HOST_ADDRESS.to_owned(), free);
+    }
+    Ok(config)
 }
 
 fn from_pools(size: Option<u8>, v4: bool, around: &Surroundings<'_>) -> Result<IpNet, Error> {
     // A default route is in nobody's way.
     let routes = around.routes.iter().filter(|net| net.prefix_len() > 0);
-    let used: Vec<IpNet> = around.networks.iter().chain(routes).copied().collect();
+    let used: Vec<IpNet> = around.networks.iter().map(|(net, _)| net).chain(routes).copied().collect();
     let subnet = if v4 {
         around.pools.choose_ipv4(&used, size).map(IpNet::V4)
     } else {
@@ -346,7 +445,7 @@ pub(crate) fn unique_local(id: &NetworkId) -> Ipv6Net {
 pub(crate) fn pools(configured: &[(IpNet, u8)], ula: Ipv6Net) -> Result<Pools, Error> {
     use portolan_netcore::ipam::Pool;
     if configured.is_empty() {
-        return Ok(Pools::docker(ula));
+        return Ok(Pools::standard(ula));
     }
     let mut pools = Vec::new();
     for (base, size) in configured {

@@ -116,3 +116,14 @@ impl NetworkAction {
         }
     }
 }
+
+/// Something that happened to the host's networking and was not asked for. Docker clients see an event
+/// of type `daemon`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEvent {
+    /// `repair` or `repair-failed`.
+    pub action: &'static str,
+    /// `steps` that put it right, `by` whom it was touched if that is known, `took_us` from the kernel's
+    /// message to the end of the repair, `error`.
+    pub attributes: std::collections::BTreeMap<String, String>,
+}

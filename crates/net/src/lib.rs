@@ -8,21 +8,30 @@
 mod apply;
 mod create;
 mod error;
+mod exposure;
+mod heal;
 mod info;
 mod names;
 mod networks;
 mod options;
 mod owner;
+mod parent;
 mod publisher;
 mod records;
 mod spec;
 mod store;
+mod template;
 
 pub use error::{Error, ErrorKind};
+pub use exposure::{Exposure, Reach};
+pub use heal::Healing;
 pub use info::{
-    EndpointInfo, NetworkAction, NetworkEndpoint, NetworkEvent, NetworkInfo, SandboxInfo, SubnetUsage,
+    EndpointInfo, HostEvent, NetworkAction, NetworkEndpoint, NetworkEvent, NetworkInfo, SandboxInfo,
+    SubnetUsage,
 };
 pub use names::{Names, NoNames};
 pub use networks::Networks;
-pub use spec::{AttachSpec, DnsUpdate, IpamPoolSpec, NetConfig, NetworkSpec, PortRequest, SandboxSpec};
+pub use spec::{
+    AttachSpec, DnsUpdate, IpamPoolSpec, NetConfig, NetworkSpec, PortChange, PortRequest, SandboxSpec,
+};
 pub use store::{MemoryStore, Record, RecordChange, Store, StoreError};

@@ -10,11 +10,12 @@ use portolan_netcore::plan::{Ns, Step};
 use tokio::sync::{broadcast, oneshot};
 use tokio::task;
 
+use crate::heal::{self, Counters};
 use crate::owner::{Owner, Parts, Removal, Task, Turn, Work, open};
 use crate::publisher::Publisher;
 use crate::{
-    AttachSpec, DnsUpdate, Error, Names, NetConfig, NetworkEvent, NetworkInfo, NetworkSpec, SandboxInfo,
-    SandboxSpec, Store, apply,
+    AttachSpec, DnsUpdate, Error, Exposure, Healing, HostEvent, Names, NetConfig, NetworkEvent, NetworkInfo,
+    NetworkSpec, PortChange, SandboxInfo, SandboxSpec, Store, apply,
 };
 
 /// How many events a slow listener may be behind.
@@ -31,12 +32,14 @@ pub struct Networks {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    owner: mpsc::Sender<Task>,
-    host: Arc<dyn Host>,
+pub(crate) struct Shared {
+    pub(crate) owner: mpsc::Sender<Task>,
+    pub(crate) host: Arc<dyn Host>,
     names: Arc<dyn Names>,
     publisher: Arc<Publisher>,
     events: broadcast::Sender<NetworkEvent>,
+    pub(crate) host_events: broadcast::Sender<HostEvent>,
+    pub(crate) healing: Counters,
 }
 
 impl std::fmt::Debug for Networks {
@@ -72,7 +75,11 @@ impl Networks {
                 events: events.clone(),
             };
             let owner = open(parts, names.as_ref())?.start()?;
-            Ok(Self { shared: Arc::new(Shared { owner, host, names, publisher, events }) })
+            let host_events = broadcast::Sender::new(EVENTS);
+            let healing = Counters::default();
+            let shared = Arc::new(Shared { owner, host, names, publisher, events, host_events, healing });
+            heal::start(&shared)?;
+            Ok(Self { shared })
         })
         .await?
     }
@@ -149,7 +156,9 @@ impl Networks {
     /// have as well. Every sandbox is, until it is said not to be.
     pub async fn set_ready(&self, id: &SandboxId, ready: bool) -> Result<(), Error> {
         let id = id.clone();
-        self.call(move |owner| owner.set_ready_for_names(&id, ready)).await
+        let zones = self.call(move |owner| owner.set_ready_for_names(&id, ready)).await?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.wait_for_names(zones)).await?
     }
 
     /// A network by name, id or unique prefix of an id.
@@ -251,6 +260,25 @@ impl Networks {
         .await
     }
 
+    /// Publishes and unpublishes ports of a running container. The sandbox as it is then.
+    ///
+    /// # Errors
+    /// `Invalid` if it has no network that ports can be published through, `Internal` for a port in use,
+    /// as in Docker. Nothing has changed then.
+    pub async fn change_ports(&self, id: &SandboxId, change: PortChange) -> Result<SandboxInfo, Error> {
+        let (me, id) = (self.clone(), id.clone());
+        detached(async move {
+            let work = me.turn(move |owner| owner.begin_port_change(&id, &change)).await?;
+            me.carry_out(work).await
+        })
+        .await
+    }
+
+    /// Every published port, who can reach it, and why.
+    pub async fn exposure(&self) -> Result<Vec<Exposure>, Error> {
+        self.call(|owner| owner.exposure()).await
+    }
+
     /// Changes the container's name in a sandbox's endpoints and its names (`POST /containers/{id}/rename`).
     pub async fn rename(&self, id: &SandboxId, container_name: &str) -> Result<(), Error> {
         let (id, name) = (id.clone(), container_name.to_owned());
@@ -281,6 +309,16 @@ impl Networks {
     /// What happens to networks from now on.
     pub fn events(&self) -> broadcast::Receiver<NetworkEvent> {
         self.shared.events.subscribe()
+    }
+
+    /// What strangers do to the host's networking, and what is done about it, from now on.
+    pub fn host_events(&self) -> broadcast::Receiver<HostEvent> {
+        self.shared.host_events.subscribe()
+    }
+
+    /// How often there was something to heal.
+    pub fn healing(&self) -> Healing {
+        self.shared.healing.snapshot()
     }
 
     /// Has the owner do something and waits for its answer.
@@ -347,6 +385,9 @@ impl Networks {
                 shared.names.stop(&removal.sandbox);
             }
             apply::run_whatever_fails(shared.host.as_ref(), &removal.steps);
+            // Nobody is told the address of one that is gone. A resolver that cannot be told, which is in
+            // the log, keeps nobody from going.
+            let _ = shared.wait_for_names(removal.zones);
             removal
         })
         .await?;

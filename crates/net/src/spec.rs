@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use portolan_netcore::model::{ContainerId, IfName, MacAddr, PortRange, Proto, SandboxMode};
+use portolan_netcore::model::{ContainerId, IfName, MacAddr, PortBinding, PortRange, Proto, SandboxMode};
 use serde::{Deserialize, Serialize};
 
 /// How the networking of one engine is set up; dockerd's options of the same meaning in brackets.
@@ -35,12 +35,17 @@ pub struct NetConfig {
     pub mtu: Option<u32>,
     /// `--ip`: default host address of published ports; both families if none.
     pub host_binding: Option<IpAddr>,
-    /// `--default-address-pool`: (base, prefix length of each network). Empty: Docker's own pools.
+    /// `--default-address-pool`: (base, prefix length of each network). Empty: Docker's own pools, and
+    /// more of them.
     pub address_pools: Vec<(IpNet, u8)>,
+    /// `--default-network-opt`: options of new networks by driver, where the request has none.
+    pub network_options: BTreeMap<String, BTreeMap<String, String>>,
     /// `--ip-forward`.
     pub ip_forward: bool,
     /// `--userland-proxy`: publish on IPv6 addresses of the host for containers without IPv6 as well.
     pub userland_proxy: bool,
+    /// `--allow-direct-routing`: neighbours may reach published ports by the container's own address.
+    pub direct_routing: bool,
     /// `--iptables`: whether to manage the firewall at all.
     pub firewall: bool,
     /// Resolvers from the daemon's configuration (`--dns`); else the host's resolv.conf.
@@ -73,6 +78,10 @@ pub struct NetworkSpec {
     pub internal: bool,
     /// `Attachable`.
     pub attachable: bool,
+    /// `ConfigOnly`: nothing but a configuration for other networks.
+    pub config_only: bool,
+    /// `ConfigFrom`: the name of the network whose configuration this one takes; none if empty.
+    pub config_from: String,
     /// `Scope`: only `local` or empty.
     pub scope: String,
     /// `IPAM.Driver`: `default` if empty.
@@ -155,4 +164,21 @@ pub struct PortRequest {
     pub host_ip: Option<IpAddr>,
     /// The host ports to choose from; ephemeral if none.
     pub host_ports: Option<PortRange>,
+    /// Who may use it; everybody if there is none.
+    #[serde(default)]
+    pub from: Vec<IpNet>,
+}
+
+/// Ports to publish and to unpublish while a container runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortChange {
+    /// To publish.
+    pub add: Vec<PortRequest>,
+    /// To unpublish: of those that the sandbox has.
+    pub remove: Vec<PortBinding>,
+    /// Everything that the container asks for from now on, for when its gateway changes.
+    pub requests: Vec<PortRequest>,
+    /// End the connections that came by the removed ports. Otherwise TCP connections go on to their end;
+    /// UDP has no end and is led elsewhere at once in either case.
+    pub cut: bool,
 }

@@ -82,14 +82,10 @@ async fn refusals_have_dockers_words() {
         (
             overlapping,
             ErrorKind::Forbidden,
-            "invalid pool request: Pool overlaps with other one on this address space",
+            "invalid pool request: Pool overlaps with other one on this address space: \
+             172.18.4.0/24 overlaps with 172.18.0.0/16 of network front",
         ),
         (driver("weave"), ErrorKind::NotFound, "plugin \"weave\" not found"),
-        (
-            driver("macvlan"),
-            ErrorKind::Unsupported,
-            "the network driver macvlan is not supported yet: use bridge",
-        ),
         (driver("host"), ErrorKind::Forbidden, "only one instance of \"host\" network is allowed"),
         (option, ErrorKind::Invalid, "unknown option \"com.example.x\" of the bridge driver"),
         (two, ErrorKind::Forbidden, "bridge driver doesn't support multiple subnets"),
@@ -152,22 +148,35 @@ async fn a_foreign_docker0_is_left_alone_and_the_way_out_is_named() {
 }
 
 #[tokio::test]
-async fn subnets_avoid_foreign_routes_and_run_out_as_in_docker() {
+async fn subnets_avoid_foreign_routes_and_go_on_where_docker_has_no_more() {
     let host = Arc::new(SimHost::default());
     host.add_foreign_route("172.18.5.0/24".parse().unwrap());
     host.add_foreign_route("0.0.0.0/0".parse().unwrap());
     let lab = Lab::open_on(host, Arc::default()).await.unwrap();
     let first = lab.networks.create(named("n0")).await.unwrap();
     assert_eq!(first.ipam[0].subnet.to_string(), "172.19.0.0/16");
-    let mut made = 1;
-    let error = loop {
-        match lab.networks.create(named(&format!("n{made}"))).await {
-            Ok(_) => made += 1,
-            Err(error) => break error,
-        }
-    };
+    for number in 1..29 {
+        lab.networks.create(named(&format!("n{number}"))).await.unwrap();
+    }
+    // 31 less docker0's and the one that the route is in: Docker would end here.
+    for (number, subnet) in [(29, "10.64.0.0/24"), (30, "10.64.1.0/24")] {
+        let network = lab.networks.create(named(&format!("n{number}"))).await.unwrap();
+        assert_eq!(network.ipam[0].subnet.to_string(), subnet);
+    }
+}
+
+#[tokio::test]
+async fn configured_pools_run_out() {
+    let pools = vec![("10.9.0.0/22".parse().unwrap(), 24)];
+    let config = portolan_net::NetConfig { address_pools: pools, ..config() };
+    let host = Arc::new(SimHost::default());
+    let networks =
+        Networks::open(config, host, Arc::new(MemoryStore::default()), Arc::new(NoNames)).await.unwrap();
+    for number in 0..3 {
+        networks.create(named(&format!("n{number}"))).await.unwrap();
+    }
+    let error = networks.create(named("n3")).await.unwrap_err();
     assert_eq!(error.message(), "all predefined address pools have been fully subnetted");
-    assert_eq!(made, 29, "31 less docker0's and the one that the route is in");
 }
 
 #[tokio::test]
@@ -234,6 +243,9 @@ async fn what_is_asked_of_a_network_is_checked() {
         assert_eq!(lab.networks.reserve(&container(1), attach).await.unwrap_err().message(), text);
     }
     let error = lab.networks.reserve(&container(1), asks("own", "10.5.0.1")).await.unwrap_err();
-    assert_eq!(error.message(), "Address already in use: 10.5.0.1 belongs to the network itself");
+    assert_eq!(
+        error.message(),
+        "Address already in use: 10.5.0.1 belongs to the network itself: it is its gateway"
+    );
     assert_eq!(error.kind(), ErrorKind::Forbidden);
 }

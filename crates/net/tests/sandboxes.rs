@@ -164,7 +164,6 @@ async fn names_are_known_on_user_networks() {
     lab.networks.rename(&db.id, "Database").await.unwrap();
     lab.networks.remove_sandbox(&web.id).await.unwrap();
     assert!(!lab.names.serving.lock().unwrap().contains(&web.id));
-    lab.user_network("settle").await;
     assert_eq!(found(&db, "database").as_deref(), Some("172.18.0.3"));
     assert_eq!((found(&db, "c1"), found(&db, "c2")), (None, None));
     assert_eq!(lab.names.ask(&web.id, "database"), Answer::Refused);
@@ -186,10 +185,8 @@ async fn one_who_is_not_ready_leaves_the_answer_to_others() {
     };
     assert_eq!(all(), 2);
     lab.networks.set_ready(&sandboxes[1].id, false).await.unwrap();
-    lab.user_network("settle").await;
     assert_eq!(all(), 1);
     lab.networks.set_ready(&sandboxes[1].id, true).await.unwrap();
-    lab.user_network("settled").await;
     assert_eq!(all(), 2);
 }
 
@@ -214,7 +211,6 @@ async fn a_network_s_own_resolvers_change_while_it_is_in_use() {
     assert!(error.message().contains("192.0.2.1"), "{error}");
     assert!(lab.networks.update_dns("bridge", add("192.0.2.9")).await.is_err());
     let lab = lab.restart().await;
-    lab.user_network("settle").await;
     assert_eq!(servers(&lab), ["2001:db8::53"], "and is kept");
 }
 

@@ -52,6 +52,33 @@ pub trait Host: Send + Sync + fmt::Debug {
         Ok(HostFacts::default())
     }
 
+    /// The links of the host's namespace and their MTU in bytes, ours or not.
+    fn links(&self) -> Result<std::collections::BTreeMap<IfName, u32>, StepError> {
+        Ok(std::collections::BTreeMap::new())
+    }
+
+    /// The link that the host's preferred default route leaves by, IPv4 before IPv6.
+    fn egress(&self) -> Result<Option<IfName>, StepError> {
+        Ok(None)
+    }
+
+    /// What is ours in the host's own namespace: links, their addresses, routes, sysctls. Sandboxes are
+    /// not looked into and the firewall is not judged, so that it is cheap.
+    fn observe_own(&self) -> Result<HostState, StepError> {
+        self.observe()
+    }
+
+    /// Puts the firewall's rules back if they are not those that the last transaction left: whole, in
+    /// one transaction. True if they were not.
+    fn restore_firewall(&self) -> Result<bool, StepError> {
+        Ok(false)
+    }
+
+    /// Starts watching the host's namespace; none where that cannot be done.
+    fn watch(&self) -> Result<Option<Box<dyn Watch>>, StepError> {
+        Ok(None)
+    }
+
     /// Waits until none of these links is in the host's namespace any more: the end of the clean-up
     /// that [`Step::RemoveNamespace`] leaves to the kernel. False if they are still there after
     /// `limit`.
@@ -59,6 +86,43 @@ pub trait Host: Send + Sync + fmt::Debug {
         let _ = (links, limit);
         Ok(true)
     }
+}
+
+/// A subscription to changes of the host's namespace, whoever makes them.
+pub trait Watch: Send + fmt::Debug {
+    /// Waits for changes, at most as long as `limit`; none then.
+    fn next(&mut self, limit: Duration) -> Result<Vec<Disturbance>, StepError>;
+}
+
+/// A change of the host's namespace that may be one of what is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disturbance {
+    /// A link with our alias changed, or is gone.
+    Link {
+        /// Its name now.
+        name: IfName,
+        /// Its alias: `portolan:` and the id of a network or an endpoint.
+        alias: String,
+        /// `IFF_UP`, and it is still there.
+        up: bool,
+        /// The bridge it is a port of.
+        master: Option<IfName>,
+    },
+    /// An address was removed from a link.
+    AddressGone(std::net::IpAddr),
+    /// A route of ours was removed.
+    RouteGone,
+    /// Forwarding or another of the settings that the kernel tells about was changed.
+    Setting,
+    /// Somebody else committed a transaction of nf_tables.
+    Ruleset {
+        /// Who: name and process id, as the kernel gave them.
+        by: String,
+        /// It touched a table of ours, or one in which iptables keeps rules.
+        ours: bool,
+    },
+    /// More happened than the queue had room for.
+    Lost,
 }
 
 /// Facts about a host.

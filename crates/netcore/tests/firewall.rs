@@ -46,6 +46,8 @@ fn bridge(name: &str, number: u8) -> BridgePolicy {
         gateway_mode_ipv4: GatewayMode::Nat,
         gateway_mode_ipv6: GatewayMode::Nat,
         trusted_interfaces: Vec::new(),
+        direct_routing: false,
+        isolate: false,
     }
 }
 
@@ -56,6 +58,7 @@ fn endpoint(bridge: &str, seed: u8) -> EndpointPolicy {
         host_ifname: IfName::new(&format!("veth{seed:07}")).unwrap(),
         mac: MacAddr([2, 0x42, 172, 17, 0, seed]),
         addresses: vec![IpAddr::from([172, 17, 0, seed])],
+        source_guard: true,
     }
 }
 
@@ -65,6 +68,7 @@ fn port(bridge: &str, host: &str, host_port: u16, target: &str, container_port: 
         binding: PortBinding { proto: Proto::Tcp, container_port, host_ip, host_port },
         bridge: IfName::new(bridge).unwrap(),
         target: target.parse().unwrap(),
+        from: Vec::new(),
     }
 }
 
@@ -144,6 +148,7 @@ fn combinations() -> Vec<(String, BridgePolicy)> {
             }
         }
     }
+    all.push(("Nat isolate=true".to_owned(), BridgePolicy { isolate: true, ..bridge("br-x", 17) }));
     let trusted_interfaces = vec![IfName::new("eth1").unwrap()];
     all.push(("Nat trusted=eth1".to_owned(), BridgePolicy { trusted_interfaces, ..bridge("br-x", 17) }));
     all
@@ -203,8 +208,14 @@ fn item() -> impl Strategy<Value = PolicyItem> {
     );
     let endpoints =
         (0..3_u8, 1..5_u8).prop_map(|(on, seed)| PolicyItem::Endpoint(endpoint(&format!("br{on}"), seed)));
-    let ports = (0..3_u8, 1..4_u16, 2..4_u8).prop_map(|(on, host, target)| {
-        PolicyItem::Port(port(&format!("br{on}"), "0.0.0.0", host, &format!("172.20.0.{target}"), 80))
+    let sources = prop_oneof![
+        Just(vec![]),
+        Just(vec!["10.0.0.0/8".parse().unwrap()]),
+        Just(vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]),
+    ];
+    let ports = (0..3_u8, 1..4_u16, 2..4_u8, sources).prop_map(|(on, host, target, from)| {
+        let port = port(&format!("br{on}"), "0.0.0.0", host, &format!("172.20.0.{target}"), 80);
+        PolicyItem::Port(PublishedPort { from, ..port })
     });
     prop_oneof![bridges, endpoints, ports]
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portolan_netcore::host::Report;
 use portolan_netcore::model::{IfName, SandboxId};
-use portolan_netcore::plan::{Link, LinkKey, Ns, Step};
+use portolan_netcore::plan::{Link, LinkKey, LinkKind, Ns, Step};
 
 use crate::announce::Announcement;
 use crate::conntrack;
@@ -39,6 +39,7 @@ fn way(step: &Step) -> Way<'_> {
         | Step::SetMaster((ns, _), _)
         | Step::SetHairpin((ns, _), _)
         | Step::CutPort((ns, _))
+        | Step::SetPortVlan((ns, _), _)
         | Step::AddAddress((ns, _), _)
         | Step::RemoveAddress((ns, _), _)
         | Step::SetUp((ns, _), _)
@@ -49,6 +50,7 @@ fn way(step: &Step) -> Way<'_> {
         Step::AddNamespace(_)
         | Step::RemoveNamespace(_)
         | Step::AddBridge(..)
+        | Step::AddLink(..)
         | Step::AddVeth { .. }
         | Step::SetSysctl(Ns::Host, ..)
         | Step::Firewall(_)
@@ -199,6 +201,7 @@ impl LinuxHost {
         match step {
             Step::RemoveNamespace(id) => self.remove_namespace(id),
             Step::AddBridge(key, bridge) => self.add_bridge(key, bridge),
+            Step::AddLink(key, link) => self.add_stacked(key, link),
             Step::AddVeth { host, host_link, container, container_link } => {
                 self.add_veth((host, host_link), (container, container_link))
             }
@@ -214,9 +217,9 @@ impl LinuxHost {
                 self.ports.release(binding);
                 Ok(())
             }
-            Step::ProxyPort(binding, target) => {
+            Step::ProxyPort(binding, proxied) => {
                 let socket = self.ports.socket(binding)?;
-                Ok(self.proxies.start(binding, socket, *target)?)
+                Ok(self.proxies.start(binding, socket, proxied)?)
             }
             Step::UnproxyPort(binding) => {
                 self.proxies.stop(binding);
@@ -240,6 +243,50 @@ impl LinuxHost {
         let mut create = Batch::new();
         link::add_bridge(&mut create, name, bridge);
         self.create_link(ns, create, name, bridge)
+    }
+
+    /// A macvlan, ipvlan, VLAN or dummy link: made from the host's namespace, where the link below is,
+    /// and in place in its own.
+    fn add_stacked(&self, key: &LinkKey, wanted: &Link) -> Result<(), Failure> {
+        let (ns, name) = key;
+        let parent = match &wanted.kind {
+            LinkKind::Macvlan { parent, .. }
+            | LinkKind::Ipvlan { parent, .. }
+            | LinkKind::Vlan { parent, .. } => {
+                Some(self.in_namespace(&Ns::Host, |socket| index(socket, parent))?)
+            }
+            _ => None,
+        };
+        let sandbox = match ns {
+            Ns::Host => None,
+            Ns::Sandbox(id) => Some(self.sandboxes.get(id)?.ok_or_else(|| no_namespace(id))?),
+        };
+        let mut create = Batch::new();
+        let namespace = sandbox.as_ref().map(|sandbox| sandbox.namespace());
+        link::add_stacked(&mut create, name, wanted, parent, namespace);
+        self.in_namespace(&Ns::Host, |socket| Ok(socket.transact(&mut create)?)).map_err(|failure| {
+            // The kernel knows no links of that kind, and could not load a module for it.
+            match failure.errno {
+                Some(libc::EOPNOTSUPP) => Failure::new(
+                    format!("this kernel has no links of type {}", link::kind_name(&wanted.kind)),
+                    libc::EOPNOTSUPP,
+                ),
+                _ => failure,
+            }
+        })?;
+        let Some(alias) = &wanted.alias else { return Ok(()) };
+        self.in_namespace(ns, |socket| {
+            let mut finish = Batch::new();
+            link::set_alias(&mut finish, name, alias);
+            let finished = socket.transact(&mut finish);
+            if finished.is_err() {
+                let mut undo = Batch::new();
+                link::remove(&mut undo, name);
+                // The cause is what the caller should hear of.
+                let _ = socket.transact(&mut undo);
+            }
+            Ok(finished?)
+        })
     }
 
     fn add_veth(&self, near: (&LinkKey, &Link), far: (&LinkKey, &Link)) -> Result<(), Failure> {
@@ -326,7 +373,10 @@ fn sandbox_of(step: &Step) -> Option<&SandboxId> {
     let ns = match (way(step), step) {
         (Way::Inside(id), _) | (_, Step::AddNamespace(id)) => return Some(id),
         (Way::Request(ns), _) => ns,
-        (_, Step::AddVeth { container: (ns, _), .. } | Step::Announce((ns, _), _)) => ns,
+        (
+            _,
+            Step::AddVeth { container: (ns, _), .. } | Step::Announce((ns, _), _) | Step::AddLink((ns, _), _),
+        ) => ns,
         _ => return None,
     };
     match ns {
@@ -366,6 +416,9 @@ fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure
         }
         Step::SetHairpin((_, name), on) => link::set_hairpin(batch, name, *on),
         Step::CutPort((_, name)) => link::cut_port(batch, name),
+        Step::SetPortVlan((_, name), vlan) => {
+            link::set_port_vlan(batch, index(socket, name)?, vlan.unwrap_or(1));
+        }
         Step::AddAddress((_, name), address) => addr::add(batch, index(socket, name)?, *address),
         Step::RemoveAddress((_, name), address) => {
             if let Some(index) = socket.index_of(name.as_str())? {

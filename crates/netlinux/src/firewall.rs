@@ -170,4 +170,24 @@ impl Firewall {
             Backend::Off => Ok(None),
         }
     }
+
+    /// Puts the rules back, whole and in one transaction (for each family with iptables), if the kernel's
+    /// are not those of the last transaction any more. True if they were not.
+    pub fn restore(&self) -> Result<bool, FirewallError> {
+        match &self.backend {
+            Backend::Nft(nft) => nft.restore(),
+            Backend::Iptables(iptables) => iptables.restore(),
+            Backend::Off => Ok(false),
+        }
+    }
+
+    /// The netlink address from which this object commits its transactions: events that carry it are its
+    /// own doing. Those of iptables' programs, which have addresses of their own, carry a process id.
+    pub fn port(&self) -> Option<u32> {
+        match &self.backend {
+            Backend::Nft(nft) => Some(nft.port()),
+            Backend::Iptables(iptables) => iptables.port(),
+            Backend::Off => None,
+        }
+    }
 }

@@ -8,16 +8,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portolan_netcore::host::{Host, HostFacts, Report, StepError};
+use portolan_netcore::host::{Host, HostFacts, Report, StepError, Watch};
 use portolan_netcore::model::{IfName, PortRange, SandboxId};
 use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Step};
 
 use crate::announce::Announcer;
+use crate::drift::NamespaceWatch;
 use crate::error::Failure;
 use crate::firewall::{Firewall, FirewallBackend, FirewallError};
 use crate::netlink::{NetlinkError, Protocol, Socket};
 use crate::netns::{self, Pins};
-use crate::observe::{self, LinkSeen};
+use crate::observe::{self, Details, LinkSeen};
 use crate::ports::HeldPorts;
 use crate::proxy::Proxies;
 use crate::sandbox::Sandboxes;
@@ -25,7 +26,7 @@ use crate::sysctl::{SharedSysctls, Sysctls};
 use crate::watch;
 
 /// Links whose alias begins with this are ours.
-const ALIAS_PREFIX: &str = "portolan:";
+pub(crate) const ALIAS_PREFIX: &str = "portolan:";
 
 /// How to open a [`LinuxHost`].
 #[derive(Clone, Debug)]
@@ -159,7 +160,8 @@ impl LinuxHost {
             ours.iter().filter_map(|link| Some(((link.peer_namespace?, link.peer?), *link))).collect();
         let mut peers: BTreeMap<u32, LinkKey> = BTreeMap::new();
         for id in state.namespaces.clone() {
-            let seen = self.observe_sandbox(&id, &ends, &mut peers, &mut state);
+            let host = Seen { links: &links, ends: &ends };
+            let seen = self.observe_sandbox(&id, &host, &mut peers, &mut state);
             self.sandboxes.close([&id]);
             seen?;
         }
@@ -169,6 +171,10 @@ impl LinuxHost {
                 Some("bridge") => LinkKind::Bridge,
                 // Without its other end in a pinned sandbox it is about to go, or left over: then it
                 // names itself.
+                Some("macvlan" | "ipvlan" | "vlan" | "dummy") => match stacked(link, &links) {
+                    Some(kind) => kind,
+                    None => continue,
+                },
                 Some("veth") => {
                     LinkKind::Veth { peer: peers.get(&link.index).cloned().unwrap_or_else(|| key.clone()) }
                 }
@@ -190,7 +196,7 @@ impl LinuxHost {
     fn observe_sandbox(
         &self,
         id: &SandboxId,
-        ends: &HostEnds<'_>,
+        host: &Seen<'_>,
         peers: &mut BTreeMap<u32, LinkKey>,
         state: &mut HostState,
     ) -> Result<(), Failure> {
@@ -204,9 +210,13 @@ impl LinuxHost {
         for link in links.values() {
             let key = (ns.clone(), link.name.clone());
             // Links that the container made for itself are its own affair.
-            if let Some(host_end) = ns_id.and_then(|ns_id| ends.get(&(ns_id, link.index))) {
+            if let Some(host_end) = ns_id.and_then(|ns_id| host.ends.get(&(ns_id, link.index))) {
                 let kind = LinkKind::Veth { peer: (Ns::Host, host_end.name.clone()) };
                 peers.insert(host_end.index, key.clone());
+                state.links.insert(key, to_link(link, kind, None, addresses.get(&link.index)));
+            } else if is_ours(link)
+                && let Some(kind) = stacked(link, host.links)
+            {
                 state.links.insert(key, to_link(link, kind, None, addresses.get(&link.index)));
             } else if link.index == crate::link::LOOPBACK_INDEX {
                 let addresses = addresses.get(&link.index);
@@ -215,7 +225,9 @@ impl LinuxHost {
             }
         }
         for route in routes.iter().filter(|route| route.is_ours()) {
-            if let Some(link) = route.device.and_then(|index| links.get(&index)) {
+            // Those that lead nowhere have no link, or lo.
+            let device = route.device.unwrap_or(crate::link::LOOPBACK_INDEX);
+            if let Some(link) = links.get(&device) {
                 state.routes.insert((ns.clone(), route.to_route(link.name.clone())));
             }
         }
@@ -284,6 +296,20 @@ impl Host for LinuxHost {
         self.execute_steps(steps)
     }
 
+    fn observe_own(&self) -> Result<HostState, StepError> {
+        self.observe_namespace().map_err(|failure| failure.at("observe the host's namespace"))
+    }
+
+    fn restore_firewall(&self) -> Result<bool, StepError> {
+        self.firewall.restore().map_err(|error| error.into_step_error("restore the firewall"))
+    }
+
+    fn watch(&self) -> Result<Option<Box<dyn Watch>>, StepError> {
+        let watch = NamespaceWatch::open(self.firewall.port())
+            .map_err(|error| Failure::from(error).at("watch the host's namespace"))?;
+        Ok(Some(Box::new(watch)))
+    }
+
     /// Default routes are left out: they overlap with everything.
     fn foreign_routes(&self) -> Result<Vec<IpNet>, StepError> {
         let read = |socket: &mut Socket| Ok((observe::links(socket)?, observe::routes(socket)?));
@@ -300,6 +326,22 @@ impl Host for LinuxHost {
         self.read_facts().map_err(|failure| failure.at("read the host's port ranges"))
     }
 
+    fn links(&self) -> Result<BTreeMap<IfName, u32>, StepError> {
+        let links = self
+            .with_socket(observe::links)
+            .map_err(|error| Failure::from(error).at("read the host's links"))?;
+        Ok(links.into_values().map(|link| (link.name, link.mtu)).collect())
+    }
+
+    fn egress(&self) -> Result<Option<IfName>, StepError> {
+        let read = |socket: &mut Socket| Ok((observe::links(socket)?, observe::routes(socket)?));
+        let (links, routes) =
+            self.with_socket(read).map_err(|error| Failure::from(error).at("read the host's routes"))?;
+        let default = routes.iter().filter(|route| route.destination.prefix_len() == 0);
+        let best = default.min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric));
+        Ok(best.and_then(|route| links.get(&route.device?)).map(|link| link.name.clone()))
+    }
+
     fn await_gone(&self, links: &[IfName], limit: Duration) -> Result<bool, StepError> {
         watch::links_gone(links, limit).map_err(|error| Failure::from(error).at("wait for links to go"))
     }
@@ -308,17 +350,35 @@ impl Host for LinuxHost {
 /// Our veth ends on the host, by the id of the other end's namespace and its index there.
 type HostEnds<'a> = BTreeMap<(i32, u32), &'a LinkSeen>;
 
+/// What is seen of the host before its sandboxes are looked at.
+struct Seen<'a> {
+    links: &'a BTreeMap<u32, LinkSeen>,
+    ends: &'a HostEnds<'a>,
+}
+
+/// A link on top of one of the host's, or a dummy.
+pub(crate) fn stacked(link: &LinkSeen, host: &BTreeMap<u32, LinkSeen>) -> Option<LinkKind> {
+    let parent = || link.peer.and_then(|index| host.get(&index)).map(|parent| parent.name.clone());
+    Some(match (link.kind.as_deref()?, link.details) {
+        ("macvlan", Some(Details::Macvlan(mode))) => LinkKind::Macvlan { parent: parent()?, mode },
+        ("ipvlan", Some(Details::Ipvlan(mode, flag))) => LinkKind::Ipvlan { parent: parent()?, mode, flag },
+        ("vlan", Some(Details::Vlan(id))) => LinkKind::Vlan { parent: parent()?, id },
+        ("dummy", _) => LinkKind::Dummy,
+        _ => return None,
+    })
+}
+
 type Look = (BTreeMap<u32, LinkSeen>, BTreeMap<u32, BTreeSet<IpNet>>, Vec<observe::RouteSeen>);
 
 fn look(socket: &mut Socket) -> Result<Look, NetlinkError> {
     Ok((observe::links(socket)?, observe::addresses(socket)?, observe::routes(socket)?))
 }
 
-fn is_ours(link: &LinkSeen) -> bool {
+pub(crate) fn is_ours(link: &LinkSeen) -> bool {
     link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS_PREFIX))
 }
 
-fn to_link(
+pub(crate) fn to_link(
     seen: &LinkSeen,
     kind: LinkKind,
     master: Option<IfName>,
@@ -333,6 +393,10 @@ fn to_link(
         addresses: addresses.cloned().unwrap_or_default(),
         up: seen.up,
         alias: seen.alias.clone(),
+        vlan: match seen.details {
+            Some(Details::FilteringBridge(vlan)) => Some(vlan),
+            _ => None,
+        },
     }
 }
 

@@ -7,6 +7,7 @@
 mod addr;
 mod announce;
 mod conntrack;
+mod drift;
 mod error;
 mod execute;
 pub mod firewall;

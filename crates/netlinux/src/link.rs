@@ -3,14 +3,17 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use portolan_netcore::model::IfName;
-use portolan_netcore::plan::Link;
+use portolan_netcore::plan::{Link, LinkKind};
 
 use crate::netlink::{Batch, Message, flags};
 use crate::rt::{
-    BR_STATE_DISABLED, IFF_UP, IFLA_ADDRESS, IFLA_BRPORT_FLUSH, IFLA_BRPORT_MODE, IFLA_BRPORT_STATE,
-    IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND,
-    IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_TXQLEN, RTM_DELLINK, RTM_NEWLINK, RTM_SETLINK,
-    VETH_INFO_PEER, ifinfomsg,
+    AF_BRIDGE, BR_STATE_DISABLED, BRIDGE_VLAN_INFO_PVID_UNTAGGED, IFF_UP, IFLA_ADDRESS, IFLA_AF_SPEC,
+    IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BRIDGE_VLAN_INFO, IFLA_BRPORT_FLUSH,
+    IFLA_BRPORT_MODE, IFLA_BRPORT_STATE, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINK,
+    IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_TXQLEN, IFLA_VLAN_ID,
+    IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, RTM_DELLINK, RTM_NEWLINK, RTM_SETLINK, VETH_INFO_PEER,
+    ifinfomsg, number_of,
 };
 
 /// `lo` is the first link of every namespace.
@@ -23,6 +26,70 @@ pub(crate) fn add_bridge(batch: &mut Batch, name: &IfName, link: &Link) {
     identity(&mut message, name, link);
     message.nest(IFLA_LINKINFO, |info| {
         info.attr_text(IFLA_INFO_KIND, "bridge");
+        if let Some(vlan) = link.vlan {
+            info.nest(IFLA_INFO_DATA, |data| {
+                data.attr_u8(IFLA_BR_VLAN_FILTERING, 1).attr(IFLA_BR_VLAN_DEFAULT_PVID, &vlan.to_ne_bytes());
+            });
+        }
+    });
+}
+
+/// Makes a link on top of the one with this index, or a dummy, in the given namespace at once. Down:
+/// it is named and addressed first.
+pub(crate) fn add_stacked(
+    batch: &mut Batch,
+    name: &IfName,
+    link: &Link,
+    parent_index: Option<u32>,
+    namespace: Option<BorrowedFd<'_>>,
+) {
+    let mut message = batch.message(RTM_NEWLINK, flags::CREATE | flags::EXCL, &ifinfomsg(0, 0, 0));
+    identity(&mut message, name, link);
+    if let Some(index) = parent_index {
+        message.attr_u32(IFLA_LINK, index);
+    }
+    if let Some(namespace) = namespace {
+        message.attr_u32(IFLA_NET_NS_FD, namespace.as_raw_fd() as u32);
+    }
+    message.nest(IFLA_LINKINFO, |info| {
+        info.attr_text(IFLA_INFO_KIND, kind_name(&link.kind));
+        info.nest(IFLA_INFO_DATA, |data| match &link.kind {
+            LinkKind::Macvlan { mode, .. } => {
+                data.attr_u32(IFLA_MACVLAN_MODE, number_of(&MACVLAN_MODES, mode));
+            }
+            LinkKind::Ipvlan { mode, flag, .. } => {
+                data.attr(IFLA_IPVLAN_MODE, &number_of(&IPVLAN_MODES, mode).to_ne_bytes());
+                data.attr(IFLA_IPVLAN_FLAGS, &number_of(&IPVLAN_FLAGS, flag).to_ne_bytes());
+            }
+            LinkKind::Vlan { id, .. } => {
+                data.attr(IFLA_VLAN_ID, &id.to_ne_bytes());
+            }
+            LinkKind::Dummy | LinkKind::Bridge | LinkKind::Veth { .. } | LinkKind::Loopback => {}
+        });
+    });
+}
+
+/// The kernel's name of a kind of link.
+pub(crate) fn kind_name(kind: &LinkKind) -> &'static str {
+    match kind {
+        LinkKind::Bridge => "bridge",
+        LinkKind::Veth { .. } => "veth",
+        LinkKind::Macvlan { .. } => "macvlan",
+        LinkKind::Ipvlan { .. } => "ipvlan",
+        LinkKind::Vlan { .. } => "vlan",
+        LinkKind::Dummy => "dummy",
+        LinkKind::Loopback => "loopback",
+    }
+}
+
+/// Puts the bridge port with this index into one VLAN, untagged.
+pub(crate) fn set_port_vlan(batch: &mut Batch, index: u32, vlan: u16) {
+    let mut header = ifinfomsg(index, 0, 0);
+    header[0] = AF_BRIDGE;
+    let [a, b] = BRIDGE_VLAN_INFO_PVID_UNTAGGED.to_ne_bytes();
+    let [c, d] = vlan.to_ne_bytes();
+    batch.message(RTM_SETLINK, 0, &header).nest(IFLA_AF_SPEC, |bridge| {
+        bridge.attr(IFLA_BRIDGE_VLAN_INFO, &[a, b, c, d]);
     });
 }
 

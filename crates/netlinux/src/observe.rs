@@ -5,17 +5,19 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
-use portolan_netcore::model::{IfName, MacAddr};
+use portolan_netcore::model::{IfName, IpvlanFlag, IpvlanMode, MacAddr, MacvlanMode};
 use portolan_netcore::plan::Route;
 
-use crate::netlink::{Batch, NetlinkError, Reply, Socket, flags};
+use crate::netlink::{Attrs, Batch, NetlinkError, Reply, Socket, flags};
 use crate::rt::{
     AF_INET, AF_INET6, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO, IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_ADDRESS,
-    IFLA_BRPORT_MODE, IFLA_EXT_MASK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
-    IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, NETNSA_FD, NETNSA_NSID, PROTOCOL,
-    RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS,
-    RTGENMSG_LEN, RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID,
-    RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, address_from, ifinfomsg,
+    IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_MODE, IFLA_EXT_MASK, IFLA_IFALIAS,
+    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE,
+    IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_VLAN_ID,
+    IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, NETNSA_FD, NETNSA_NSID, PROTOCOL, ROUTE_KINDS, RT_TABLE_MAIN,
+    RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS, RTGENMSG_LEN,
+    RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID, RTM_NEWROUTE,
+    RTMSG_LEN, address_from, ifinfomsg, value_of,
 };
 
 /// The kernel's metric for IPv6 routes that were given none (`IP6_RT_PRIO_USER`).
@@ -46,6 +48,21 @@ pub struct LinkSeen {
     pub hairpin: bool,
     /// `IFF_UP`.
     pub up: bool,
+    /// What makes a link on top of another, or a bridge with VLANs, what it is.
+    pub details: Option<Details>,
+}
+
+/// `IFLA_INFO_DATA` of the kinds of links that we make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Details {
+    /// Of a macvlan link.
+    Macvlan(MacvlanMode),
+    /// Of an ipvlan link.
+    Ipvlan(IpvlanMode, IpvlanFlag),
+    /// Number of a VLAN.
+    Vlan(u16),
+    /// A bridge that filters by VLAN, and the one of its ports.
+    FilteringBridge(u16),
 }
 
 /// A route of a main table.
@@ -68,12 +85,13 @@ pub struct RouteSeen {
 impl RouteSeen {
     /// It was made by us.
     pub fn is_ours(&self) -> bool {
-        self.protocol == PROTOCOL && self.kind == RTN_UNICAST
+        self.protocol == PROTOCOL && value_of(&ROUTE_KINDS, &self.kind).is_some()
     }
 
     /// The same in the core's words, its link being `dev`.
     pub fn to_route(&self, dev: IfName) -> Route {
-        Route { destination: self.destination, gateway: self.gateway, dev, metric: self.metric }
+        let kind = value_of(&ROUTE_KINDS, &self.kind).unwrap_or_default();
+        Route { destination: self.destination, kind, gateway: self.gateway, dev, metric: self.metric }
     }
 }
 
@@ -149,6 +167,7 @@ fn link(reply: &Reply<'_>) -> Option<LinkSeen> {
     let attrs = reply.attrs(IFINFOMSG_LEN);
     let info = attrs.get(IFLA_LINKINFO).map(|info| info.nested());
     let port = info.as_ref().and_then(|info| info.get(IFLA_INFO_SLAVE_DATA)).map(|port| port.nested());
+    let details = info.as_ref().and_then(details);
     let number = |kind| attrs.get(kind).and_then(|attr| attr.u32());
     Some(LinkSeen {
         index: u32::from_ne_bytes([header[4], header[5], header[6], header[7]]),
@@ -162,6 +181,24 @@ fn link(reply: &Reply<'_>) -> Option<LinkSeen> {
         peer_namespace: number(IFLA_LINK_NETNSID).map(|id| id as i32),
         hairpin: port.and_then(|port| port.get(IFLA_BRPORT_MODE)?.u8()).is_some_and(|mode| mode != 0),
         up: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) & IFF_UP != 0,
+        details,
+    })
+}
+
+fn details(info: &Attrs<'_>) -> Option<Details> {
+    let data = info.get(IFLA_INFO_DATA)?.nested();
+    let short = |kind| data.get(kind).and_then(|attr| attr.array()).map(u16::from_ne_bytes);
+    Some(match info.get(IFLA_INFO_KIND)?.text()? {
+        "macvlan" => Details::Macvlan(value_of(&MACVLAN_MODES, &data.get(IFLA_MACVLAN_MODE)?.u32()?)?),
+        "ipvlan" => Details::Ipvlan(
+            value_of(&IPVLAN_MODES, &short(IFLA_IPVLAN_MODE)?)?,
+            value_of(&IPVLAN_FLAGS, &short(IFLA_IPVLAN_FLAGS)?)?,
+        ),
+        "vlan" => Details::Vlan(short(IFLA_VLAN_ID)?),
+        "bridge" if data.get(IFLA_BR_VLAN_FILTERING)?.u8()? != 0 => {
+            Details::FilteringBridge(short(IFLA_BR_VLAN_DEFAULT_PVID)?)
+        }
+        _ => return None,
     })
 }
 

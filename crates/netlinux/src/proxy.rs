@@ -13,6 +13,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use portolan_netcore::model::PortBinding;
+use portolan_netcore::plan::Proxied;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -31,19 +32,20 @@ pub(crate) struct Proxies(Mutex<State>);
 struct State {
     /// Commands to the thread, which starts with the first port.
     thread: Option<UnboundedSender<Command>>,
-    ports: BTreeMap<PortBinding, SocketAddr>,
+    ports: BTreeMap<PortBinding, Proxied>,
 }
 
 #[derive(Debug)]
 enum Command {
-    Start(PortBinding, std::net::TcpListener, SocketAddr),
+    /// Answered once it is in force, in place of an earlier one of the port.
+    Start(PortBinding, std::net::TcpListener, Proxied, std::sync::mpsc::Sender<()>),
     /// Answered once the thread's descriptor of the port is closed.
     Stop(PortBinding, std::sync::mpsc::Sender<()>),
 }
 
 impl Proxies {
-    /// Carries connections to the bound socket over to `target`. It listens when this returns.
-    pub(crate) fn start(&self, port: &PortBinding, socket: OwnedFd, target: SocketAddr) -> io::Result<()> {
+    /// Carries connections to the bound socket over. It listens when this returns.
+    pub(crate) fn start(&self, port: &PortBinding, socket: OwnedFd, proxied: &Proxied) -> io::Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let thread = match &state.thread {
             Some(thread) => thread.clone(),
@@ -52,8 +54,11 @@ impl Proxies {
         rustix::net::listen(&socket, BACKLOG)?;
         let listener = std::net::TcpListener::from(socket);
         listener.set_nonblocking(true)?;
-        thread.send(Command::Start(port.clone(), listener, target)).map_err(|_| thread_is_gone())?;
-        state.ports.insert(port.clone(), target);
+        let (done, wait) = std::sync::mpsc::channel();
+        let start = Command::Start(port.clone(), listener, proxied.clone(), done);
+        thread.send(start).map_err(|_| thread_is_gone())?;
+        wait.recv().map_err(|_| thread_is_gone())?;
+        state.ports.insert(port.clone(), proxied.clone());
         Ok(())
     }
 
@@ -72,7 +77,7 @@ impl Proxies {
     }
 
     /// Every proxied port and where it leads.
-    pub(crate) fn list(&self) -> BTreeMap<PortBinding, SocketAddr> {
+    pub(crate) fn list(&self) -> BTreeMap<PortBinding, Proxied> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).ports.clone()
     }
 }
@@ -93,21 +98,17 @@ async fn serve(mut commands: UnboundedReceiver<Command>) {
     let mut ports: BTreeMap<PortBinding, JoinHandle<()>> = BTreeMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Start(port, listener, target) => match TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    let task = tokio::spawn(accept(listener, target));
-                    if let Some(before) = ports.insert(port, task) {
-                        before.abort();
-                    }
+            Command::Start(port, listener, proxied, done) => {
+                end(ports.remove(&port)).await;
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => drop(ports.insert(port, tokio::spawn(accept(listener, proxied)))),
+                    Err(error) => tracing::error!(%error, ?port, "cannot proxy a published port"),
                 }
-                Err(error) => tracing::error!(%error, ?port, "cannot proxy a published port"),
-            },
+                // Nobody may be waiting any more.
+                let _ = done.send(());
+            }
             Command::Stop(port, done) => {
-                if let Some(task) = ports.remove(&port) {
-                    task.abort();
-                    // It ends with an error, being aborted; all that it owned is dropped by then.
-                    let _ = task.await;
-                }
+                end(ports.remove(&port)).await;
                 // Nobody may be waiting any more.
                 let _ = done.send(());
             }
@@ -115,15 +116,26 @@ async fn serve(mut commands: UnboundedReceiver<Command>) {
     }
 }
 
+/// Ends the proxy of one port, and its connections.
+async fn end(task: Option<JoinHandle<()>>) {
+    if let Some(task) = task {
+        task.abort();
+        // It ends with an error, being aborted; all that it owned is dropped by then.
+        let _ = task.await;
+    }
+}
+
 /// Accepts until aborted; the connections are aborted with it.
-async fn accept(listener: TcpListener, target: SocketAddr) {
+async fn accept(listener: TcpListener, proxied: Proxied) {
+    let target = proxied.target;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((client, _)) => {
+                Ok((client, address)) if proxied.admits(address.ip()) => {
                     connections.spawn(carry(client, target));
                 }
+                Ok((stranger, _)) => refuse(&stranger),
                 // Of the connection, or of the whole process: others may do better.
                 Err(error) => {
                     tracing::debug!(%error, %target, "cannot accept a connection to a published port");
@@ -133,6 +145,12 @@ async fn accept(listener: TcpListener, target: SocketAddr) {
             Some(_) = connections.join_next() => {}
         }
     }
+}
+
+/// Resets a connection, as the host does where nobody listens.
+fn refuse(stranger: &TcpStream) {
+    // Without it the connection is closed instead, which is no harm.
+    let _ = rustix::net::sockopt::set_socket_linger(stranger, Some(Duration::ZERO));
 }
 
 /// Carries one connection, each direction until its own end (half-close is passed on).

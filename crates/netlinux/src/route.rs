@@ -1,21 +1,19 @@
 //! Routes of the main table, with our protocol number.
 
-use portolan_netcore::plan::Route;
+use portolan_netcore::plan::{Route, RouteKind};
 
 use crate::netlink::{Batch, Message, flags};
 use crate::rt::{
-    PROTOCOL, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY,
-    RTA_VIA, RTM_DELROUTE, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, address_bytes, family_of,
+    PROTOCOL, ROUTE_KINDS, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF,
+    RTA_PRIORITY, RTA_VIA, RTM_DELROUTE, RTM_NEWROUTE, RTMSG_LEN, address_bytes, family_of, number_of,
 };
 
 /// Adds a route, in place of one with the same destination and metric.
 pub(crate) fn add(batch: &mut Batch, index: u32, route: &Route) {
-    let scope = if route.gateway.is_none() && route.destination.addr().is_ipv4() {
-        RT_SCOPE_LINK
-    } else {
-        RT_SCOPE_UNIVERSE
-    };
+    let on_link = route.gateway.is_none() && route.kind == RouteKind::Unicast;
+    let scope = if on_link && route.destination.addr().is_ipv4() { RT_SCOPE_LINK } else { RT_SCOPE_UNIVERSE };
     let header = rtmsg(route, scope);
+    // The kernel refuses a link for routes that lead nowhere.
     attributes(&mut batch.message(RTM_NEWROUTE, flags::CREATE | flags::REPLACE, &header), index, route);
 }
 
@@ -33,7 +31,9 @@ fn attributes(message: &mut Message<'_>, index: u32, route: &Route) {
     if destination.prefix_len() > 0 {
         message.attr(RTA_DST, &address_bytes(destination.network()));
     }
-    message.attr_u32(RTA_OIF, index);
+    if route.kind == RouteKind::Unicast {
+        message.attr_u32(RTA_OIF, index);
+    }
     match route.gateway {
         Some(gateway) if gateway.is_ipv4() == destination.addr().is_ipv4() => {
             message.attr(RTA_GATEWAY, &address_bytes(gateway));
@@ -55,5 +55,6 @@ fn attributes(message: &mut Message<'_>, index: u32, route: &Route) {
 fn rtmsg(route: &Route, scope: u8) -> [u8; RTMSG_LEN] {
     let destination = route.destination;
     let family = family_of(destination.addr());
-    [family, destination.prefix_len(), 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, RTN_UNICAST, 0, 0, 0, 0]
+    let kind = number_of(&ROUTE_KINDS, &route.kind);
+    [family, destination.prefix_len(), 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, kind, 0, 0, 0, 0]
 }

@@ -1,6 +1,9 @@
 //! Numbers and headers of rtnetlink (`include/uapi/linux/{rtnetlink,if_link,if_addr,if_bridge,veth}.h`).
 //! The `libc` crate has only some of them.
 
+use portolan_netcore::model::{IpvlanFlag, IpvlanMode, MacvlanMode};
+use portolan_netcore::plan::RouteKind;
+
 /// Number that marks routes and addresses as ours (`rtm_protocol`, `IFA_PROTO`), unassigned in
 /// `rtnetlink.h` and iproute2's `rt_protos`. Routes with it are ours to remove; all others are not.
 pub const PROTOCOL: u8 = 0xd2;
@@ -20,6 +23,12 @@ pub(crate) const RTM_GETNSID: u16 = 90;
 
 /// Multicast group of link changes.
 pub(crate) const RTNLGRP_LINK: u32 = 1;
+pub(crate) const RTNLGRP_IPV4_IFADDR: u32 = 5;
+pub(crate) const RTNLGRP_IPV4_ROUTE: u32 = 7;
+pub(crate) const RTNLGRP_IPV6_IFADDR: u32 = 9;
+pub(crate) const RTNLGRP_IPV6_ROUTE: u32 = 11;
+pub(crate) const RTNLGRP_IPV4_NETCONF: u32 = 24;
+pub(crate) const RTNLGRP_IPV6_NETCONF: u32 = 25;
 
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
@@ -30,6 +39,7 @@ pub(crate) const IFLA_TXQLEN: u16 = 13;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_IFALIAS: u16 = 20;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
+pub(crate) const IFLA_AF_SPEC: u16 = 26;
 pub(crate) const IFLA_EXT_MASK: u16 = 29;
 pub(crate) const IFLA_LINK_NETNSID: u16 = 37;
 pub(crate) const IFLA_INFO_KIND: u16 = 1;
@@ -41,6 +51,22 @@ pub(crate) const IFLA_BRPORT_MODE: u16 = 4;
 pub(crate) const IFLA_BRPORT_FLUSH: u16 = 24;
 /// `linux/if_bridge.h`.
 pub(crate) const BR_STATE_DISABLED: u8 = 0;
+/// `enum ifla_br`.
+pub(crate) const IFLA_BR_VLAN_FILTERING: u16 = 7;
+pub(crate) const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+/// `linux/if_bridge.h`: `struct bridge_vlan_info { flags, vid }`.
+pub(crate) const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+pub(crate) const BRIDGE_VLAN_INFO_PVID_UNTAGGED: u16 = 2 | 4;
+pub(crate) const IFLA_MACVLAN_MODE: u16 = 1;
+pub(crate) const MACVLAN_MODES: [(MacvlanMode, u32); 4] =
+    [(MacvlanMode::Private, 1), (MacvlanMode::Vepa, 2), (MacvlanMode::Bridge, 4), (MacvlanMode::Passthru, 8)];
+pub(crate) const IFLA_IPVLAN_MODE: u16 = 1;
+pub(crate) const IFLA_IPVLAN_FLAGS: u16 = 2;
+pub(crate) const IPVLAN_MODES: [(IpvlanMode, u16); 3] =
+    [(IpvlanMode::L2, 0), (IpvlanMode::L3, 1), (IpvlanMode::L3s, 2)];
+pub(crate) const IPVLAN_FLAGS: [(IpvlanFlag, u16); 3] =
+    [(IpvlanFlag::Bridge, 0), (IpvlanFlag::Private, 1), (IpvlanFlag::Vepa, 2)];
+pub(crate) const IFLA_VLAN_ID: u16 = 1;
 pub(crate) const VETH_INFO_PEER: u16 = 1;
 /// Leaves counters out of link dumps.
 pub(crate) const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
@@ -67,11 +93,29 @@ pub(crate) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(crate) const RT_SCOPE_LINK: u8 = 253;
 pub(crate) const RT_SCOPE_HOST: u8 = 254;
 pub(crate) const RTN_UNICAST: u8 = 1;
+/// Kinds of routes by `rtm_type`.
+pub(crate) const ROUTE_KINDS: [(RouteKind, u8); 4] = [
+    (RouteKind::Unicast, RTN_UNICAST),
+    (RouteKind::Blackhole, 6),
+    (RouteKind::Unreachable, 7),
+    (RouteKind::Prohibit, 8),
+];
 
 pub(crate) const IFF_UP: u32 = libc::IFF_UP as u32;
 
 pub(crate) const AF_INET: u8 = libc::AF_INET as u8;
 pub(crate) const AF_INET6: u8 = libc::AF_INET6 as u8;
+pub(crate) const AF_BRIDGE: u8 = libc::AF_BRIDGE as u8;
+
+/// The kernel's number of a value.
+pub(crate) fn number_of<T: PartialEq, N: Copy + Default>(table: &[(T, N)], value: &T) -> N {
+    table.iter().find(|(known, _)| known == value).map(|(_, number)| *number).unwrap_or_default()
+}
+
+/// The value that the kernel has this number for.
+pub(crate) fn value_of<T: Copy, N: PartialEq>(table: &[(T, N)], number: &N) -> Option<T> {
+    table.iter().find(|(_, known)| known == number).map(|(value, _)| *value)
+}
 
 /// Sizes of the family headers.
 pub(crate) const IFINFOMSG_LEN: usize = 16;

@@ -1,6 +1,6 @@
 //! The host itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 use portolan_netcore::host::{Host, HostFacts, Report, StepError};
 use portolan_netcore::model::{IfName, PortBinding, Proto};
-use portolan_netcore::plan::{HostState, LinkKind, Ns, Step};
+use portolan_netcore::plan::{HostState, Link, LinkKind, Ns, Step};
 
 use crate::{firewall, links};
 
@@ -35,6 +35,8 @@ struct Inner {
     faults: Faults,
     log: Vec<String>,
     foreign_links: BTreeSet<IfName>,
+    host_links: BTreeMap<IfName, u32>,
+    egress: Option<IfName>,
     foreign_ports: BTreeSet<(Proto, IpAddr, u16)>,
     foreign_routes: Vec<IpNet>,
     facts: HostFacts,
@@ -94,6 +96,19 @@ impl SimHost {
         self.lock().foreign_links.insert(name);
     }
 
+    /// Somebody else's link of this name and MTU, by which the default route leaves if `egress`.
+    ///
+    /// # Panics
+    /// If no link can have that name.
+    pub fn add_host_link(&self, name: &str, mtu: u32, egress: bool) {
+        let name = IfName::new(name).expect("a link's name");
+        let mut inner = self.lock();
+        inner.host_links.insert(name.clone(), mtu);
+        if egress {
+            inner.egress = Some(name);
+        }
+    }
+
     /// Somebody else listens there.
     pub fn add_foreign_port(&self, proto: Proto, address: IpAddr, port: u16) {
         self.lock().foreign_ports.insert((proto, address, port));
@@ -137,6 +152,11 @@ impl Inner {
         let state = &mut self.state;
         match step {
             Step::AddBridge((Ns::Host, name), _) if self.foreign_links.contains(name) => Err(EEXIST),
+            Step::AddVeth { host_link: Link { master: Some(master), .. }, .. }
+                if self.host_links.contains_key(master) =>
+            {
+                links::apply(state, step, true)
+            }
             Step::Firewall(transaction) => firewall::apply(state, transaction),
             Step::HoldPort(port) => {
                 let strangers =
@@ -148,11 +168,11 @@ impl Inner {
                 state.held_ports.insert(port.clone());
                 Ok(())
             }
-            Step::ProxyPort(port, target) => {
+            Step::ProxyPort(port, proxied) => {
                 if !state.held_ports.contains(port) {
                     return Err(ENOENT);
                 }
-                state.proxied_ports.insert(port.clone(), *target);
+                state.proxied_ports.insert(port.clone(), proxied.clone());
                 Ok(())
             }
             Step::UnproxyPort(port) => {
@@ -179,7 +199,7 @@ impl Inner {
                 _ => Err(ENODEV),
             },
             Step::ForgetFlows(_) => Ok(()),
-            link_step => links::apply(state, link_step),
+            link_step => links::apply(state, link_step, false),
         }
     }
 }
@@ -231,6 +251,17 @@ impl Host for SimHost {
 
     fn foreign_routes(&self) -> Result<Vec<IpNet>, StepError> {
         Ok(self.lock().foreign_routes.clone())
+    }
+
+    fn links(&self) -> Result<BTreeMap<IfName, u32>, StepError> {
+        let inner = self.lock();
+        let ours = inner.state.links.iter().filter(|((ns, _), _)| *ns == Ns::Host);
+        let ours = ours.map(|((_, name), link)| (name.clone(), link.mtu.unwrap_or(1500)));
+        Ok(ours.chain(inner.host_links.clone()).collect())
+    }
+
+    fn egress(&self) -> Result<Option<IfName>, StepError> {
+        Ok(self.lock().egress.clone())
     }
 
     fn facts(&self) -> Result<HostFacts, StepError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use portolan_netcore::model::{IfName, SandboxId};
-use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Route, Step};
+use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Route, RouteKind, Step};
 
 use crate::host::{EEXIST, ENETUNREACH, ENODEV, ENOENT, Errno};
 
@@ -15,27 +15,36 @@ pub(crate) fn namespace_exists(state: &HostState, ns: &Ns) -> Result<(), Errno> 
 }
 
 /// Steps about links; others are none of this module's and do nothing.
-pub(crate) fn apply(state: &mut HostState, step: &Step) -> Result<(), Errno> {
+/// `foreign_master`: the bridge that a new pair is to be a port of is somebody else's, and there.
+pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) -> Result<(), Errno> {
     match step {
         Step::AddNamespace(id) => add_namespace(state, id),
         Step::RemoveNamespace(id) => {
             remove_namespace(state, id);
             Ok(())
         }
-        Step::AddBridge(key, link) => {
+        Step::AddBridge(key, link) | Step::AddLink(key, link) => {
             vacant(state, key)?;
             let made = Link { addresses: BTreeSet::new(), up: false, ..link.clone() };
             state.links.insert(key.clone(), made);
             Ok(())
         }
         Step::AddVeth { host, host_link, container, container_link } => {
-            add_veth(state, (host, host_link), (container, container_link))
+            add_veth(state, (host, host_link), (container, container_link), foreign_master)
         }
         Step::RemoveLink(key) => {
             remove_link(state, key);
             Ok(())
         }
         Step::SetMaster(key, master) => set_master(state, key, master.as_ref()),
+        Step::SetPortVlan(key, vlan) => {
+            let link = link(state, key)?;
+            if link.master.is_none() {
+                return Err(ENODEV);
+            }
+            link.vlan = *vlan;
+            Ok(())
+        }
         Step::SetHairpin(key, on) => {
             let link = link(state, key)?;
             if link.master.is_none() {
@@ -100,15 +109,18 @@ fn add_veth(
     state: &mut HostState,
     host: (&LinkKey, &Link),
     container: (&LinkKey, &Link),
+    foreign_master: bool,
 ) -> Result<(), Errno> {
     vacant(state, host.0)?;
     vacant(state, container.0)?;
     if let Some(master) = &host.1.master
+        && !foreign_master
         && !state.links.contains_key(&(host.0.0.clone(), master.clone()))
     {
         return Err(ENODEV);
     }
-    let bare = |link: &Link, up| Link { addresses: BTreeSet::new(), hairpin: false, up, ..link.clone() };
+    let bare =
+        |link: &Link, up| Link { addresses: BTreeSet::new(), hairpin: false, vlan: None, up, ..link.clone() };
     state.links.insert(host.0.clone(), bare(host.1, true));
     state.links.insert(container.0.clone(), bare(container.1, false));
     Ok(())
@@ -127,9 +139,14 @@ fn remove_link(state: &mut HostState, key: &LinkKey) {
             for port in state.links.values_mut().filter(|link| link.master.as_ref() == Some(&key.1)) {
                 port.master = None;
                 port.hairpin = false;
+                port.vlan = None;
             }
         }
-        LinkKind::Loopback => {}
+        LinkKind::Macvlan { .. }
+        | LinkKind::Ipvlan { .. }
+        | LinkKind::Vlan { .. }
+        | LinkKind::Dummy
+        | LinkKind::Loopback => {}
     }
 }
 
@@ -148,15 +165,23 @@ fn set_master(state: &mut HostState, key: &LinkKey, master: Option<&IfName>) -> 
     let link = link(state, key)?;
     link.master = master.cloned();
     link.hairpin = false;
+    link.vlan = None;
     Ok(())
 }
 
 fn add_route(state: &mut HostState, ns: &Ns, route: &Route) -> Result<(), Errno> {
+    if route.kind != RouteKind::Unicast {
+        return insert_route(state, ns, route);
+    }
     let dev = state.links.get(&(ns.clone(), route.dev.clone())).ok_or(ENODEV)?;
     let reachable = |gateway| dev.addresses.iter().any(|address| address.contains(&gateway));
     if !dev.up || !route.gateway.is_none_or(reachable) {
         return Err(ENETUNREACH);
     }
+    insert_route(state, ns, route)
+}
+
+fn insert_route(state: &mut HostState, ns: &Ns, route: &Route) -> Result<(), Errno> {
     let same_slot = |other: &Route| other.destination == route.destination && other.metric == route.metric;
     state.routes.retain(|(n, other)| !(n == ns && same_slot(other)));
     state.routes.insert((ns.clone(), route.clone()));

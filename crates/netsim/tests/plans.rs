@@ -6,7 +6,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use portolan_netcore::host::Host;
-use portolan_netcore::plan::{HostState, LinkKind, Ns, Step, change, compile, diff};
+use portolan_netcore::plan::{HostState, LinkKind, Ns, Proxied, Step, change, compile, diff};
 use portolan_netsim::{Faults, SimHost};
 use proptest::prelude::*;
 use world::{touched, world};
@@ -61,8 +61,11 @@ fn openings(state: &HostState) -> BTreeSet<String> {
             open.insert(format!("{binding:?} leads somewhere and is not held"));
         }
     }
-    for (port, target) in &state.proxied_ports {
-        open.insert(format!("{port:?} is proxied to {target}"));
+    for (port, Proxied { target, from }) in &state.proxied_ports {
+        let everybody = [String::from("everybody")];
+        let clients: Vec<String> = from.iter().map(ToString::to_string).collect();
+        let clients = if clients.is_empty() { &everybody[..] } else { &clients };
+        open.extend(clients.iter().map(|client| format!("{port:?} is proxied to {target} for {client}")));
     }
     for ((ns, key), value) in &state.sysctls {
         let guarded =

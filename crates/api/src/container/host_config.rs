@@ -188,6 +188,9 @@ wire! {
         pub host_ip: String,
         /// Port or range of the host; ephemeral if empty.
         pub host_port: String,
+        /// Extension: networks whose addresses may use it (`10.0.0.0/8`); everybody if there is none.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub from: Vec<String>,
     }
 
     /// What happens when a container ends.

@@ -8,6 +8,7 @@ mod diff;
 mod each;
 mod events;
 mod exec;
+mod exposure;
 mod follow;
 mod image;
 mod info;
@@ -87,6 +88,7 @@ pub(crate) static ROOT: Command = Command {
             &diff::DIFF,
             &events::EVENTS,
             &transfer::EXPORT,
+            &exposure::EXPOSURE,
             &image::HISTORY,
             &transfer::IMPORT,
             &inspect::INSPECT,

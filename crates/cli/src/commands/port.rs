@@ -2,10 +2,15 @@
 
 use std::cmp::Ordering;
 
+use serde_json::{Value, json};
+
 use super::create::container_path;
+use super::exec::to_json;
+use crate::client::escape;
 use crate::command::{Arity, Command};
+use crate::create::ports::{Bindings, publish};
 use crate::failure::{Failure, Outcome};
-use crate::flags::Matches;
+use crate::flags::{Flag, Matches};
 use crate::json::Json;
 use crate::session::{Session, line_out};
 use crate::table::ports::bracketed;
@@ -13,17 +18,46 @@ use crate::table::ports::bracketed;
 /// `port`.
 pub(super) const PORT: Command = Command {
     also: &["container port", "port"],
-    examples: &[("Where port 80 of the container is published", "port web 80")],
+    flags: &[&[
+        Flag::list("from", "With 'add': only these sources (10.0.0.0/8) may use the port"),
+        Flag::switch("cut", "With 'rm': end the connections that came by the port"),
+        Flag::switch("keep-connections", "With 'rm': connections go on to their end (default)"),
+    ]],
+    examples: &[
+        ("Where port 80 of the container is published", "port web 80"),
+        ("Publish a port of a running container, for some", "port add --from 10.0.0.0/8 web 8081:80"),
+        ("Unpublish it and end its connections", "port rm --cut web 8081/tcp"),
+    ],
     ..Command::new(
         "port",
-        "CONTAINER [PRIVATE_PORT[/PROTO]]",
-        "List port mappings or a specific mapping for the container",
-        Arity::Between(1, 2),
+        "[add|rm] CONTAINER [PORT...]",
+        "List port mappings or a specific mapping for the container; add and remove published ports",
+        Arity::AtLeast(1),
         |session, matches| Box::pin(port(session, matches)),
     )
 };
 
 async fn port(session: Session, matches: Matches) -> Outcome {
+    // With two words it is a look-up, even of a container called `add`.
+    match matches.args.as_slice() {
+        [verb, name, ports @ ..] if verb == "add" && !ports.is_empty() => {
+            return add(&session, &matches, name, ports).await;
+        }
+        [verb, name, ports @ ..] if verb == "rm" && !ports.is_empty() => {
+            return remove(&session, &matches, name, ports).await;
+        }
+        [_] | [_, _] => {}
+        _ => {
+            return Err(Failure::new(
+                "use 'port CONTAINER [PORT]', 'port add CONTAINER PORT...' or 'port rm CONTAINER PORT...'",
+            ));
+        }
+    }
+    for flag in ["from", "cut", "keep-connections"] {
+        if matches.has(flag) {
+            return Err(Failure::new(format!("--{flag} goes with 'port add' or 'port rm'")));
+        }
+    }
     let name = &matches.args[0];
     let container = session.client.get(&container_path(name, "/json")).await?;
     let ports = container.at(&["NetworkSettings"]);
@@ -51,6 +85,31 @@ async fn port(session: Session, matches: Matches) -> Outcome {
     for line in lines {
         line_out(&line)?;
     }
+    Ok(0)
+}
+
+/// `port add`: what `--publish` takes.
+async fn add(session: &Session, matches: &Matches, name: &str, ports: &[String]) -> Outcome {
+    let mut bindings = Bindings::new();
+    let from: String = matches.list("from").iter().map(|source| format!(",from={source}")).collect();
+    for port in ports {
+        publish(&format!("{port}{from}"), &mut bindings).map_err(Failure::new)?;
+    }
+    change(session, name, json!({ "Add": to_json(&bindings)? })).await
+}
+
+/// `port rm`: host ports, `[address:]port[/protocol]`.
+async fn remove(session: &Session, matches: &Matches, name: &str, ports: &[String]) -> Outcome {
+    if matches.on("cut") && matches.on("keep-connections") {
+        return Err(Failure::new("--cut and --keep-connections exclude each other"));
+    }
+    let connections = if matches.on("cut") { "cut" } else { "keep" };
+    change(session, name, json!({ "Remove": ports, "Connections": connections })).await
+}
+
+async fn change(session: &Session, name: &str, body: Value) -> Outcome {
+    let path = format!("/portolan/containers/{}/ports", escape(name));
+    session.client.post(&path, body).await?;
     Ok(0)
 }
 

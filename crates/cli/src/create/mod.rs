@@ -4,7 +4,7 @@ pub(crate) mod env;
 pub(crate) mod flags;
 mod mounts;
 pub(crate) mod network;
-mod ports;
+pub(crate) mod ports;
 pub(crate) mod resources;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@ pub(crate) type Bindings = BTreeMap<String, Option<Vec<PortBinding>>>;
 /// # Errors
 /// Docker's text.
 pub(crate) fn publish(spec: &str, bindings: &mut Bindings) -> Result<(), String> {
+    let (spec, from) = split_sources(spec)?;
     let short;
     let spec = match spec.contains('=') {
         true => {
@@ -55,13 +56,29 @@ pub(crate) fn publish(spec: &str, bindings: &mut Bindings) -> Result<(), String>
             Some(range) if one_of_many => format!("{}-{}", range.start(), range.end()),
             Some(range) => (usize::from(*range.start()) + at).to_string(),
         };
-        bindings
-            .entry(format!("{port}/{protocol}"))
-            .or_default()
-            .get_or_insert_default()
-            .push(PortBinding { host_ip: ip.clone(), host_port });
+        bindings.entry(format!("{port}/{protocol}")).or_default().get_or_insert_default().push(PortBinding {
+            host_ip: ip.clone(),
+            host_port,
+            from: from.clone(),
+        });
     }
     Ok(())
+}
+
+/// Splits `,from=10.0.0.0/8` off: who may use the port; it may be given several times.
+fn split_sources(spec: &str) -> Result<(&str, Vec<String>), String> {
+    let Some((spec, sources)) = spec.split_once(",from=") else {
+        return Ok((spec, Vec::new()));
+    };
+    let mut from = Vec::new();
+    for source in sources.split(",from=") {
+        let (address, length) = source.split_once('/').unwrap_or((source, "0"));
+        if address.parse::<IpAddr>().is_err() || length.parse::<u8>().is_err() {
+            return Err(format!("invalid source of a published port: {source:?} is not a network"));
+        }
+        from.push(source.to_owned());
+    }
+    Ok((spec, from))
 }
 
 /// Splits `ip:host:container`; an IPv6 address is in brackets or has colons of its own.

@@ -291,6 +291,17 @@ fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
         }
         address_pools.push((pool.base, pool.size));
     }
+    let mut network_options: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for option in settings.default_network_opt.iter().flatten() {
+        if !matches!(option.driver.as_str(), "bridge" | "macvlan" | "ipvlan") {
+            return invalid(format!(
+                "invalid --default-network-opt: there is no network driver {:?}",
+                option.driver
+            ));
+        }
+        let of_driver = network_options.entry(option.driver.clone()).or_default();
+        of_driver.insert(option.key.clone(), option.value.clone());
+    }
     Ok(NetConfig {
         exec_root,
         default_bridge,
@@ -305,8 +316,10 @@ fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
         mtu: settings.mtu.filter(|mtu| *mtu != 0),
         host_binding: settings.ip.filter(|ip| !ip.is_unspecified()),
         address_pools,
+        network_options,
         ip_forward: on(settings.ip_forward, true),
         userland_proxy: on(settings.userland_proxy, true),
+        direct_routing: on(settings.allow_direct_routing, false),
         firewall: on(settings.iptables, true),
         dns: settings.dns.clone().unwrap_or_default(),
         default_bridge_names: on(settings.default_bridge_names, false),

@@ -8,7 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::values::{AddressPool, KeyValue, Size, Ulimit, pairs, runtimes, ulimits};
+use super::values::{AddressPool, KeyValue, NetworkOption, Size, Ulimit, pairs, runtimes, ulimits};
 
 /// Declares settings: each is a flag and a key of the file. A text before the type is the key, where it is not the
 /// flag's name; `bool` is a flag that may be given as `--flag` and as `--flag=false`.
@@ -144,6 +144,9 @@ settings! {
     /// Subnets for new networks, base=CIDR,size=LENGTH (may be repeated)
     #[key = "default-address-pools"] #[value = "POOL"]
     default_address_pool: Vec<AddressPool>,
+    /// Option of new networks of a driver, driver=key=value (may be repeated)
+    #[key = "default-network-opts"] #[with = "network_options"] #[value = "OPTION"]
+    default_network_opt: Vec<NetworkOption>,
     /// Who writes the firewall's rules: nftables, iptables
     #[value = "BACKEND"]
     firewall_backend: String,
@@ -228,6 +231,9 @@ settings! {
     /// Published ports are always handled by the kernel
     #[missing = "true"]
     userland_proxy: Switch,
+    /// Let neighbours reach published ports by the containers' own addresses
+    #[missing = "true"]
+    allow_direct_routing: Switch,
     /// SELinux is not supported: only false
     #[missing = "true"]
     selinux_enabled: Switch,
@@ -267,6 +273,42 @@ mod features {
         Ok(map.map(|map| {
             map.into_iter().map(|(key, value)| KeyValue { key, value: value.to_string() }).collect()
         }))
+    }
+}
+
+/// `default-network-opts` in the file is a map of maps.
+mod network_options {
+    use super::{BTreeMap, Deserialize, NetworkOption, Serialize};
+
+    type Options = BTreeMap<String, BTreeMap<String, String>>;
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        options: &Option<Vec<NetworkOption>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let by_driver = options.as_ref().map(|options| {
+            let mut by_driver = Options::new();
+            for option in options {
+                let of_driver = by_driver.entry(option.driver.clone()).or_default();
+                of_driver.insert(option.key.clone(), option.value.clone());
+            }
+            by_driver
+        });
+        by_driver.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<NetworkOption>>, D::Error> {
+        let by_driver = Option::<Options>::deserialize(deserializer)?;
+        let flat = |by_driver: Options| {
+            let each = by_driver.into_iter().flat_map(|(driver, options)| {
+                let option = move |(key, value)| NetworkOption { driver: driver.clone(), key, value };
+                options.into_iter().map(option)
+            });
+            each.collect()
+        };
+        Ok(by_driver.map(flat))
     }
 }
 

@@ -28,6 +28,7 @@ fn a_docker_unit_and_daemon_json_work() {
     let file = r#"{
         "hosts": ["unix:///tmp/a.sock", "tcp://127.0.0.1:2375"], "debug": true, "mtu": 1400, "icc": false,
         "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}], "log-opts": {"max-size": "10m"},
+        "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}},
         "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 64000, "Soft": 64000}},
         "runtimes": {"crun": {"path": "/usr/bin/crun"}}, "userland-proxy": false, "labels": ["a=b"],
         "bip": "172.26.0.1/16", "dns": ["10.0.0.53"], "features": {"buildkit": false}, "default-shm-size": "64M",
@@ -39,6 +40,7 @@ fn a_docker_unit_and_daemon_json_work() {
     assert_eq!(config.log_level, LogLevel::DEBUG);
     assert_eq!(config.engine.net.mtu, Some(1400));
     assert_eq!(config.engine.net.address_pools, [("10.10.0.0/16".parse().unwrap(), 24)]);
+    assert_eq!(config.engine.net.network_options["bridge"]["com.docker.network.driver.mtu"], "1400");
     assert_eq!(config.engine.default_log.options["max-size"], "10m");
     assert_eq!(config.engine.default_ulimits[0].hard, 64000);
     assert_eq!(config.engine.default_shm_size_bytes, 64 << 20);
@@ -114,6 +116,8 @@ fn wrong_values_are_named() {
         (vec!["-H", "ssh://x"], "invalid --host ssh://x"),
         (vec!["--default-address-pool", "base=10.0.0.0/24,size=16"], "do not fit"),
         (vec!["--default-runtime", "kata"], "specified default runtime 'kata' does not exist"),
+        (vec!["--default-network-opt", "bridge"], "write driver=key=value"),
+        (vec!["--default-network-opt", "tap=mtu=1"], "no network driver \"tap\""),
         (vec!["--label", "x"], "bad attribute format: x"),
         (vec!["--log-level", "loud"], "invalid logging level: loud"),
     ] {

@@ -79,6 +79,29 @@ impl FromStr for KeyValue {
     }
 }
 
+/// `--default-network-opt bridge=com.docker.network.driver.mtu=1400`; in the file
+/// `{"bridge": {"com.docker.network.driver.mtu": "1400"}}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NetworkOption {
+    pub(super) driver: String,
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+impl FromStr for NetworkOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.splitn(3, '=');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(driver), Some(key), Some(value)) if !driver.is_empty() && !key.is_empty() => {
+                Ok(NetworkOption { driver: driver.to_owned(), key: key.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(format!("invalid value {text:?}: write driver=key=value")),
+        }
+    }
+}
+
 /// An OCI runtime in the file: `{"path": "/usr/bin/crun", "runtimeArgs": []}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

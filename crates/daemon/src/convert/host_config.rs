@@ -123,7 +123,7 @@ fn device(device: api::DeviceMapping) -> DeviceMapping {
 }
 
 /// `PortBindings`: ports of the container may be ranges too (`8000-8010/tcp`), as far as the host's go along.
-fn port_bindings(given: api::PortMap) -> Result<BTreeMap<ContainerPort, Vec<HostPort>>, ApiError> {
+pub(crate) fn port_bindings(given: api::PortMap) -> Result<BTreeMap<ContainerPort, Vec<HostPort>>, ApiError> {
     let mut bindings = BTreeMap::new();
     for (port, hosts) in given {
         let port: ContainerPort =
@@ -148,7 +148,17 @@ fn host_port(binding: api::PortBinding) -> Result<HostPort, ApiError> {
                 .map_err(|_| ApiError::invalid(format!("invalid IP address in port mapping: {given}")))?,
         ),
     };
-    Ok(HostPort { ip, ports: host_ports(&binding.host_port)? })
+    let from = binding.from.iter().map(|text| source(text)).collect::<Result<_, _>>()?;
+    Ok(HostPort { ip, ports: host_ports(&binding.host_port)?, from })
+}
+
+/// A network, or one address.
+fn source(text: &str) -> Result<ipnet::IpNet, ApiError> {
+    let address = || text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from);
+    let net = text.parse::<ipnet::IpNet>().ok().or_else(address).map(|net| net.trunc());
+    net.ok_or_else(|| {
+        ApiError::invalid(format!("invalid source of a published port: {text:?} is not a network"))
+    })
 }
 
 /// `8080`, `8000-8010`; empty and 0 are ephemeral.
@@ -252,6 +262,7 @@ fn port_binding_to_api(
             true => range.first.to_string(),
             false => format!("{}-{}", range.first, range.last),
         }),
+        from: host.from.iter().map(ToString::to_string).collect(),
     };
     (port.to_string(), Some(hosts.into_iter().map(binding).collect()))
 }

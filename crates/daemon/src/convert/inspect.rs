@@ -82,6 +82,7 @@ fn network_settings(network: NetworkSnapshot, short_id: &str, version: ApiVersio
     let binding = |binding: portolan_netcore::model::PortBinding| api::PortBinding {
         host_ip: binding.host_ip.to_string(),
         host_port: binding.host_port.to_string(),
+        from: Vec::new(),
     };
     let ports = network.ports.into_iter().map(|(port, bindings)| {
         (port.to_string(), none_if_empty(bindings.into_iter().map(binding).collect()))

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use portolan_api::{self as api, ApiVersion};
-use portolan_net::{IpamPoolSpec, NetworkEndpoint, NetworkInfo, NetworkSpec};
+use portolan_net::{IpamPoolSpec, NetworkEndpoint, NetworkInfo, NetworkSpec, SubnetUsage};
 use portolan_netcore::model::IpamConfig;
 
 use super::{rfc3339, text};
@@ -10,9 +10,6 @@ use crate::http::ApiError;
 
 /// The body of `POST /networks/create`; what we do not have is refused by name.
 pub(crate) fn network_spec(body: api::NetworkCreate, version: ApiVersion) -> Result<NetworkSpec, ApiError> {
-    if body.config_only || body.config_from.as_ref().is_some_and(|from| !from.network.is_empty()) {
-        return Err(ApiError::invalid("config-only networks are not supported"));
-    }
     if body.ingress {
         return Err(ApiError::invalid("ingress networks need a swarm, which is not supported"));
     }
@@ -30,12 +27,33 @@ pub(crate) fn network_spec(body: api::NetworkCreate, version: ApiVersion) -> Res
         ipv6: body.enable_ipv6,
         internal: body.internal,
         attachable: body.attachable,
+        config_only: body.config_only,
+        config_from: body.config_from.map(|from| from.network).unwrap_or_default(),
         scope: body.scope,
         ipam_driver: ipam.driver,
         ipam_options: ipam.options.unwrap_or_default(),
         ipam: ipam.config.unwrap_or_default().into_iter().map(pool).collect(),
         options: body.options.unwrap_or_default(),
         labels: body.labels.unwrap_or_default(),
+    })
+}
+
+/// From this version on a network shows how full its subnets are.
+const STATUS: ApiVersion = ApiVersion::new(1, 52);
+
+/// How full a network's subnets are, for versions that have it and for `verbose`.
+pub(crate) fn network_status(
+    info: &NetworkInfo,
+    verbose: bool,
+    version: ApiVersion,
+) -> Option<api::NetworkStatus> {
+    let subnet = |usage: &SubnetUsage| {
+        let numbers = api::SubnetStatus { ips_in_use: usage.in_use, dynamic_ips_available: usage.available };
+        (usage.subnet.to_string(), numbers)
+    };
+    let wanted = verbose || version >= STATUS;
+    (wanted && info.network.driver.has_links()).then(|| api::NetworkStatus {
+        ipam: api::IpamStatus { subnets: info.usage.iter().map(subnet).collect() },
     })
 }
 
@@ -53,18 +71,25 @@ pub(crate) fn network(info: NetworkInfo, with_endpoints: bool, version: ApiVersi
         enable_ipv4: Some(network.ipv4).filter(|_| version >= ApiVersion::new(1, 48)),
         enable_ipv6: network.ipv6,
         ipam: api::Ipam {
-            driver: network.ipam_driver,
+            driver: network.ipam_driver.clone(),
             options: Some(network.ipam_options).filter(|options| !options.is_empty() || !network.predefined),
-            config: Some(network.ipam.into_iter().map(ipam_config).collect()),
+            config: Some(match network.ipam_driver.as_str() {
+                // Docker's driver `null` has all there is.
+                "null" if !network.config_only => {
+                    vec![api::IpamConfig { subnet: "0.0.0.0/0".to_owned(), ..api::IpamConfig::default() }]
+                }
+                _ => network.ipam.into_iter().map(ipam_config).collect(),
+            }),
         },
         internal: network.internal,
         attachable: network.attachable,
         ingress: false,
-        config_from: api::ConfigReference::default(),
-        config_only: false,
+        config_from: api::ConfigReference { network: network.config_from.unwrap_or_default() },
+        config_only: network.config_only,
         containers: endpoints.into_iter().map(endpoint).collect(),
         options: Some(network.options),
         labels: Some(network.labels),
+        status: None,
     }
 }
 

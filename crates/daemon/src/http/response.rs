@@ -36,6 +36,11 @@ pub(crate) fn text(text: &'static str) -> Response {
     with_type(StatusCode::OK, "text/plain; charset=utf-8", Body::full(Bytes::from_static(text.as_bytes())))
 }
 
+/// Text that was made for this answer, in Prometheus' exposition format.
+pub(crate) fn metrics(text: String) -> Response {
+    with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", Body::full(text.into()))
+}
+
 /// JSON with a line feed at its end, as Go's encoder writes it.
 pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response, ApiError> {
     let mut bytes = serde_json::to_vec(value).map_err(|error| ApiError::internal(error.to_string()))?;

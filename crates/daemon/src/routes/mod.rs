@@ -8,6 +8,7 @@ pub(crate) mod images;
 mod info;
 mod logs;
 pub(crate) mod networks;
+pub(crate) mod portolan;
 mod registry;
 mod stats;
 pub(crate) mod system;

@@ -50,7 +50,9 @@ async fn inspect(state: &State, request: &Request, id: &str) -> Answer {
     if request.query.get("scope").is_some_and(|scope| scope != "local") {
         return Err(ApiError::not_found(format!("network {id} not found")));
     }
-    json(StatusCode::OK, &convert::network(network, true, request.version))
+    let status = convert::network_status(&network, request.query.flag("verbose"), request.version);
+    let shown = api::Network { status, ..convert::network(network, true, request.version) };
+    json(StatusCode::OK, &shown)
 }
 
 async fn connect(state: &Arc<State>, request: &mut Request, id: &str) -> Answer {

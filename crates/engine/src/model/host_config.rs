@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use portolan_netcore::model::PortRange;
 use portolan_runtime::Rlimit;
 use serde::{Deserialize, Serialize};
@@ -210,12 +211,15 @@ pub struct LogConfig {
 }
 
 /// One entry of `PortBindings`: where a container's port is to be found on the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPort {
     /// `HostIp`; the network's default if none.
     pub ip: Option<IpAddr>,
     /// `HostPort`, one port or a range; ephemeral if none.
     pub ports: Option<PortRange>,
+    /// `From`, an extension: who may use it; everybody if there is none.
+    #[serde(default)]
+    pub from: Vec<IpNet>,
 }
 
 /// One entry of `Devices`.

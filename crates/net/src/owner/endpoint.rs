@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portolan_netcore::model::{
-    BridgeOptions, Driver, Endpoint, EndpointId, IfName, MacAddr, Network, NetworkId, PortBinding, SandboxId,
-    SandboxMode,
+    Driver, Endpoint, EndpointId, IfName, IpvlanMode, MacAddr, Network, NetworkId, SandboxId, SandboxMode,
 };
 
 use super::lease::Addresses;
-use super::ports::Publisher;
+use super::ports::{Publisher, Taken};
 use super::{Owner, entropy};
+use crate::options::{SOURCE_GUARD, switch};
 use crate::{AttachSpec, Error, PortRequest};
 
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
+const HOST_IFNAME: &str = "portolan.endpoint.host_ifname";
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 /// Docker's name for the auxiliary address that is the containers' gateway in place of the bridge's.
 pub(super) const DEFAULT_GATEWAY_V4: &str = "DefaultGatewayIPv4";
@@ -31,6 +32,9 @@ impl Owner {
     pub(super) fn check_attach(&self, attach: &AttachSpec) -> Result<NetworkId, Error> {
         let id = self.find_id(&attach.network)?;
         let network = self.network(&id)?;
+        if network.config_only {
+            return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
+        }
         let mut errors = Vec::new();
         let asks_address = attach.ipv4.is_some() || attach.ipv6.is_some();
         if asks_address && !user_defined(network) {
@@ -88,20 +92,23 @@ impl Owner {
         let network = self.network(network)?;
         let id = EndpointId::from_bytes(entropy());
         let lo = || IfName::new("lo").map_err(|error| Error::internal(error.to_string()));
-        let (ifname, host_ifname, gateways) = match &network.driver {
-            Driver::Bridge(options) => {
-                let host_ifname = IfName::new(&format!("veth{}", &id.short()[..7]))
-                    .map_err(|error| Error::internal(error.to_string()))?;
-                (ifname(options, attach, taken)?, host_ifname, gateways(network))
+        let mut host_ifname = lo()?;
+        let (ifname, gateways) = match &network.driver {
+            Driver::Bridge(_) => {
+                host_ifname = self.host_ifname(&id, attach)?;
+                (ifname(network.driver.ifname_prefix(), attach, taken)?, gateways(network))
             }
-            Driver::Host | Driver::Null => (lo()?, lo()?, (None, None)),
+            Driver::Macvlan(_) | Driver::Ipvlan(_) => {
+                (ifname(network.driver.ifname_prefix(), attach, taken)?, gateways(network))
+            }
+            Driver::Host | Driver::Null => (lo()?, (None, None)),
         };
         let endpoint = Endpoint {
+            mac: attach.mac.unwrap_or_else(|| mac(&id, addresses)),
             id,
             network: network.id.clone(),
             sandbox: sandbox.clone(),
             container_name: attach.container_name.clone(),
-            mac: attach.mac.unwrap_or_else(|| mac(addresses)),
             ifname,
             host_ifname,
             ipv4: addresses.ipv4,
@@ -112,7 +119,9 @@ impl Owner {
             gw_priority: attach.gw_priority,
             dns_names: attach.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
             links: attach.links.clone(),
+            source_guard: source_guard(attach)?,
             published: Vec::new(),
+            allowed: Vec::new(),
         };
         let sysctls = sysctls(attach, &endpoint.ifname);
         Ok(NewEndpoint { endpoint, sysctls })
@@ -125,19 +134,38 @@ impl Owner {
             self.desired.networks.get(&endpoint.network).map(|network| network.name.as_str())
         };
         endpoints
-            .filter(|endpoint| endpoint.gateway_ipv4.is_some() || endpoint.gateway_ipv6.is_some())
+            .filter(|endpoint| self.leads_out(endpoint))
             .min_by(|a, b| b.gw_priority.cmp(&a.gw_priority).then_with(|| name(a).cmp(&name(b))))
             .map(|endpoint| endpoint.id.clone())
     }
 
+    /// The default route can go through it: it has a gateway, or needs none.
+    fn leads_out(&self, endpoint: &Endpoint) -> bool {
+        let needs_none = self.desired.networks.get(&endpoint.network).is_some_and(|network| {
+            !network.internal
+                && !network.routing.no_default_route
+                && matches!(&network.driver, Driver::Ipvlan(options) if options.mode != IpvlanMode::L2)
+        });
+        needs_none || endpoint.gateway_ipv4.is_some() || endpoint.gateway_ipv6.is_some()
+    }
+
+    /// The name of the host's end: the one asked for, or `veth` and seven digits of the endpoint's id.
+    fn host_ifname(&self, id: &EndpointId, attach: &AttachSpec) -> Result<IfName, Error> {
+        let Some(wanted) = attach.driver_opts.get(HOST_IFNAME) else {
+            return IfName::new(&format!("veth{}", &id.short()[..7]))
+                .map_err(|error| Error::internal(error.to_string()));
+        };
+        let name = IfName::new(wanted).map_err(|error| Error::invalid(error.to_string()))?;
+        if self.host.links()?.contains_key(&name) {
+            return Err(Error::conflict(format!("interface name {name} is in use on the host already")));
+        }
+        Ok(name)
+    }
+
     /// Takes the host ports that an endpoint is to publish.
-    pub(super) fn publish(
-        &mut self,
-        endpoint: &Endpoint,
-        requests: &[PortRequest],
-    ) -> Result<Vec<PortBinding>, Error> {
+    pub(super) fn publish(&mut self, endpoint: &Endpoint, requests: &[PortRequest]) -> Result<Taken, Error> {
         if requests.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Taken::default());
         }
         if !self.desired.settings.firewall {
             return Err(Error::unsupported(format!(
@@ -147,8 +175,13 @@ impl Owner {
         }
         let facts = self.host.facts()?;
         let binding = match self.desired.networks.get(&endpoint.network).map(|network| &network.driver) {
-            Some(Driver::Bridge(options)) => options.host_binding,
-            _ => None,
+            Some(Driver::Bridge(options)) if !options.unmanaged => options.host_binding,
+            // These networks are outside of the host's firewall: containers are reached directly, and
+            // a port asked for is kept for when another network is the gateway.
+            _ => {
+                tracing::info!(container = %endpoint.container_name, "published ports have no effect: the gateway is a network that the host does not route");
+                return Ok(Taken::default());
+            }
         };
         let publisher = Publisher {
             sandbox: &endpoint.sandbox,
@@ -184,10 +217,16 @@ fn bad_address(network: &Network, address: IpAddr) -> Option<String> {
 
 fn bad_option(key: &str, value: &str) -> Option<String> {
     match key {
-        IFNAME => IfName::new(value).err().map(|error| error.to_string()),
+        IFNAME | HOST_IFNAME => IfName::new(value).err().map(|error| error.to_string()),
         SYSCTLS => value.split(',').find_map(bad_sysctl),
+        SOURCE_GUARD => switch(key, value).err().map(|error| error.message().to_owned()),
         _ => Some(format!("unknown driver option {key:?} of an endpoint")),
     }
+}
+
+/// On, unless the endpoint's option says otherwise.
+fn source_guard(attach: &AttachSpec) -> Result<bool, Error> {
+    attach.driver_opts.get(SOURCE_GUARD).map_or(Ok(true), |value| switch(SOURCE_GUARD, value))
 }
 
 fn bad_sysctl(sysctl: &str) -> Option<String> {
@@ -222,7 +261,7 @@ fn sysctls(attach: &AttachSpec, ifname: &IfName) -> BTreeMap<String, String> {
 }
 
 /// The name asked for, or the prefix with the lowest number that is free.
-fn ifname(options: &BridgeOptions, attach: &AttachSpec, taken: &BTreeSet<IfName>) -> Result<IfName, Error> {
+fn ifname(prefix: &str, attach: &AttachSpec, taken: &BTreeSet<IfName>) -> Result<IfName, Error> {
     if let Some(wanted) = attach.driver_opts.get(IFNAME) {
         let name = IfName::new(wanted).map_err(|error| Error::invalid(error.to_string()))?;
         if taken.contains(&name) || name.as_str() == "lo" {
@@ -231,16 +270,14 @@ fn ifname(options: &BridgeOptions, attach: &AttachSpec, taken: &BTreeSet<IfName>
         return Ok(name);
     }
     (0..=taken.len())
-        .filter_map(|number| IfName::new(&format!("{}{number}", options.ifname_prefix)).ok())
+        .filter_map(|number| IfName::new(&format!("{}{number}", prefix)).ok())
         .find(|name| !taken.contains(name))
-        .ok_or_else(|| {
-            Error::invalid(format!("no interface name is left with the prefix {}", options.ifname_prefix))
-        })
+        .ok_or_else(|| Error::invalid(format!("no interface name is left with the prefix {}", prefix)))
 }
 
 /// The gateways that containers use: none on an internal network.
 fn gateways(network: &Network) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    if network.internal {
+    if network.internal || network.routing.no_default_route {
         return (None, None);
     }
     let mut found = (None, None);
@@ -255,14 +292,18 @@ fn gateways(network: &Network) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     found
 }
 
-/// From the IPv4 address; for an endpoint with IPv6 only, from its last four bytes.
-fn mac(addresses: Addresses) -> MacAddr {
+/// From the IPv4 address; for an endpoint with IPv6 only, from its last four bytes; for one without
+/// addresses, from its id.
+fn mac(id: &EndpointId, addresses: Addresses) -> MacAddr {
     match (addresses.ipv4, addresses.ipv6) {
         (Some(net), _) => MacAddr::of_ipv4(net.addr()),
         (None, Some(net)) => {
             let [.., a, b, c, d] = net.addr().octets();
             MacAddr::of_ipv4(Ipv4Addr::new(a, b, c, d))
         }
-        (None, None) => MacAddr([0; 6]),
+        (None, None) => {
+            let byte = |at: usize| u8::from_str_radix(&id.as_str()[at..at + 2], 16).unwrap_or_default();
+            MacAddr([0x02, 0x42, byte(0), byte(2), byte(4), byte(6)])
+        }
     }
 }

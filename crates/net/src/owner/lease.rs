@@ -55,9 +55,31 @@ impl Owner {
         v4: bool,
     ) -> Result<Option<IpNet>, IpamError> {
         let Some(spaces) = self.spaces.get_mut(network) else { return Ok(None) };
-        let Some(space) = (if v4 { &mut spaces.v4 } else { &mut spaces.v6 }) else { return Ok(None) };
-        let address = space.lease(container, wanted)?;
-        Ok(IpNet::new(address, space.subnet().prefix_len()).ok())
+        let spaces = if v4 { &mut spaces.v4 } else { &mut spaces.v6 };
+        if spaces.is_empty() {
+            return Ok(None);
+        }
+        // The subnet of the address asked for; the one the container had an address of; the first
+        // that has one left.
+        let at = match wanted {
+            Some(address) => spaces.iter().position(|space| space.subnet().contains(&address)),
+            None => spaces.iter().position(|space| space.address_of(container).is_some()),
+        };
+        let given = |space: &mut AddressSpace, address| IpNet::new(address, space.subnet().prefix_len()).ok();
+        if let Some(at) = at {
+            let address = spaces[at].lease(container, wanted)?;
+            let others = spaces.iter_mut().enumerate().filter(|(other, _)| *other != at);
+            others.for_each(|(_, space)| space.forget(container));
+            return Ok(given(&mut spaces[at], address));
+        }
+        let mut refused = None;
+        for space in spaces {
+            match space.lease(container, wanted) {
+                Ok(address) => return Ok(given(space, address)),
+                Err(error) => refused = Some(error),
+            }
+        }
+        refused.map_or(Ok(None), Err)
     }
 
     pub(super) fn has_lease(&self, network: &NetworkId, container: &ContainerId) -> bool {
@@ -74,7 +96,7 @@ impl Owner {
 
     fn each_space(&mut self, network: &NetworkId, change: impl Fn(&mut AddressSpace)) {
         if let Some(spaces) = self.spaces.get_mut(network) {
-            [&mut spaces.v4, &mut spaces.v6].into_iter().flatten().for_each(change);
+            spaces.all_mut().for_each(change);
         }
     }
 
@@ -94,8 +116,7 @@ impl Owner {
     /// Nothing of the sandbox is heard any more: its addresses may be given to others.
     pub(super) fn free_addresses(&mut self, sandbox: &SandboxId) {
         for spaces in self.spaces.values_mut() {
-            let both = [&mut spaces.v4, &mut spaces.v6];
-            both.into_iter().flatten().for_each(|space| space.end_quarantine(sandbox));
+            spaces.all_mut().for_each(|space| space.end_quarantine(sandbox));
         }
     }
 
@@ -195,12 +216,33 @@ impl Owner {
         Ok(())
     }
 
+    /// A container as people know it: by its name if it runs on the network, else by its id.
+    fn holder_name(&self, network: &NetworkId, container: &ContainerId) -> String {
+        let of = |endpoint: &&portolan_netcore::model::Endpoint| {
+            let sandbox = self.desired.sandboxes.get(&endpoint.sandbox);
+            sandbox.is_some_and(|sandbox| sandbox.container == *container)
+        };
+        match self.endpoints_of(network).find(of) {
+            Some(endpoint) => format!("container {} ({})", endpoint.container_name, container.short()),
+            None => format!("container {}", container.short()),
+        }
+    }
+
+    fn own_name(&self, network: &NetworkId, address: IpAddr) -> String {
+        let spaces = self.spaces.get(network).into_iter().flat_map(|spaces| spaces.all());
+        match spaces.into_iter().find_map(|space| space.own_name(address)) {
+            Some("gateway") => "the network itself: it is its gateway".to_owned(),
+            Some(name) => format!("the network itself: it is its auxiliary address {name}"),
+            None => "the network itself".to_owned(),
+        }
+    }
+
     fn lease_error(&self, network: &NetworkId, error: IpamError) -> Error {
         match (error, self.desired.networks.get(network)) {
             (IpamError::InUse { address, holder }, _) => {
                 let by = match holder {
-                    Some(container) => format!("container {}", container.short()),
-                    None => "the network itself".to_owned(),
+                    Some(container) => self.holder_name(network, &container),
+                    None => self.own_name(network, address),
                 };
                 Error::forbidden(format!("Address already in use: {address} belongs to {by}"))
             }

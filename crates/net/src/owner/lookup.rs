@@ -55,7 +55,7 @@ impl Owner {
             .collect();
         endpoints.sort_by(|a, b| a.container.cmp(&b.container));
         let spaces = self.spaces.get(&network.id);
-        let spaces = spaces.into_iter().flat_map(|spaces| [&spaces.v4, &spaces.v6]).flatten();
+        let spaces = spaces.into_iter().flat_map(|spaces| spaces.all());
         let usage = spaces.map(|space| {
             let usage = space.usage();
             SubnetUsage { subnet: space.subnet(), in_use: usage.in_use, available: usage.available }
@@ -65,7 +65,7 @@ impl Owner {
 
     fn network_endpoint(&self, network: &Network, endpoint: &Endpoint) -> Option<NetworkEndpoint> {
         let sandbox = self.desired.sandboxes.get(&endpoint.sandbox)?;
-        let linked = matches!(network.driver, Driver::Bridge(_));
+        let linked = network.driver.has_links();
         Some(NetworkEndpoint {
             id: endpoint.id.clone(),
             container: sandbox.container.clone(),
@@ -101,7 +101,7 @@ impl Owner {
         let network = self.desired.networks.get(&endpoint.network)?;
         Some(EndpointInfo {
             network_name: network.name.clone(),
-            linked: matches!(network.driver, Driver::Bridge(_)),
+            linked: network.driver.has_links(),
             endpoint: endpoint.clone(),
         })
     }
@@ -116,7 +116,8 @@ impl Owner {
     pub(super) fn has_names(&self, network: &NetworkId) -> bool {
         match self.desired.networks.get(network).map(|network| &network.driver) {
             Some(Driver::Bridge(options)) => !options.default_bridge || self.config.default_bridge_names,
-            _ => false,
+            Some(Driver::Macvlan(_) | Driver::Ipvlan(_)) => true,
+            Some(Driver::Host | Driver::Null) | None => false,
         }
     }
 }

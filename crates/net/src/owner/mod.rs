@@ -7,9 +7,11 @@
 
 mod endpoint;
 mod lease;
+mod live_ports;
 mod lookup;
 mod network;
 mod ports;
+mod repair;
 mod restore;
 mod sandbox;
 mod zones;
@@ -46,11 +48,21 @@ pub(crate) enum Turn<T> {
     Later,
 }
 
-/// What a container has on one network.
+/// The addresses of one network: a space a subnet.
 #[derive(Clone, Debug, Default)]
 struct Spaces {
-    v4: Option<AddressSpace>,
-    v6: Option<AddressSpace>,
+    v4: Vec<AddressSpace>,
+    v6: Vec<AddressSpace>,
+}
+
+impl Spaces {
+    fn all(&self) -> impl Iterator<Item = &AddressSpace> {
+        self.v4.iter().chain(&self.v6)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut AddressSpace> {
+        self.v4.iter_mut().chain(&mut self.v6)
+    }
 }
 
 /// What is going on with a sandbox.
@@ -139,6 +151,10 @@ impl Owner {
         });
     }
 
+    pub(crate) fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
     fn netns(&self, id: &SandboxId) -> PathBuf {
         self.config.exec_root.join("netns").join(id.short())
     }
@@ -164,6 +180,7 @@ fn settings(config: &NetConfig, facts: &portolan_netcore::host::HostFacts) -> Se
         ipv6: facts.ipv6,
         bridge_netfilter: facts.bridge_netfilter,
         proxy: config.userland_proxy,
+        direct_routing: config.direct_routing,
     }
 }
 

@@ -10,7 +10,7 @@ use portolan_netcore::plan::{Desired, Step, Touched, change};
 use super::{Owner, Spaces, entropy};
 use crate::create::{self, Surroundings};
 use crate::records::Batch;
-use crate::{Error, NetworkAction, NetworkSpec};
+use crate::{Error, NetworkAction, NetworkSpec, template};
 
 /// A network that is decided and not there yet, or still there and given up.
 #[derive(Debug)]
@@ -27,16 +27,29 @@ pub(super) fn now_ns() -> i64 {
 }
 
 impl Owner {
-    pub(crate) fn begin_create(&mut self, spec: NetworkSpec) -> Result<NetworkWork, Error> {
+    pub(crate) fn begin_create(&mut self, mut spec: NetworkSpec) -> Result<NetworkWork, Error> {
         create::check_name(&spec.name)?;
         if self.desired.networks.values().any(|network| network.name == spec.name) {
             return Err(Error::conflict(format!("network with name {} already exists", spec.name)));
         }
-        let routes = self.host.foreign_routes()?;
-        let subnets = self.subnets();
-        let around = Surroundings { pools: &self.pools, networks: &subnets, routes: &routes };
-        let network = create::network(spec, NetworkId::from_bytes(entropy()), now_ns(), &around)?;
-        self.check_bridge_is_ours_alone(&network)?;
+        let id = NetworkId::from_bytes(entropy());
+        let network = if spec.config_only {
+            template::network(spec, id, now_ns())?
+        } else {
+            if !spec.config_from.is_empty() {
+                spec = template::apply(self.template(&spec.config_from)?, spec)?;
+            }
+            self.add_default_options(&mut spec);
+            let routes = self.host.foreign_routes()?;
+            let around = Surroundings {
+                pools: &self.pools,
+                networks: &self.subnet_holders(),
+                routes: &routes,
+                host: self.host.as_ref(),
+            };
+            create::network(spec, id, now_ns(), &around)?
+        };
+        self.check_link_is_its_alone(&network)?;
         let mut batch = Batch::default();
         batch.put_network(&network)?;
         self.commit(&batch)?;
@@ -45,13 +58,56 @@ impl Owner {
         Ok(work)
     }
 
-    /// Subnets of all networks.
-    pub(super) fn subnets(&self) -> Vec<IpNet> {
-        let configs = self.desired.networks.values().flat_map(|network| &network.ipam);
-        configs.map(|config| config.subnet).collect()
+    fn template(&self, name: &str) -> Result<&Network, Error> {
+        let found = self.desired.networks.values().find(|network| network.name == name);
+        match found {
+            Some(network) if network.config_only => Ok(network),
+            Some(_) => Err(Error::forbidden(format!(
+                "{name:?} is not a configuration network: it was not created with --config-only"
+            ))),
+            None => Err(Error::not_found(format!(
+                "failed to get configuration network {name:?}: configuration network {name:?} not found"
+            ))),
+        }
     }
 
-    fn check_bridge_is_ours_alone(&self, network: &Network) -> Result<(), Error> {
+    /// What the daemon's configuration says for the driver, where the request says nothing.
+    fn add_default_options(&self, spec: &mut NetworkSpec) {
+        let driver = if matches!(spec.driver.as_str(), "" | "default") { "bridge" } else { &spec.driver };
+        for (key, value) in self.config.network_options.get(driver).into_iter().flatten() {
+            spec.options.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+
+    /// Subnets of all networks.
+    pub(super) fn subnets(&self) -> Vec<IpNet> {
+        self.subnet_holders().into_iter().map(|(subnet, _)| subnet).collect()
+    }
+
+    /// Subnets of all networks, and the networks' names.
+    fn subnet_holders(&self) -> Vec<(IpNet, String)> {
+        let networks = self.desired.networks.values().filter(|network| !network.config_only);
+        networks
+            .flat_map(|network| network.ipam.iter().map(|config| (config.subnet, network.name.clone())))
+            .collect()
+    }
+
+    /// A parent link is one network's alone, as in Docker; so is a bridge, unless it is somebody
+    /// else's anyway.
+    fn check_link_is_its_alone(&self, network: &Network) -> Result<(), Error> {
+        if let Some(parent) = network.driver.parent() {
+            let uses = |other: &&Network| other.driver.parent().is_some_and(|it| it.parent == parent.parent);
+            return match self.desired.networks.values().find(uses) {
+                None => Ok(()),
+                Some(other) => Err(Error::forbidden(format!(
+                    "network {} is already using parent interface {}",
+                    other.name, parent.parent
+                ))),
+            };
+        }
+        if matches!(&network.driver, Driver::Bridge(options) if options.unmanaged) {
+            return Ok(());
+        }
         let Some(name) = bridge_name(network) else { return Ok(()) };
         match self.desired.networks.values().find(|other| bridge_name(other) == Some(name)) {
             None => Ok(()),
@@ -65,11 +121,13 @@ impl Owner {
     /// Into the desired state, with its address spaces. What the host needs for it.
     pub(super) fn insert_network(&mut self, network: Network) -> NetworkWork {
         let mut spaces = Spaces::default();
-        for config in &network.ipam {
-            let space = Some(AddressSpace::new(config));
+        // What was stored was checked.
+        let serial = create::serial(&network.ipam_options).unwrap_or_default();
+        for config in network.ipam.iter().filter(|_| !network.config_only) {
+            let space = AddressSpace::new(config).serial(serial);
             match config.subnet {
-                IpNet::V4(_) => spaces.v4 = space,
-                IpNet::V6(_) => spaces.v6 = space,
+                IpNet::V4(_) => spaces.v4.push(space),
+                IpNet::V6(_) => spaces.v6.push(space),
             }
         }
         self.spaces.insert(network.id.clone(), spaces);
@@ -127,6 +185,11 @@ impl Owner {
                 network.name
             )));
         }
+        if network.config_only
+            && self.desired.networks.values().any(|other| other.config_from.as_ref() == Some(&network.name))
+        {
+            return Err(Error::forbidden(format!("configuration network {:?} is in use", network.name)));
+        }
         let active: Vec<_> = self
             .endpoints_of(&id)
             .map(|endpoint| format!("name:{:?} id:{:?}", endpoint.container_name, endpoint.id.short()))
@@ -159,6 +222,7 @@ impl Owner {
             .networks
             .values()
             .filter(|network| !network.predefined && !self.hidden.contains(&network.id))
+            .filter(|network| !network.config_only)
             .filter(|network| self.endpoints_of(&network.id).next().is_none() && unwanted(network))
             .map(|network| (network.name.clone(), network.id.clone()))
             .collect();
@@ -193,7 +257,7 @@ impl Owner {
 pub(super) fn bridge_name(network: &Network) -> Option<&IfName> {
     match &network.driver {
         Driver::Bridge(options) => Some(&options.bridge),
-        Driver::Host | Driver::Null => None,
+        Driver::Macvlan(_) | Driver::Ipvlan(_) | Driver::Host | Driver::Null => None,
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use portolan_netcore::host::{Host, HostFacts};
-use portolan_netcore::model::{EndpointId, PortBinding, PortRange, Proto, SandboxId};
+use portolan_netcore::model::{AllowedSources, EndpointId, PortBinding, PortRange, Proto, SandboxId};
 use portolan_netcore::plan::Step;
 
 use crate::{Error, PortRequest};
@@ -50,6 +51,14 @@ struct Group {
     container_port: u16,
     range: Option<PortRange>,
     addresses: Vec<IpAddr>,
+    from: Vec<IpNet>,
+}
+
+/// Ports that are taken, and who may use those that not everybody may.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) bindings: Vec<PortBinding>,
+    pub(super) allowed: Vec<AllowedSources>,
 }
 
 enum Refusal {
@@ -69,13 +78,23 @@ impl PortTable {
         facts: &HostFacts,
         requests: &[PortRequest],
         publisher: &Publisher<'_>,
-    ) -> Result<Vec<PortBinding>, Error> {
+    ) -> Result<Taken, Error> {
         let mut groups = group(requests, publisher)?;
         groups.sort_by_key(|group| !is_exact(group.range));
         let mut taken = Vec::new();
+        let mut allowed = Vec::new();
         for group in &groups {
             match self.take_group(host, facts, group, publisher) {
-                Ok(bindings) => taken.extend(bindings),
+                Ok(bindings) => {
+                    if !group.from.is_empty() {
+                        let entry = |binding: &PortBinding| AllowedSources {
+                            binding: binding.clone(),
+                            from: group.from.clone(),
+                        };
+                        allowed.extend(bindings.iter().map(entry));
+                    }
+                    taken.extend(bindings);
+                }
                 Err(error) => {
                     release(host, &taken);
                     self.forget(&taken, publisher.sandbox);
@@ -90,7 +109,7 @@ impl PortTable {
             }
         }
         taken.sort();
-        Ok(taken)
+        Ok(Taken { bindings: taken, allowed })
     }
 
     fn take_group(
@@ -207,6 +226,7 @@ fn group(requests: &[PortRequest], publisher: &Publisher<'_>) -> Result<Vec<Grou
             group.proto == request.proto
                 && group.container_port == request.container_port
                 && group.range == request.host_ports
+                && group.from == request.from
                 && !is_exact(group.range)
                 && group.addresses.iter().all(|address| !addresses.contains(address))
         };
@@ -217,6 +237,7 @@ fn group(requests: &[PortRequest], publisher: &Publisher<'_>) -> Result<Vec<Grou
                 container_port: request.container_port,
                 range: request.host_ports,
                 addresses,
+                from: request.from.clone(),
             }),
         }
     }
@@ -225,7 +246,7 @@ fn group(requests: &[PortRequest], publisher: &Publisher<'_>) -> Result<Vec<Grou
 
 /// Where a request is published: where it says, or on every address of the families that the
 /// endpoint has.
-fn addresses(request: &PortRequest, publisher: &Publisher<'_>) -> Result<Vec<IpAddr>, Error> {
+pub(super) fn addresses(request: &PortRequest, publisher: &Publisher<'_>) -> Result<Vec<IpAddr>, Error> {
     let direct = |address: &IpAddr| if address.is_ipv4() { publisher.has_ipv4 } else { publisher.has_ipv6 };
     let proxied =
         publisher.proxy && request.proto == Proto::Tcp && (publisher.has_ipv4 || publisher.has_ipv6);

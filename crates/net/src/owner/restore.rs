@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{
-    BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, SandboxId, SandboxMode,
+    BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, Routing, SandboxId, SandboxMode,
 };
 use portolan_netcore::plan::{Desired, HostState, LinkKind, Ns, Step, compile, diff};
 use tokio::sync::{broadcast, watch};
@@ -161,7 +161,12 @@ impl Owner {
         }
         let users: Vec<Network> =
             stored.networks.values().filter(|network| !network.predefined).cloned().collect();
-        for network in users {
+        for mut network in users {
+            if options::follows_mtu(&network.options)
+                && let Err(error) = crate::parent::set_mtu(&mut network.driver, self.host.as_ref())
+            {
+                tracing::warn!(network = %network.name, %error, "its MTU stays as it was");
+            }
             self.insert_network(network);
         }
         match self.config.default_bridge.clone() {
@@ -236,6 +241,9 @@ impl Owner {
             options: shown_options(&options),
             labels: BTreeMap::new(),
             predefined: true,
+            config_only: false,
+            config_from: None,
+            routing: Routing::default(),
             driver: Driver::Bridge(options),
             id,
         })
@@ -287,10 +295,10 @@ impl Owner {
     fn restore_leases(&mut self, stored: &Stored) {
         for lease in &stored.leases {
             let Some(spaces) = self.spaces.get_mut(&lease.network) else { continue };
-            let v4 = lease.ipv4.map(IpAddr::V4).zip(spaces.v4.as_mut());
-            let v6 = lease.ipv6.map(IpAddr::V6).zip(spaces.v6.as_mut());
-            for (address, space) in v4.into_iter().chain(v6) {
-                if !space.restore(&lease.container, address, lease.fixed) {
+            let both = [lease.ipv4.map(IpAddr::V4), lease.ipv6.map(IpAddr::V6)];
+            for address in both.into_iter().flatten() {
+                let space = spaces.all_mut().find(|space| space.subnet().contains(&address));
+                if !space.is_some_and(|space| space.restore(&lease.container, address, lease.fixed)) {
                     tracing::warn!(%address, container = %lease.container, "a stored address does not fit its network any more");
                 }
             }
@@ -307,7 +315,7 @@ impl Owner {
             let Some(live) = self.sandboxes.get(&endpoint.sandbox) else { continue };
             let container = live.record.sandbox.container.clone();
             if let Some(spaces) = self.spaces.get_mut(&endpoint.network) {
-                for space in [&mut spaces.v4, &mut spaces.v6].into_iter().flatten() {
+                for space in spaces.all_mut().filter(|space| space.address_of(&container).is_some()) {
                     // It is the address just restored: in use from now on.
                     let _ = space.lease(&container, None);
                 }
@@ -406,6 +414,9 @@ fn bare(name: &str, driver: Driver, id: NetworkId, old: Option<&Network>) -> Net
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
         predefined: true,
+        config_only: false,
+        config_from: None,
+        routing: Routing::default(),
     }
 }
 

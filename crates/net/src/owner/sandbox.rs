@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use portolan_netcore::model::{
-    ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Proto, Sandbox, SandboxId, SandboxMode,
+    AllowedSources, ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Proto, Sandbox,
+    SandboxId, SandboxMode,
 };
 use portolan_netcore::plan::{Desired, Step, Touched, change};
 
@@ -29,14 +30,14 @@ pub(crate) struct Work {
 
 /// How it was before.
 #[derive(Debug)]
-struct Back {
-    touched: Touched,
-    before: Desired,
-    record: Option<SandboxRecord>,
+pub(super) struct Back {
+    pub(super) touched: Touched,
+    pub(super) before: Desired,
+    pub(super) record: Option<SandboxRecord>,
     /// Leases that the change made.
-    new_leases: Vec<NetworkId>,
+    pub(super) new_leases: Vec<NetworkId>,
     /// Leases that go once the change is done.
-    old_lease: Option<NetworkId>,
+    pub(super) old_lease: Option<NetworkId>,
 }
 
 /// A sandbox that is given up.
@@ -47,6 +48,8 @@ pub(crate) struct Removal {
     /// Host ends whose end is the end of the kernel's clean-up.
     pub(crate) links: Vec<IfName>,
     pub(crate) served: bool,
+    /// The zones without its names.
+    pub(crate) zones: Option<Version>,
     published: Vec<PortBinding>,
     container: ContainerId,
     networks: Vec<NetworkId>,
@@ -154,7 +157,9 @@ impl Owner {
             && let Some(endpoint) = draft.endpoints.iter_mut().find(|endpoint| endpoint.id == gateway)
         {
             endpoint.is_gateway = true;
-            endpoint.published = self.publish(endpoint, &draft.record.ports)?;
+            let taken = self.publish(endpoint, &draft.record.ports)?;
+            endpoint.published = taken.bindings;
+            endpoint.allowed = taken.allowed;
         }
         draft.batch.put_sandbox(&draft.record)?;
         for endpoint in &draft.endpoints {
@@ -180,7 +185,12 @@ impl Owner {
     }
 
     /// The plans there and back from the state before, now that the desired state is the one after.
-    fn work(&mut self, sandbox: SandboxId, back: Back, events: Vec<(NetworkAction, NetworkId)>) -> Work {
+    pub(super) fn work(
+        &mut self,
+        sandbox: SandboxId,
+        back: Back,
+        events: Vec<(NetworkAction, NetworkId)>,
+    ) -> Work {
         let steps = without_holds(change(&back.before, &self.desired, &back.touched));
         let undo = change(&self.desired, &back.before, &back.touched);
         let needs = self.needs_resolver(&sandbox);
@@ -311,6 +321,7 @@ impl Owner {
             networks: Vec::new(),
             container: record.sandbox.container.clone(),
             served: self.desired.dns.remove(id).is_some() || self.needs_resolver(id),
+            zones: None,
             published: Vec::new(),
         };
         let container = &record.sandbox.container;
@@ -328,7 +339,7 @@ impl Owner {
         if record.sandbox.mode == SandboxMode::Private {
             self.dying.insert(id.clone());
         }
-        self.names_changed(id, false);
+        removal.zones = self.names_changed(id, false);
         Ok(removal)
     }
 
@@ -349,7 +360,10 @@ impl Owner {
     }
 
     /// The sandbox, if its turn has come; all of its endpoints are touched.
-    fn begin_change(&mut self, id: &SandboxId) -> Result<Turn<(SandboxRecord, Touched, Desired)>, Error> {
+    pub(super) fn begin_change(
+        &mut self,
+        id: &SandboxId,
+    ) -> Result<Turn<(SandboxRecord, Touched, Desired)>, Error> {
         let Some(live) = self.sandboxes.get_mut(id) else {
             return Err(Error::not_found(format!("sandbox {id} not found")));
         };
@@ -424,6 +438,7 @@ impl Owner {
             draft.record.order.iter().filter_map(|id| before.endpoints.get(id)).cloned().collect();
         draft.batch.delete_endpoint(&gone.id);
         draft.published.clone_from(&gone.published);
+        draft.allowed.clone_from(&gone.allowed);
         let stored = self.reelect(&mut draft).and_then(|()| self.store_draft(&mut draft, &before));
         if let Err(error) = stored {
             self.discard_change(draft, &before);
@@ -447,6 +462,7 @@ impl Owner {
         for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) != gateway.as_ref()) {
             endpoint.is_gateway = false;
             draft.published.append(&mut endpoint.published);
+            draft.allowed.append(&mut endpoint.allowed);
         }
         let Some(endpoint) =
             draft.endpoints.iter_mut().find(|endpoint| Some(&endpoint.id) == gateway.as_ref())
@@ -462,15 +478,18 @@ impl Owner {
                 direct || (proxy && binding.proto == Proto::Tcp)
             });
             endpoint.published = std::mem::take(&mut draft.published);
+            endpoint.allowed = std::mem::take(&mut draft.allowed);
         }
         if endpoint.published.is_empty() && !draft.record.ports.is_empty() {
-            endpoint.published = self.publish(endpoint, &draft.record.ports)?;
+            let taken = self.publish(endpoint, &draft.record.ports)?;
+            endpoint.published = taken.bindings;
+            endpoint.allowed = taken.allowed;
             draft.newly_held.clone_from(&endpoint.published);
         }
         Ok(())
     }
 
-    fn store_draft(&self, draft: &mut Draft, before: &Desired) -> Result<(), Error> {
+    pub(super) fn store_draft(&self, draft: &mut Draft, before: &Desired) -> Result<(), Error> {
         draft.batch.put_sandbox(&draft.record)?;
         for endpoint in &draft.endpoints {
             if before.endpoints.get(&endpoint.id) != Some(endpoint) {
@@ -480,7 +499,7 @@ impl Owner {
         self.commit(&draft.batch)
     }
 
-    fn discard_change(&mut self, draft: Draft, before: &Desired) {
+    pub(super) fn discard_change(&mut self, draft: Draft, before: &Desired) {
         let id = &draft.record.sandbox.id;
         for (network, had) in &draft.leased {
             self.return_addresses(network, &draft.record.sandbox.container, *had);
@@ -490,7 +509,7 @@ impl Owner {
         debug_assert!(before.sandboxes.contains_key(id), "only a sandbox that is there changes");
     }
 
-    fn adopt_change(&mut self, draft: Draft, back: &Back) {
+    pub(super) fn adopt_change(&mut self, draft: Draft, back: &Back) {
         let id = draft.record.sandbox.id.clone();
         for lease in draft.leases {
             self.keep_lease(Some(lease));
@@ -545,16 +564,18 @@ impl Owner {
 
 /// A sandbox as it is going to be, before anything of it is stored.
 #[derive(Debug)]
-struct Draft {
-    record: SandboxRecord,
-    endpoints: Vec<Endpoint>,
+pub(super) struct Draft {
+    pub(super) record: SandboxRecord,
+    pub(super) endpoints: Vec<Endpoint>,
     batch: Batch,
     leases: Vec<LeaseRecord>,
     /// Networks on which addresses were taken, and whether the container had some there before.
     leased: Vec<(NetworkId, bool)>,
     /// Ports of endpoints that are not the gateway any more.
     published: Vec<PortBinding>,
-    newly_held: Vec<PortBinding>,
+    /// Who may use them.
+    allowed: Vec<AllowedSources>,
+    pub(super) newly_held: Vec<PortBinding>,
 }
 
 impl Draft {
@@ -575,7 +596,7 @@ impl Draft {
         })
     }
 
-    fn of(record: SandboxRecord) -> Self {
+    pub(super) fn of(record: SandboxRecord) -> Self {
         Self {
             record,
             endpoints: Vec::new(),
@@ -583,6 +604,7 @@ impl Draft {
             leases: Vec::new(),
             leased: Vec::new(),
             published: Vec::new(),
+            allowed: Vec::new(),
             newly_held: Vec::new(),
         }
     }

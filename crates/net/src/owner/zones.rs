@@ -134,18 +134,16 @@ impl Owner {
     }
 
     /// A container that is not ready leaves the answers that others can stand in for.
-    pub(crate) fn set_ready_for_names(&mut self, id: &SandboxId, ready: bool) {
-        let Some(live) = self.sandboxes.get(id) else { return };
+    pub(crate) fn set_ready_for_names(&mut self, id: &SandboxId, ready: bool) -> Option<Version> {
+        let live = self.sandboxes.get(id)?;
         let changed = if ready { self.unready.remove(id) } else { self.unready.insert(id.clone()) };
         if !changed {
-            return;
+            return None;
         }
         let endpoints = live.record.order.iter().filter_map(|id| self.desired.endpoints.get(id));
         let endpoints: Vec<_> = endpoints.cloned().collect();
         endpoints.iter().for_each(|endpoint| self.add_names(endpoint));
-        if !self.zone_changes.is_empty() {
-            self.publish_zones();
-        }
+        (!self.zone_changes.is_empty()).then(|| self.publish_zones())
     }
 
     /// Changes a network's own resolvers; every container on it asks them from now on.

@@ -84,9 +84,11 @@ pub(crate) fn config() -> NetConfig {
         mtu: None,
         host_binding: None,
         address_pools: Vec::new(),
+        network_options: Default::default(),
         ip_forward: true,
         firewall: true,
         userland_proxy: true,
+        direct_routing: false,
         dns: Vec::new(),
         default_bridge_names: false,
     }
@@ -167,6 +169,7 @@ pub(crate) fn port(host: Option<(u16, u16)>, container_port: u16) -> PortRequest
         container_port,
         host_ip: None,
         host_ports: host.map(|(first, last)| PortRange { first, last }),
+        from: Vec::new(),
     }
 }
 

@@ -134,6 +134,14 @@ impl<C: Compile> Compiled<C> {
     /// that it names.
     fn touched(&self, remove: &[PolicyItem], add: &[PolicyItem]) -> BTreeSet<Identity> {
         let mut touched: BTreeSet<Identity> = remove.iter().chain(add).map(Identity::of).collect();
+        for item in remove.iter().chain(add) {
+            if let PolicyItem::Port(port) = item
+                && !port.from.is_empty()
+            {
+                let siblings = elements::restricted_siblings(port, &self.policy);
+                touched.extend(siblings.map(|port| Identity::Port(port.clone())));
+            }
+        }
         let is_bridge = |item: &&PolicyItem| matches!(item, PolicyItem::Bridge(_));
         if remove.iter().chain(add).find(is_bridge).is_none() {
             return touched;

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::compile::{Compile, Compiled, Difference};
-use super::elements::{Access, can_translate, fixed_source, has_family};
+use super::elements::{Access, can_translate, fixed_source, has_family, sources};
 use super::policy::{BridgePolicy, FirewallPolicy, PolicyItem, PublishedPort};
 use super::ruleset::IpFamily;
 use crate::model::{IfName, Proto};
@@ -53,6 +53,10 @@ impl fmt::Display for XTable {
 
 /// The user's chain. It is made if it is missing and left alone from then on.
 pub const USER_CHAIN: &str = "DOCKER-USER";
+/// Drops what comes from any of our bridges.
+const FROM_BRIDGES: &str = "PORTOLAN-FROM";
+/// Drops what goes to any of our bridges.
+const TO_BRIDGES: &str = "PORTOLAN-TO";
 /// A chain that no other program has: where it is, the DOCKER chains are ours.
 pub const OUR_CHAIN: &str = "PORTOLAN-POSTROUTING";
 
@@ -60,7 +64,15 @@ pub const OUR_CHAIN: &str = "PORTOLAN-POSTROUTING";
 pub fn chains(table: XTable) -> &'static [&'static str] {
     match table {
         XTable::Raw => &["PORTOLAN-RAW"],
-        XTable::Filter => &["DOCKER", "DOCKER-BRIDGE", "DOCKER-CT", "DOCKER-FORWARD", "DOCKER-INTERNAL"],
+        XTable::Filter => &[
+            "DOCKER",
+            "DOCKER-BRIDGE",
+            "DOCKER-CT",
+            "DOCKER-FORWARD",
+            "DOCKER-INTERNAL",
+            FROM_BRIDGES,
+            TO_BRIDGES,
+        ],
         XTable::Nat => &["DOCKER", OUR_CHAIN],
     }
 }
@@ -306,6 +318,13 @@ fn filter_lines(bridge: &BridgePolicy, family: IpFamily, access: Access) -> Vec<
     let mut lines = Vec::new();
     let mut add = |place, rule: String| lines.push(Line { family, table: XTable::Filter, place, rule });
     add(Place::Tail, format!("DOCKER-BRIDGE -o {br} -j DOCKER"));
+    add(Place::Tail, format!("{FROM_BRIDGES} -i {br} -j DROP"));
+    add(Place::Tail, format!("{TO_BRIDGES} -o {br} -j DROP"));
+    if bridge.isolate {
+        // Before DOCKER-CT lets answers pass.
+        add(Place::Head, format!("DOCKER-CT ! -i {br} -o {br} -j {FROM_BRIDGES}"));
+        add(Place::Head, format!("DOCKER-CT -i {br} ! -o {br} -j {TO_BRIDGES}"));
+    }
     if access == Access::Closed {
         add(Place::Tail, format!("DOCKER-INTERNAL ! -i {br} -o {br} -j DROP"));
         add(Place::Tail, format!("DOCKER-INTERNAL -i {br} ! -o {br} -j DROP"));
@@ -366,20 +385,37 @@ fn of_port(port: &PublishedPort, bridge: &BridgePolicy) -> Vec<Line> {
     let mut lines = Vec::new();
     match access {
         Access::Closed | Access::NatUnprotected => {}
-        Access::Routed => lines.push(opening(port, None)),
-        Access::Nat => lines.extend(bridge.trusted_interfaces.iter().map(|from| opening(port, Some(from)))),
+        Access::Routed => lines.extend(openings(port, None)),
+        Access::Nat if bridge.direct_routing => lines.extend(openings(port, None)),
+        Access::Nat => {
+            lines.extend(bridge.trusted_interfaces.iter().flat_map(|link| openings(port, Some(link))));
+        }
     }
     if access.translates() && can_translate(port) {
-        lines.push(translation(port));
+        lines.extend(translations(port));
     }
     lines
 }
 
 /// Direct routing to a published port, from anywhere or from one link.
-fn opening(port: &PublishedPort, from: Option<&IfName>) -> Line {
-    let mut rule = format!("DOCKER -d {}", host_net(port.target));
-    if let Some(from) = from {
-        let _ = write!(rule, " -i {from}");
+fn openings(port: &PublishedPort, link: Option<&IfName>) -> Vec<Line> {
+    allowed(port).into_iter().map(|source| opening(port, &source, link)).collect()
+}
+
+/// ` -s NETWORK` of each network that a port is open to, or nothing if it is open to all.
+fn allowed(port: &PublishedPort) -> Vec<String> {
+    if port.from.is_empty() {
+        return vec![String::new()];
+    }
+    let everywhere = |net: &IpNet| net.prefix_len() == 0;
+    let text = |net: IpNet| if everywhere(&net) { String::new() } else { format!(" -s {net}") };
+    sources(port).map(text).collect()
+}
+
+fn opening(port: &PublishedPort, source: &str, link: Option<&IfName>) -> Line {
+    let mut rule = format!("DOCKER{source} -d {}", host_net(port.target));
+    if let Some(link) = link {
+        let _ = write!(rule, " -i {link}");
     }
     let proto = port.binding.proto;
     let _ = write!(
@@ -390,7 +426,11 @@ fn opening(port: &PublishedPort, from: Option<&IfName>) -> Line {
     Line { family: IpFamily::of(port.target), table: XTable::Filter, place: Place::Head, rule }
 }
 
-fn translation(port: &PublishedPort) -> Line {
+fn translations(port: &PublishedPort) -> Vec<Line> {
+    allowed(port).into_iter().map(|source| translation(port, &source)).collect()
+}
+
+fn translation(port: &PublishedPort, source: &str) -> Line {
     let binding = &port.binding;
     let (place, destination) = match binding.host_ip.is_unspecified() {
         true => (Place::Tail, String::new()),
@@ -403,7 +443,7 @@ fn translation(port: &PublishedPort) -> Line {
     };
     let proto: Proto = binding.proto;
     let rule = format!(
-        "DOCKER{destination} -p {proto} -m {proto} --dport {} -j DNAT --to-destination {target}",
+        "DOCKER{source}{destination} -p {proto} -m {proto} --dport {} -j DNAT --to-destination {target}",
         binding.host_port
     );
     Line { family: IpFamily::of(port.target), table: XTable::Nat, place, rule }

@@ -40,8 +40,13 @@ pub struct BridgePolicy {
     pub gateway_mode_ipv4: GatewayMode,
     /// How packets get in, IPv6.
     pub gateway_mode_ipv6: GatewayMode,
-    /// Direct routing to endpoints is allowed from these links.
+    /// Direct routing to published ports is allowed from these links.
     pub trusted_interfaces: Vec<IfName>,
+    /// Direct routing to published ports is allowed from every link, in mode nat (dockerd:
+    /// `--allow-direct-routing`).
+    pub direct_routing: bool,
+    /// Nothing passes between it and other bridges, not even by way of published ports.
+    pub isolate: bool,
 }
 
 /// One endpoint of a bridge network.
@@ -57,6 +62,9 @@ pub struct EndpointPolicy {
     pub mac: MacAddr,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// What it sends must come from its own hardware and IP addresses, and it is neither router nor
+    /// DHCP server to others.
+    pub source_guard: bool,
 }
 
 /// One port of the host that leads to an endpoint of the same family.
@@ -68,6 +76,8 @@ pub struct PublishedPort {
     pub bridge: IfName,
     /// The endpoint's address.
     pub target: IpAddr,
+    /// Who may use it; everybody if there is none. Networks of the other family mean nobody of this.
+    pub from: Vec<IpNet>,
 }
 
 /// A part of a policy that comes and goes by itself.

@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Write};
 
 use super::compile::{Compiled, Elements};
 use super::ruleset::{
-    Chain, ChainKind, DataType, ElementData, ElementKey, Field, Hook, HookPoint, IpFamily, Rule, Set,
-    SetData, SetName, Statement, Table, TableFamily, Value, Verdict,
+    Chain, ChainKind, DataType, ElementData, ElementKey, EtherType, Field, Hook, HookPoint, IpFamily, Rule,
+    Set, SetData, SetName, Statement, Table, TableFamily, Value, Verdict,
 };
 use super::skeleton::skeleton;
 
@@ -45,6 +45,9 @@ fn write_set(out: &mut String, set: &Set, elements: &[(&ElementKey, &ElementData
         SetData::Values(types) => write!(out, " : {}", Dotted(types))?,
     }
     out.push('\n');
+    if set.interval {
+        out.push_str("\t\tflags interval\n");
+    }
     let mut first = true;
     for (key, data) in elements.iter().filter(|(key, _)| key.set == set.name) {
         out.push_str(if first { "\t\telements = {\n" } else { ",\n" });
@@ -182,6 +185,12 @@ impl Display for Field {
             Self::L4Proto => "meta l4proto",
             Self::Iifname => "iifname",
             Self::Oifname => "oifname",
+            Self::EtherType => "meta protocol",
+            Self::EtherSaddr => "ether saddr",
+            Self::ArpSaddrEther => "arp saddr ether",
+            Self::ArpSaddrIp => "arp saddr ip",
+            Self::ArpDaddrIp => "arp daddr ip",
+            Self::Icmp6Target => "icmpv6 taddr",
             Self::IpSaddr => "ip saddr",
             Self::IpDaddr => "ip daddr",
             Self::Ip6Saddr => "ip6 saddr",
@@ -224,7 +233,7 @@ impl Display for Statement {
 
 fn nat_family(map: SetName) -> &'static str {
     match map {
-        SetName::Published6 | SetName::Published6Any | SetName::Snat6 => "ip6",
+        SetName::Published6 | SetName::Published6Any | SetName::Published6From | SetName::Snat6 => "ip6",
         _ => "ip",
     }
 }
@@ -253,6 +262,10 @@ impl Display for Value {
             Self::Lo => f.write_str("\"lo\""),
             Self::Ether(mac) => write!(f, "{mac}"),
             Self::IcmpType(number) | Self::ProtoNumber(number) => write!(f, "{number}"),
+            Self::EtherType(EtherType::Ip) => f.write_str("ip"),
+            Self::EtherType(EtherType::Arp) => f.write_str("arp"),
+            Self::EtherType(EtherType::Ip6) => f.write_str("ip6"),
+            Self::Net(net) => write!(f, "{net}"),
         }
     }
 }

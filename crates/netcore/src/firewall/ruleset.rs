@@ -9,6 +9,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use crate::model::{IfName, MacAddr, Proto};
 
 /// The family of a table (`enum nf_inet_hooks`' protocol).
@@ -66,14 +68,32 @@ pub enum SetName {
     Self6,
     /// `incoming link . bridge`: direct routing to published ports is allowed.
     Trusted,
+    /// Bridges that keep apart from all others.
+    Isolated,
     /// `family . bridge` whose outgoing traffic is masqueraded.
     Masqueraded,
     /// Bridge to the fixed source of its outgoing IPv4 traffic.
     Snat4,
     /// The same for IPv6.
     Snat6,
+    /// As [`SetName::Published4`] for some sources only: `source network . host address . protocol .
+    /// port`.
+    Published4From,
+    /// The same for IPv6.
+    Published6From,
+    /// As [`SetName::Open4`] for some sources only: `source network . container address . protocol .
+    /// port`.
+    Open4From,
+    /// The same for IPv6.
+    Open6From,
     /// Bridge ports that may only talk to their bridge (in table `bridge portolan`).
     IccOff,
+    /// Bridge ports whose frames are checked for their source: verdict (in table `bridge portolan`).
+    Guarded,
+    /// `bridge port . hardware address . address` of what is behind it, IPv4 (in table `bridge portolan`).
+    Own4,
+    /// The same for IPv6, with the link-local and the unspecified address.
+    Own6,
 }
 
 impl SetName {
@@ -94,23 +114,31 @@ impl SetName {
             Self::Self4 => "self4",
             Self::Self6 => "self6",
             Self::Trusted => "trusted",
+            Self::Isolated => "isolated",
             Self::Masqueraded => "masqueraded",
             Self::Snat4 => "snat4",
             Self::Snat6 => "snat6",
+            Self::Published4From => "published4_from",
+            Self::Published6From => "published6_from",
+            Self::Open4From => "open4_from",
+            Self::Open6From => "open6_from",
             Self::IccOff => "icc_off",
+            Self::Guarded => "guarded",
+            Self::Own4 => "own4",
+            Self::Own6 => "own6",
         }
     }
 
     /// The family of the table it is in.
     pub fn family(self) -> TableFamily {
         match self {
-            Self::IccOff => TableFamily::Bridge,
+            Self::IccOff | Self::Guarded | Self::Own4 | Self::Own6 => TableFamily::Bridge,
             _ => TableFamily::Inet,
         }
     }
 }
 
-/// A set, or a map if it has data. Hash sets all: no intervals.
+/// A set, or a map if it has data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
     /// Its name.
@@ -119,6 +147,8 @@ pub struct Set {
     pub key: &'static [DataType],
     /// What an element leads to.
     pub data: SetData,
+    /// Its keys may be networks; one without is a hash table.
+    pub interval: bool,
 }
 
 /// What the elements of a set lead to.
@@ -215,6 +245,18 @@ pub enum Field {
     Iifname,
     /// `oifname`.
     Oifname,
+    /// `meta protocol`: the EtherType, behind VLAN tags that the kernel has taken off.
+    EtherType,
+    /// `ether saddr`.
+    EtherSaddr,
+    /// `arp saddr ether`: the sender's hardware address.
+    ArpSaddrEther,
+    /// `arp saddr ip`: the sender's address.
+    ArpSaddrIp,
+    /// `arp daddr ip`: the address asked for.
+    ArpDaddrIp,
+    /// `icmpv6 taddr`: the target of a neighbour solicitation or advertisement.
+    Icmp6Target,
     /// `ip saddr`.
     IpSaddr,
     /// `ip daddr`.
@@ -318,8 +360,12 @@ pub enum Value {
     Ether(MacAddr),
     /// An ICMP or ICMPv6 type.
     IcmpType(u8),
-    /// ICMP or ICMPv6 itself, by protocol number.
+    /// A transport protocol or ICMP, by protocol number.
     ProtoNumber(u8),
+    /// What a frame carries.
+    EtherType(EtherType),
+    /// A network, in sets of intervals.
+    Net(IpNet),
 }
 
 impl From<IpAddr> for Value {
@@ -327,6 +373,28 @@ impl From<IpAddr> for Value {
         match address {
             IpAddr::V4(v4) => Self::Ipv4(v4),
             IpAddr::V6(v6) => Self::Ipv6(v6),
+        }
+    }
+}
+
+/// What a frame carries (IEEE 802 numbers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EtherType {
+    /// 0x0800.
+    Ip,
+    /// 0x0806.
+    Arp,
+    /// 0x86dd.
+    Ip6,
+}
+
+impl EtherType {
+    /// The number in the frame.
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Ip => 0x0800,
+            Self::Arp => 0x0806,
+            Self::Ip6 => 0x86dd,
         }
     }
 }

@@ -11,8 +11,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::ruleset::{
-    Chain, ChainKind, DataType, Field, Hook, HookPoint, IpFamily, Rule, Set, SetData, SetName, Statement,
-    Table, TableFamily, Value, Verdict,
+    Chain, ChainKind, DataType, EtherType, Field, Hook, HookPoint, IpFamily, Rule, Set, SetData, SetName,
+    Statement, Table, TableFamily, Value, Verdict,
 };
 use crate::model::Proto;
 
@@ -34,10 +34,18 @@ const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
 /// `NF_BR_PRI_FILTER_OTHER`: after br_netfilter has taken a frame through the inet hooks, if it does.
 const PRIORITY_BRIDGE_FILTER: i32 = 200;
+/// `NF_BR_PRI_NAT_DST_BRIDGED`: before anything else looks at a frame, and before the bridge learns
+/// from its source where an address is.
+const PRIORITY_BRIDGE_GUARD: i32 = -300;
 
 /// The bit by which `icc_off` of the inet table tells the bridge table of the same frame that it may
 /// pass. It exists between those two hooks only; frames arrive from other namespaces without a mark.
 const ICC_MARK: u32 = 0x2000_0000;
+
+/// The bit by which the user's table tells ours to let a forwarded packet pass: `meta mark set meta
+/// mark | 0x10000000 accept` there is final here, except for the guard on loopback. Packets arrive from
+/// other hosts and namespaces without a mark.
+pub const ACCEPT_MARK: u32 = 0x1000_0000;
 
 /// The chain of a bridge in mode nat.
 pub(super) const TO_NAT: &str = "to_nat";
@@ -45,6 +53,12 @@ pub(super) const TO_NAT: &str = "to_nat";
 pub(super) const TO_ROUTED: &str = "to_routed";
 /// The chain of a bridge without `icc`.
 pub(super) const ICC_OFF_CHAIN: &str = "icc_off";
+/// The chain of a bridge in mode nat that allows direct routing to published ports.
+pub(super) const TO_NAT_DIRECT: &str = "to_nat_direct";
+/// The chain of frames from a guarded bridge port.
+pub(super) const SOURCE_GUARD: &str = "source_guard";
+const GUARD_ARP: &str = "guard_arp";
+const GUARD_IP6: &str = "guard_ip6";
 const TO_PUBLISHED: &str = "to_published";
 const PUBLISHED: &str = "published";
 
@@ -110,7 +124,8 @@ fn inet_table() -> Table {
 
 fn sets() -> Vec<Set> {
     use DataType::{IfName, InetProto, InetService, Ipv4Addr, Ipv6Addr, NfProto};
-    let set = |name, key, data| Set { name, key, data };
+    let set = |name, key, data| Set { name, key, data, interval: false };
+    let networks = |name, key, data| Set { name, key, data, interval: true };
     let to4 = SetData::Values(&[Ipv4Addr, InetService]);
     let to6 = SetData::Values(&[Ipv6Addr, InetService]);
     vec![
@@ -120,10 +135,15 @@ fn sets() -> Vec<Set> {
         set(SetName::Published6Any, &[InetProto, InetService], to6),
         set(SetName::Open4, &[Ipv4Addr, InetProto, InetService], SetData::None),
         set(SetName::Open6, &[Ipv6Addr, InetProto, InetService], SetData::None),
+        networks(SetName::Published4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], to4),
+        networks(SetName::Published6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], to6),
+        networks(SetName::Open4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], SetData::None),
+        networks(SetName::Open6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], SetData::None),
         set(SetName::Bridges, &[IfName], SetData::None),
         set(SetName::ToBridge, &[NfProto, IfName], SetData::Verdict),
         set(SetName::FromBridge, &[NfProto, IfName], SetData::Verdict),
         set(SetName::SameBridge, &[IfName, IfName], SetData::Verdict),
+        set(SetName::Isolated, &[IfName], SetData::None),
         set(SetName::Hairpin, &[IfName, IfName], SetData::None),
         set(SetName::Self4, &[Ipv4Addr, Ipv4Addr], SetData::None),
         set(SetName::Self6, &[Ipv6Addr, Ipv6Addr], SetData::None),
@@ -155,6 +175,11 @@ fn filter_chains() -> Vec<Chain> {
             vec![
                 rule("", vec![Statement::InSet(open4, SetName::Open4), verdict(Verdict::Accept)]),
                 rule("", vec![Statement::InSet(open6, SetName::Open6), verdict(Verdict::Accept)]),
+                rule(
+                    "for some sources only",
+                    vec![Statement::InSet(OPEN4_FROM, SetName::Open4From), verdict(Verdict::Accept)],
+                ),
+                rule("", vec![Statement::InSet(OPEN6_FROM, SetName::Open6From), verdict(Verdict::Accept)]),
                 drop(),
             ],
         ),
@@ -171,6 +196,10 @@ fn filter_chains() -> Vec<Chain> {
             ],
         ),
         chain(
+            TO_NAT_DIRECT,
+            vec![established(), published(), rule("", vec![verdict(Verdict::Goto(TO_PUBLISHED))])],
+        ),
+        chain(
             TO_ROUTED,
             vec![
                 established(),
@@ -179,7 +208,19 @@ fn filter_chains() -> Vec<Chain> {
                 rule("", vec![verdict(Verdict::Goto(TO_PUBLISHED))]),
             ],
         ),
-        chain(ICC_OFF_CHAIN, vec![pass(Statement::Established), pass(Statement::Dnatted), drop()]),
+        chain(
+            ICC_OFF_CHAIN,
+            vec![
+                pass(Statement::Established),
+                pass(Statement::Dnatted),
+                rule("", neighbour_discovery(ICMPV6_NEIGHBOUR_SOLICITATION, Some(Statement::Mark(ICC_MARK)))),
+                rule(
+                    "",
+                    neighbour_discovery(ICMPV6_NEIGHBOUR_ADVERTISEMENT, Some(Statement::Mark(ICC_MARK))),
+                ),
+                drop(),
+            ],
+        ),
         Chain {
             name: "guard",
             hook: hook(ChainKind::Filter, HookPoint::Prerouting, PRIORITY_RAW),
@@ -189,7 +230,13 @@ fn filter_chains() -> Vec<Chain> {
             name: "forward",
             hook: hook(ChainKind::Filter, HookPoint::Forward, PRIORITY_FILTER),
             rules: vec![
+                rule(
+                    "the user's table lets it pass",
+                    vec![Statement::Marked(ACCEPT_MARK), verdict(Verdict::Accept)],
+                ),
                 rule("within a bridge", vec![Statement::VerdictMap(same, SetName::SameBridge)]),
+                between(Field::Iifname, Field::Oifname),
+                between(Field::Oifname, Field::Iifname),
                 rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Iifname], SetName::FromBridge)]),
                 rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Oifname], SetName::ToBridge)]),
             ],
@@ -197,10 +244,38 @@ fn filter_chains() -> Vec<Chain> {
     ]
 }
 
+/// Between a bridge that keeps apart from all others and another one.
+fn between(isolated: Field, other: Field) -> Rule {
+    let fields = |field: Field| -> &'static [Field] {
+        if field == Field::Iifname { &[Field::Iifname] } else { &[Field::Oifname] }
+    };
+    rule(
+        "",
+        vec![
+            Statement::InSet(fields(isolated), SetName::Isolated),
+            Statement::InSet(fields(other), SetName::Bridges),
+            Statement::Counter,
+            verdict(Verdict::Drop),
+        ],
+    )
+}
+
+/// What a published port that is open to some sources only is looked up by.
+const OPEN4_FROM: &[Field] = &[Field::IpSaddr, Field::IpDaddr, Field::L4Proto, Field::ThDport];
+const OPEN6_FROM: &[Field] = &[Field::Ip6Saddr, Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
+
 const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ICMPV6: u8 = 58;
 const ICMP_ECHO: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
+const ICMP_REDIRECT: u8 = 5;
+const ICMPV6_ROUTER_ADVERTISEMENT: u8 = 134;
+const ICMPV6_NEIGHBOUR_SOLICITATION: u8 = 135;
+const ICMPV6_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const ICMPV6_REDIRECT: u8 = 137;
+const DHCP_CLIENT: u16 = 68;
+const DHCPV6_CLIENT: u16 = 546;
 
 fn nat_chains() -> Vec<Chain> {
     let publish = || vec![rule("", vec![verdict(Verdict::Goto(PUBLISHED))])];
@@ -212,7 +287,15 @@ fn nat_chains() -> Vec<Chain> {
         vec![family(IpFamily::V4), Statement::ToThisHost, Statement::DnatMap(any, SetName::Published4Any)];
     let not_loopback =
         Statement::Compare { field: Field::Ip6Daddr, equal: false, value: Value::Ipv6(Ipv6Addr::LOCALHOST) };
-    let all6 = vec![not_loopback, Statement::ToThisHost, Statement::DnatMap(any, SetName::Published6Any)];
+    let all6 =
+        vec![not_loopback.clone(), Statement::ToThisHost, Statement::DnatMap(any, SetName::Published6Any)];
+    let some4 = vec![
+        family(IpFamily::V4),
+        Statement::ToThisHost,
+        Statement::DnatMap(OPEN4_FROM, SetName::Published4From),
+    ];
+    let some6 =
+        vec![not_loopback, Statement::ToThisHost, Statement::DnatMap(OPEN6_FROM, SetName::Published6From)];
     let same: &[Field] = &[Field::Iifname, Field::Oifname];
     vec![
         chain(
@@ -222,6 +305,8 @@ fn nat_chains() -> Vec<Chain> {
                 rule("", all4),
                 rule("", vec![Statement::DnatMap(one6, SetName::Published6)]),
                 rule("the kernel takes no answer to ::1 from a link", all6),
+                rule("for some sources only", some4),
+                rule("", some6),
             ],
         ),
         Chain {
@@ -300,7 +385,14 @@ fn guard(field: Field) -> Rule {
 /// port published by one endpoint of a bridge and asked for by another is translated while the frame is
 /// switched, so such a frame comes by here too, marked.
 fn bridge_table() -> Table {
-    let icc_off = Set { name: SetName::IccOff, key: &[DataType::IfName], data: SetData::None };
+    use DataType::{EtherAddr, IfName, Ipv4Addr, Ipv6Addr};
+    let set = |name, key, data| Set { name, key, data, interval: false };
+    let sets = vec![
+        set(SetName::IccOff, &[IfName], SetData::None),
+        set(SetName::Guarded, &[IfName], SetData::Verdict),
+        set(SetName::Own4, &[IfName, EtherAddr, Ipv4Addr], SetData::None),
+        set(SetName::Own6, &[IfName, EtherAddr, Ipv6Addr], SetData::None),
+    ];
     let forward = Chain {
         name: "forward",
         hook: hook(ChainKind::Filter, HookPoint::Forward, PRIORITY_BRIDGE_FILTER),
@@ -309,6 +401,9 @@ fn bridge_table() -> Table {
                 "by way of a published port",
                 vec![Statement::Marked(ICC_MARK), Statement::Unmark(ICC_MARK), verdict(Verdict::Accept)],
             ),
+            carries(EtherType::Arp, "who has an address may be asked", vec![verdict(Verdict::Accept)]),
+            carries(EtherType::Ip6, "", neighbour_discovery(ICMPV6_NEIGHBOUR_SOLICITATION, None)),
+            carries(EtherType::Ip6, "", neighbour_discovery(ICMPV6_NEIGHBOUR_ADVERTISEMENT, None)),
             rule(
                 "icc off: only to the bridge itself",
                 vec![
@@ -320,7 +415,129 @@ fn bridge_table() -> Table {
             ),
         ],
     };
-    Table { family: TableFamily::Bridge, name: TABLE, sets: vec![icc_off], chains: vec![forward] }
+    let prerouting = Chain {
+        name: "prerouting",
+        hook: hook(ChainKind::Filter, HookPoint::Prerouting, PRIORITY_BRIDGE_GUARD),
+        rules: vec![rule(
+            "what comes from a container",
+            vec![Statement::VerdictMap(&[Field::Iifname], SetName::Guarded)],
+        )],
+    };
+    let chains = vec![forward, guard_arp(), guard_ip6(), source_guard(), prerouting];
+    Table { family: TableFamily::Bridge, name: TABLE, sets, chains }
+}
+
+/// Every frame has its sender's own hardware address; what is neither IP nor ARP does not pass.
+fn source_guard() -> Chain {
+    let ip = |comment, matches| carries(EtherType::Ip, comment, matches);
+    let own: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::IpSaddr];
+    chain(
+        SOURCE_GUARD,
+        vec![
+            carries(EtherType::Arp, "", vec![verdict(Verdict::Goto(GUARD_ARP))]),
+            carries(EtherType::Ip6, "", vec![verdict(Verdict::Goto(GUARD_IP6))]),
+            ip("no DHCP server", refuse_port(DHCP_CLIENT)),
+            ip("no redirects", refuse_icmp(IPPROTO_ICMP, Field::IcmpType, ICMP_REDIRECT)),
+            ip("", vec![Statement::InSet(own, SetName::Own4), verdict(Verdict::Accept)]),
+            drop_rest(),
+        ],
+    )
+}
+
+/// Frame and message name the same hardware address; a probe (RFC 5227) has no sender's address yet
+/// and asks for the own one.
+fn guard_arp() -> Chain {
+    let own = |fields| Statement::InSet(fields, SetName::Own4);
+    let accept = || verdict(Verdict::Accept);
+    let frame: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::ArpSaddrIp];
+    let message: &[Field] = &[Field::Iifname, Field::ArpSaddrEther, Field::ArpSaddrIp];
+    let probing_frame: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::ArpDaddrIp];
+    let probing: &[Field] = &[Field::Iifname, Field::ArpSaddrEther, Field::ArpDaddrIp];
+    let no_sender = is(Field::ArpSaddrIp, Value::Ipv4(Ipv4Addr::UNSPECIFIED));
+    chain(
+        GUARD_ARP,
+        vec![
+            carries(EtherType::Arp, "", vec![own(frame), own(message), accept()]),
+            carries(EtherType::Arp, "a probe", vec![no_sender, own(probing_frame), own(probing), accept()]),
+            drop_rest(),
+        ],
+    )
+}
+
+/// Neighbour advertisements, and solicitations that look for duplicates (RFC 4862), are of the own
+/// addresses only.
+fn guard_ip6() -> Chain {
+    let ip6 = |comment, matches| carries(EtherType::Ip6, comment, matches);
+    let icmp = |kind| refuse_icmp(IPPROTO_ICMPV6, Field::Icmp6Type, kind);
+    let kind = |kind| {
+        [is(Field::L4Proto, Value::ProtoNumber(IPPROTO_ICMPV6)), is(Field::Icmp6Type, Value::IcmpType(kind))]
+    };
+    let own: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::Ip6Saddr];
+    let target: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::Icmp6Target];
+    let is_own = |fields| Statement::InSet(fields, SetName::Own6);
+    let accept = || verdict(Verdict::Accept);
+    let mut advertisement = kind(ICMPV6_NEIGHBOUR_ADVERTISEMENT).to_vec();
+    advertisement.extend([is_own(own), is_own(target), accept()]);
+    let unspecified = || is(Field::Ip6Saddr, Value::Ipv6(Ipv6Addr::UNSPECIFIED));
+    let mut detection = kind(ICMPV6_NEIGHBOUR_SOLICITATION).to_vec();
+    detection.extend([unspecified(), is_own(target), accept()]);
+    let mut other_detection = kind(ICMPV6_NEIGHBOUR_SOLICITATION).to_vec();
+    other_detection.extend([unspecified(), Statement::Counter, verdict(Verdict::Drop)]);
+    chain(
+        GUARD_IP6,
+        vec![
+            ip6("no router", icmp(ICMPV6_ROUTER_ADVERTISEMENT)),
+            ip6("no redirects", icmp(ICMPV6_REDIRECT)),
+            ip6("no DHCPv6 server", refuse_port(DHCPV6_CLIENT)),
+            ip6("its own neighbour advertisements", advertisement),
+            ip6("nobody else's", icmp(ICMPV6_NEIGHBOUR_ADVERTISEMENT)),
+            ip6("duplicates of its own address", detection),
+            ip6("of nobody else's", other_detection),
+            ip6("", vec![is_own(own), accept()]),
+            drop_rest(),
+        ],
+    )
+}
+
+/// Lets neighbours ask for each other even where they may not talk: a port published by one answers
+/// another directly where bridged frames are translated. Whom they claim to be is the source guard's.
+fn neighbour_discovery(kind: u8, mark: Option<Statement>) -> Vec<Statement> {
+    let mut statements = vec![
+        is(Field::L4Proto, Value::ProtoNumber(IPPROTO_ICMPV6)),
+        is(Field::Icmp6Type, Value::IcmpType(kind)),
+    ];
+    statements.extend(mark);
+    statements.push(verdict(Verdict::Accept));
+    statements
+}
+
+/// A rule for frames that carry this.
+fn carries(what: EtherType, comment: &'static str, statements: Vec<Statement>) -> Rule {
+    let mut all = vec![is(Field::EtherType, Value::EtherType(what))];
+    all.extend(statements);
+    rule(comment, all)
+}
+
+fn refuse_port(port: u16) -> Vec<Statement> {
+    vec![
+        is(Field::L4Proto, Value::ProtoNumber(IPPROTO_UDP)),
+        is(Field::ThDport, Value::Port(port)),
+        Statement::Counter,
+        verdict(Verdict::Drop),
+    ]
+}
+
+fn refuse_icmp(protocol: u8, field: Field, kind: u8) -> Vec<Statement> {
+    vec![
+        is(Field::L4Proto, Value::ProtoNumber(protocol)),
+        is(field, Value::IcmpType(kind)),
+        Statement::Counter,
+        verdict(Verdict::Drop),
+    ]
+}
+
+fn drop_rest() -> Rule {
+    rule("", vec![Statement::Counter, verdict(Verdict::Drop)])
 }
 
 fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {

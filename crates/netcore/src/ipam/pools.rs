@@ -62,9 +62,10 @@ impl Pools {
         Self { pools }
     }
 
-    /// Docker's: 172.17.0.0/16 to 172.31.0.0/16, then sixteen /20 of 192.168.0.0/16; and for IPv6
-    /// /64 subnets of the given unique local /48 (RFC 4193), one per host.
-    pub fn docker(ula: Ipv6Net) -> Self {
+    /// Docker's: 172.17.0.0/16 to 172.31.0.0/16, then sixteen /20 of 192.168.0.0/16. Where Docker has
+    /// no more, 16,384 times /24 of 10.64.0.0/10. For IPv6 /64 subnets of the given unique local /48
+    /// (RFC 4193), one per host.
+    pub fn standard(ula: Ipv6Net) -> Self {
         let v4 = |a, b, length, prefix| Pool {
             base: Ipv4Net::new_assert(std::net::Ipv4Addr::new(a, b, 0, 0), length).into(),
             prefix,
@@ -72,6 +73,7 @@ impl Pools {
         let mut pools =
             vec![v4(172, 17, 16, 16), v4(172, 18, 15, 16), v4(172, 20, 14, 16), v4(172, 24, 13, 16)];
         pools.push(v4(192, 168, 16, 20));
+        pools.push(v4(10, 64, 10, 24));
         pools.push(Pool { base: ula.trunc().into(), prefix: 64 });
         Self { pools }
     }
@@ -120,16 +122,18 @@ mod tests {
     }
 
     fn docker() -> Pools {
-        Pools::docker("fd00:1:2::/48".parse().unwrap())
+        Pools::standard("fd00:1:2::/48".parse().unwrap())
     }
 
     #[test]
-    fn thirty_one_networks_and_no_more_as_in_docker() {
+    fn thirty_one_networks_as_in_docker_and_many_more() {
         let mut used = Vec::new();
-        while let Some(subnet) = docker().choose_ipv4(&used, None) {
+        while let Some(subnet) = docker().choose_ipv4(&used, None).filter(|_| used.len() < 300) {
             used.push(IpNet::V4(subnet));
         }
-        assert_eq!(used.len(), 31);
+        assert_eq!(used.len(), 300);
+        assert_eq!(used[31], net("10.64.0.0/24"));
+        assert_eq!(used[299], net("10.65.12.0/24"));
         assert_eq!(used[0], net("172.17.0.0/16"));
         assert_eq!(used[1], net("172.18.0.0/16"));
         assert_eq!(used[14], net("172.31.0.0/16"));

@@ -96,6 +96,10 @@ pub struct AddressSpace {
     by_container: BTreeMap<ContainerId, u128>,
     /// The network's own: gateway and auxiliary addresses.
     own: BTreeMap<u128, String>,
+    /// Addresses are given one after the other, and begin anew only at the end.
+    serial: bool,
+    /// The last address given out, if they are given serially.
+    last: Option<u128>,
 }
 
 impl AddressSpace {
@@ -111,6 +115,8 @@ impl AddressSpace {
             leases: BTreeMap::new(),
             by_container: BTreeMap::new(),
             own: BTreeMap::new(),
+            serial: false,
+            last: None,
         };
         let host_bits = subnet.max_prefix_len() - subnet.prefix_len();
         if host_bits > 1 {
@@ -128,11 +134,29 @@ impl AddressSpace {
         space
     }
 
+    /// Gives addresses one after the other instead of the lowest free one, so that one that was given
+    /// back is not soon another's. Docker: `--ipam-opt com.docker.network.ipam.serial=true`.
+    pub fn serial(self, serial: bool) -> Self {
+        Self { serial, ..self }
+    }
+
+    fn next_gap(&self) -> Option<u128> {
+        let (first, last) = (bits_of(self.range.network()), bits_of(self.range.broadcast()));
+        let after = self.last.filter(|_| self.serial).and_then(|bits| bits.checked_add(1));
+        let ahead = after.filter(|from| (first..=last).contains(from));
+        ahead.and_then(|from| self.taken.first_gap(from, last)).or_else(|| self.taken.first_gap(first, last))
+    }
+
     fn keep(&mut self, address: IpAddr, name: &str) {
         if self.subnet.contains(&address) {
             self.taken.insert(bits_of(address));
             self.own.insert(bits_of(address), name.to_owned());
         }
+    }
+
+    /// Who has an address: a container, or the network itself (`gateway` or an auxiliary address).
+    pub fn own_name(&self, of: IpAddr) -> Option<&str> {
+        self.own.get(&bits_of(of)).map(String::as_str)
     }
 
     /// The subnet.
@@ -213,7 +237,7 @@ impl AddressSpace {
             return Ok(had);
         }
         let (first, last) = (bits_of(self.range.network()), bits_of(self.range.broadcast()));
-        let bits = match self.taken.first_gap(first, last) {
+        let bits = match self.next_gap() {
             Some(bits) => bits,
             None => {
                 let bits = self.reclaimable(first, last)?;
@@ -222,6 +246,9 @@ impl AddressSpace {
             }
         };
         self.put(bits, container, false);
+        if self.serial {
+            self.last = Some(bits);
+        }
         Ok(address(self.subnet, bits))
     }
 

@@ -230,3 +230,16 @@ fn ipv6_is_the_same_and_never_the_anycast_address() {
     assert_eq!(everything.usage().available, u64::MAX);
     assert_eq!(everything.lease(&container(1), None), Ok(ip("::1")));
 }
+
+#[test]
+fn serial_addresses_come_round_only_at_the_end() {
+    let mut space = AddressSpace::new(&config("10.0.0.0/29")).serial(true);
+    let mut given = Vec::new();
+    for number in 0..7 {
+        let id = ContainerId::from_bytes([number; 32]);
+        given.push(space.lease(&id, None).unwrap().to_string());
+        space.forget(&id);
+    }
+    let want = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2", "10.0.0.3"];
+    assert_eq!(given, want);
+}

@@ -10,6 +10,9 @@ mod sandbox;
 pub use dhcp::{DhcpLease, DhcpRoute, LeaseNews, LeaseRequest};
 pub use ids::{ContainerId, EndpointId, InvalidId, NetworkId, SandboxId};
 pub use link::{IfName, InvalidIfName, InvalidMac, MacAddr};
-pub use network::{BridgeOptions, Driver, GatewayMode, IpamConfig, Network};
+pub use network::{
+    BridgeOptions, Driver, GatewayMode, IpamConfig, IpvlanFlag, IpvlanMode, IpvlanOptions, MacvlanMode,
+    MacvlanOptions, MadeParent, Network, ParentOptions, RouteTarget, Routing, StaticRoute,
+};
 pub use port::{PortBinding, PortRange, Proto, UnknownProto};
-pub use sandbox::{Endpoint, Sandbox, SandboxMode};
+pub use sandbox::{AllowedSources, Endpoint, Sandbox, SandboxMode};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerId, EndpointId, IfName, MacAddr, NetworkId, PortBinding, SandboxId};
@@ -64,6 +64,29 @@ pub struct Endpoint {
     pub dns_names: Vec<String>,
     /// Names that only this sandbox resolves: link alias -> name of the other container.
     pub links: BTreeMap<String, String>,
+    /// `portolan.source_guard`: it sends from its own addresses only.
+    #[serde(default = "super::network::yes")]
+    pub source_guard: bool,
     /// Published ports, each held on the host.
     pub published: Vec<PortBinding>,
+    /// Those of them that not everybody may use.
+    #[serde(default)]
+    pub allowed: Vec<AllowedSources>,
+}
+
+impl Endpoint {
+    /// Who may use a published port; everybody if there is none.
+    pub fn sources(&self, binding: &PortBinding) -> &[IpNet] {
+        let entry = self.allowed.iter().find(|entry| entry.binding == *binding);
+        entry.map_or(&[], |entry| entry.from.as_slice())
+    }
+}
+
+/// A published port that only some may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowedSources {
+    /// The port.
+    pub binding: PortBinding,
+    /// Networks whose addresses may use it; never empty. Those of the other family mean nobody of this.
+    pub from: Vec<IpNet>,
 }

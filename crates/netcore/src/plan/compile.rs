@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Desired, HostState, Link, LinkKind, Ns, Route, Touched};
+use super::{Desired, HostState, Link, LinkKind, Ns, Proxied, Route, RouteKind, Settings, Touched};
 use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PublishedPort};
 use crate::model::{
-    BridgeOptions, Endpoint, GatewayMode, IfName, MacAddr, Network, NetworkId, PortBinding, Proto, Sandbox,
-    SandboxMode,
+    BridgeOptions, Driver, Endpoint, GatewayMode, IfName, IpvlanMode, MacAddr, MacvlanMode, MacvlanOptions,
+    MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto, RouteTarget, Sandbox, SandboxMode,
 };
+
+/// The auxiliary address that is the host's own on a macvlan network with host access.
+pub const HOST_ADDRESS: &str = "portolan.host";
 
 /// `IFLA_IFALIAS` of a link that is a network's or an endpoint's.
 pub fn alias(id: impl std::fmt::Display) -> String {
@@ -62,7 +65,59 @@ fn bridge_mac(id: &NetworkId) -> MacAddr {
 }
 
 fn add_network(state: &mut HostState, desired: &Desired, network: &Network) {
-    let crate::model::Driver::Bridge(options) = &network.driver else { return };
+    match &network.driver {
+        Driver::Bridge(options) if !options.unmanaged => add_bridge(state, desired, network, options),
+        Driver::Macvlan(options) => {
+            add_parent(state, network, &options.parent);
+            add_host_access(state, network, options);
+        }
+        Driver::Ipvlan(options) => add_parent(state, network, &options.parent),
+        Driver::Bridge(_) | Driver::Host | Driver::Null => {}
+    }
+}
+
+/// A link below endpoints that is made for their network.
+fn add_parent(state: &mut HostState, network: &Network, options: &ParentOptions) {
+    let kind = match &options.made {
+        Some(MadeParent::Vlan { link, id }) => LinkKind::Vlan { parent: link.clone(), id: *id },
+        Some(MadeParent::Dummy) => LinkKind::Dummy,
+        None => return,
+    };
+    let link = Link { mtu: options.mtu, alias: Some(alias(&network.id)), ..bare(kind) };
+    state.links.insert((Ns::Host, options.parent.clone()), link);
+}
+
+/// The host's own link among a macvlan network's. It has its addresses alone, without their subnet:
+/// the way to each container is a route of its own, so that the parent's subnet stays the parent's.
+fn add_host_access(state: &mut HostState, network: &Network, options: &MacvlanOptions) {
+    let Some(name) = &options.host_access else { return };
+    let kind = LinkKind::Macvlan { parent: options.parent.parent.clone(), mode: options.mode };
+    let own = network.ipam.iter().filter_map(|config| config.auxiliary.get(HOST_ADDRESS));
+    let link = Link {
+        mac: Some(bridge_mac(&network.id)),
+        mtu: options.parent.mtu,
+        addresses: own.map(|address| IpNet::from(*address)).collect(),
+        alias: Some(alias(&network.id)),
+        ..bare(kind)
+    };
+    state.links.insert((Ns::Host, name.clone()), link);
+}
+
+fn bare(kind: LinkKind) -> Link {
+    Link {
+        kind,
+        mac: None,
+        mtu: None,
+        master: None,
+        hairpin: false,
+        addresses: BTreeSet::new(),
+        up: true,
+        alias: None,
+        vlan: None,
+    }
+}
+
+fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, options: &BridgeOptions) {
     state.links.insert(
         (Ns::Host, options.bridge.clone()),
         Link {
@@ -74,6 +129,7 @@ fn add_network(state: &mut HostState, desired: &Desired, network: &Network) {
             addresses: bridge_addresses(network, options),
             up: true,
             alias: Some(alias(&network.id)),
+            vlan: options.vlan,
         },
     );
     if desired.settings.ipv6 {
@@ -91,7 +147,7 @@ fn add_network(state: &mut HostState, desired: &Desired, network: &Network) {
             let key = format!("net/ipv4/conf/{}/route_localnet", options.bridge);
             state.sysctls.insert((Ns::Host, key), "1".to_owned());
         }
-        policy.bridges.insert(options.bridge.clone(), bridge_policy(network, options));
+        policy.bridges.insert(options.bridge.clone(), bridge_policy(network, options, &desired.settings));
     }
 }
 
@@ -107,7 +163,7 @@ fn bridge_addresses(network: &Network, options: &BridgeOptions) -> BTreeSet<IpNe
     network.ipam.iter().filter_map(|config| of(config.gateway?, config.subnet)).collect()
 }
 
-fn bridge_policy(network: &Network, options: &BridgeOptions) -> BridgePolicy {
+fn bridge_policy(network: &Network, options: &BridgeOptions, settings: &Settings) -> BridgePolicy {
     BridgePolicy {
         bridge: options.bridge.clone(),
         subnets: network.ipam.iter().map(|config| config.subnet).collect(),
@@ -119,6 +175,8 @@ fn bridge_policy(network: &Network, options: &BridgeOptions) -> BridgePolicy {
         gateway_mode_ipv4: options.gateway_mode_ipv4,
         gateway_mode_ipv6: options.gateway_mode_ipv6,
         trusted_interfaces: options.trusted_interfaces.clone(),
+        direct_routing: settings.direct_routing,
+        isolate: options.isolate,
     }
 }
 
@@ -155,28 +213,80 @@ fn sysctl_path(key: &str) -> String {
 }
 
 fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
-    let Some((_, options)) = desired.bridge_of(endpoint) else { return };
-    add_pair(state, endpoint, options, desired.settings.bridge_netfilter);
+    let Some(network) = desired.networks.get(&endpoint.network) else { return };
+    match &network.driver {
+        Driver::Bridge(options) => {
+            add_pair(state, endpoint, options, desired.settings.bridge_netfilter && !options.unmanaged);
+            if !options.unmanaged {
+                add_ports(state, desired, endpoint, options);
+            }
+        }
+        Driver::Macvlan(options) => {
+            let kind = LinkKind::Macvlan { parent: options.parent.parent.clone(), mode: options.mode };
+            // In mode passthru the parent's hardware address is the container's.
+            let mac = Some(endpoint.mac).filter(|_| options.mode != MacvlanMode::Passthru);
+            add_stacked(state, endpoint, Link { mac, mtu: options.parent.mtu, ..bare(kind) });
+            if let Some(host) = &options.host_access {
+                add_host_routes(state, endpoint, host);
+            }
+        }
+        Driver::Ipvlan(options) => {
+            let (parent, mode, flag) = (options.parent.parent.clone(), options.mode, options.flag);
+            let kind = LinkKind::Ipvlan { parent, mode, flag };
+            add_stacked(state, endpoint, Link { mtu: options.parent.mtu, ..bare(kind) });
+        }
+        Driver::Host | Driver::Null => return,
+    }
     let ns = Ns::Sandbox(endpoint.sandbox.clone());
     if desired.settings.ipv6 && endpoint.ipv6.is_some() {
-        let key = format!("net/ipv6/conf/{}/disable_ipv6", endpoint.ifname);
-        state.sysctls.insert((ns.clone(), key), "0".to_owned());
-    }
-    if endpoint.is_gateway {
-        for (destination, gateway) in default_routes(endpoint) {
-            let route =
-                Route { destination, gateway: Some(gateway), dev: endpoint.ifname.clone(), metric: 0 };
-            state.routes.insert((ns.clone(), route));
+        // Addresses and routes come from us, not from a neighbour that plays the router.
+        for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
+            let key = format!("net/ipv6/conf/{}/{name}", endpoint.ifname);
+            state.sysctls.entry((ns.clone(), key)).or_insert_with(|| value.to_owned());
         }
     }
+    let routes = default_routes(network, endpoint).chain(static_routes(network, endpoint));
+    state.routes.extend(routes.map(|route| (ns.clone(), route)));
+}
+
+/// The end of a macvlan or ipvlan link in its sandbox.
+fn add_stacked(state: &mut HostState, endpoint: &Endpoint, link: Link) {
+    let addresses = [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)];
+    let link = Link {
+        addresses: addresses.into_iter().flatten().collect(),
+        alias: Some(alias(&endpoint.id)),
+        ..link
+    };
+    state.links.insert((Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone()), link);
+}
+
+/// The host's way to an endpoint by the host's own link of its network.
+fn add_host_routes(state: &mut HostState, endpoint: &Endpoint, dev: &IfName) {
+    let v4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
+    let v6 = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
+    for address in v4.into_iter().chain(v6) {
+        let route = Route {
+            destination: address.into(),
+            kind: RouteKind::Unicast,
+            gateway: None,
+            dev: dev.clone(),
+            metric: 0,
+        };
+        state.routes.insert((Ns::Host, route));
+    }
+}
+
+/// What an endpoint has on the host beyond its link: published ports and their rules.
+fn add_ports(state: &mut HostState, desired: &Desired, endpoint: &Endpoint, options: &BridgeOptions) {
     for binding in &endpoint.published {
         state.held_ports.insert(hold(binding));
         if let Some(target) = proxy_target(endpoint, binding).filter(|_| desired.settings.proxy) {
-            state.proxied_ports.insert(hold(binding), target);
+            let from = endpoint.sources(binding).to_vec();
+            state.proxied_ports.insert(hold(binding), Proxied { target, from });
         }
     }
     if let Some(policy) = &mut state.firewall {
-        add_endpoint_policy(policy, endpoint, &options.bridge);
+        add_endpoint_policy(policy, endpoint, options);
     }
 }
 
@@ -198,10 +308,46 @@ fn proxy_target(endpoint: &Endpoint, binding: &PortBinding) -> Option<SocketAddr
     }
 }
 
-fn default_routes(endpoint: &Endpoint) -> impl Iterator<Item = (IpNet, IpAddr)> {
-    let v4 = endpoint.gateway_ipv4.map(|gateway| (IpNet::V4(Ipv4Net::default()), gateway.into()));
-    let v6 = endpoint.gateway_ipv6.map(|gateway| (IpNet::V6(Ipv6Net::default()), gateway.into()));
+/// By the gateway; where packets are not put into frames for a neighbour, just out by the link.
+fn default_routes(network: &Network, endpoint: &Endpoint) -> impl Iterator<Item = Route> {
+    let on_link = endpoint.is_gateway
+        && !network.internal
+        && matches!(&network.driver, Driver::Ipvlan(options) if options.mode != IpvlanMode::L2);
+    let route = |destination, gateway: Option<IpAddr>, has: bool| {
+        let wanted = endpoint.is_gateway && (gateway.is_some() || (on_link && has));
+        wanted.then(|| Route {
+            destination,
+            kind: RouteKind::Unicast,
+            gateway: gateway.filter(|_| !on_link),
+            dev: endpoint.ifname.clone(),
+            metric: network.routing.metric,
+        })
+    };
+    let v4 =
+        route(IpNet::V4(Ipv4Net::default()), endpoint.gateway_ipv4.map(Into::into), endpoint.ipv4.is_some());
+    let v6 =
+        route(IpNet::V6(Ipv6Net::default()), endpoint.gateway_ipv6.map(Into::into), endpoint.ipv6.is_some());
     [v4, v6].into_iter().flatten()
+}
+
+/// The network's own routes, of the families that the endpoint has.
+fn static_routes<'a>(network: &'a Network, endpoint: &'a Endpoint) -> impl Iterator<Item = Route> + 'a {
+    let has = |v4: bool| if v4 { endpoint.ipv4.is_some() } else { endpoint.ipv6.is_some() };
+    let routes = network.routing.routes.iter().filter(move |route| has(route.destination.addr().is_ipv4()));
+    routes.filter_map(|route| {
+        let (kind, gateway) = match route.via {
+            RouteTarget::Gateway(gateway) => (RouteKind::Unicast, Some(gateway)),
+            RouteTarget::Blackhole => (RouteKind::Blackhole, None),
+            RouteTarget::Unreachable => (RouteKind::Unreachable, None),
+            RouteTarget::Prohibit => (RouteKind::Prohibit, None),
+        };
+        let dev = match kind {
+            RouteKind::Unicast => endpoint.ifname.clone(),
+            _ => IfName::new("lo").ok()?,
+        };
+        let metric = route.metric.unwrap_or(network.routing.metric);
+        Some(Route { destination: route.destination, kind, gateway, dev, metric })
+    })
 }
 
 fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions, hairpin: bool) {
@@ -221,6 +367,8 @@ fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions,
             addresses: BTreeSet::new(),
             up: true,
             alias: Some(alias(&endpoint.id)),
+            // A managed bridge has its VLAN for all of its ports.
+            vlan: options.vlan.filter(|_| options.unmanaged),
         },
     );
     state.links.insert(
@@ -234,11 +382,13 @@ fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions,
             addresses: addresses.into_iter().flatten().collect(),
             up: true,
             alias: None,
+            vlan: None,
         },
     );
 }
 
-fn add_endpoint_policy(policy: &mut FirewallPolicy, endpoint: &Endpoint, bridge: &IfName) {
+fn add_endpoint_policy(policy: &mut FirewallPolicy, endpoint: &Endpoint, options: &BridgeOptions) {
+    let bridge = &options.bridge;
     let v4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
     let v6 = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
     policy.endpoints.insert(
@@ -249,6 +399,7 @@ fn add_endpoint_policy(policy: &mut FirewallPolicy, endpoint: &Endpoint, bridge:
             host_ifname: endpoint.host_ifname.clone(),
             mac: endpoint.mac,
             addresses: v4.into_iter().chain(v6).collect(),
+            source_guard: endpoint.source_guard && options.source_guard,
         },
     );
     for binding in &endpoint.published {
@@ -258,6 +409,7 @@ fn add_endpoint_policy(policy: &mut FirewallPolicy, endpoint: &Endpoint, bridge:
                 binding: binding.clone(),
                 bridge: bridge.clone(),
                 target,
+                from: endpoint.sources(binding).to_vec(),
             });
         }
     }

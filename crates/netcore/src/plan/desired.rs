@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Driver, Endpoint, EndpointId, Network, NetworkId, Sandbox, SandboxId};
+use crate::model::{Endpoint, EndpointId, Network, NetworkId, Sandbox, SandboxId};
 
 /// Everything that is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,11 +32,20 @@ pub struct Settings {
     pub bridge_netfilter: bool,
     /// Lead ports published on a family that an endpoint lacks to it by a proxy (`--userland-proxy`).
     pub proxy: bool,
+    /// Ports published in mode nat are open for direct routing (`--allow-direct-routing`).
+    pub direct_routing: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ip_forward: true, firewall: true, ipv6: true, bridge_netfilter: false, proxy: true }
+        Self {
+            ip_forward: true,
+            firewall: true,
+            ipv6: true,
+            bridge_netfilter: false,
+            proxy: true,
+            direct_routing: false,
+        }
     }
 }
 
@@ -74,15 +83,6 @@ impl Touched {
 }
 
 impl Desired {
-    /// The endpoint's network, if that is a bridge.
-    pub(super) fn bridge_of(&self, endpoint: &Endpoint) -> Option<(&Network, &crate::model::BridgeOptions)> {
-        let network = self.networks.get(&endpoint.network)?;
-        match &network.driver {
-            Driver::Bridge(options) => Some((network, options)),
-            Driver::Host | Driver::Null => None,
-        }
-    }
-
     /// The touched entries and what they refer to: all that [`change`](super::change) looks at, so
     /// that an owner need not copy the world to remember how it was before.
     pub fn slice(&self, touched: &Touched) -> Self {

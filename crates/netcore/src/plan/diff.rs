@@ -74,7 +74,7 @@ impl Kept {
 }
 
 /// The link a sysctl belongs to: `eth0` of `net/ipv4/conf/eth0/forwarding`.
-fn link_of(key: &str) -> Option<&str> {
+pub(super) fn link_of(key: &str) -> Option<&str> {
     let (_, rest) = key.split_once("/conf/").or_else(|| key.split_once("/neigh/"))?;
     rest.split('/').next().filter(|name| !matches!(*name, "all" | "default"))
 }
@@ -93,6 +93,13 @@ fn doomed(observed: &HostState, wanted: &HostState) -> BTreeSet<LinkKey> {
             doomed.insert(peer.clone());
         }
     }
+    // What is on top of a link goes with it.
+    let bases: BTreeSet<_> = doomed.iter().filter(|key| key.0 == Ns::Host).map(|key| key.1.clone()).collect();
+    let on_top = observed.links.iter().filter(|(_, link)| match &link.kind {
+        LinkKind::Macvlan { parent, .. } | LinkKind::Ipvlan { parent, .. } => bases.contains(parent),
+        _ => false,
+    });
+    doomed.extend(on_top.map(|(key, _)| key.clone()));
     doomed
 }
 
@@ -100,16 +107,29 @@ fn can_stay(link: &Link, wanted: Option<&Link>, observed: &HostState) -> bool {
     let Some(wanted) = wanted else { return false };
     let whole = match &link.kind {
         LinkKind::Veth { peer } => observed.links.contains_key(peer),
-        LinkKind::Bridge | LinkKind::Loopback => true,
+        LinkKind::Bridge
+        | LinkKind::Macvlan { .. }
+        | LinkKind::Ipvlan { .. }
+        | LinkKind::Vlan { .. }
+        | LinkKind::Dummy
+        | LinkKind::Loopback => true,
     };
+    let same_vlan = link.kind != LinkKind::Bridge || link.vlan == wanted.vlan;
     let same_mac =
         link.kind == LinkKind::Bridge || wanted.mac.is_none() || link.mac.is_none() || wanted.mac == link.mac;
-    whole && link.kind == wanted.kind && same_mac && (wanted.alias.is_none() || wanted.alias == link.alias)
+    whole
+        && link.kind == wanted.kind
+        && same_mac
+        && same_vlan
+        && (wanted.alias.is_none() || wanted.alias == link.alias)
 }
 
 fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
     let LinkKind::Veth { peer } = &link.kind else {
-        plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
+        let goes_with_its_namespace = matches!(&key.0, Ns::Sandbox(id) if !wanted.namespaces.contains(id));
+        if !goes_with_its_namespace {
+            plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
+        }
         return;
     };
     // One end names the pair: the host's, if both are known.
@@ -137,6 +157,10 @@ fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostSt
 fn diff_link(key: &LinkKey, link: &Link, before: Option<&Link>, wanted: &HostState, plan: &mut Unordered) {
     match (&link.kind, before) {
         (LinkKind::Bridge, _) => diff_bridge(key, link, before, plan),
+        (
+            LinkKind::Macvlan { .. } | LinkKind::Ipvlan { .. } | LinkKind::Vlan { .. } | LinkKind::Dummy,
+            before,
+        ) => diff_stacked(key, link, before, plan),
         (LinkKind::Loopback, before) => {
             if link.up && before.is_some_and(|lo| !lo.up) {
                 plan.push(Phase::SetUp, Step::SetUp(key.clone(), true));
@@ -172,9 +196,34 @@ fn diff_bridge(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Uno
     }
 }
 
+/// A link of one end: on top of another, or leading nowhere.
+fn diff_stacked(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Unordered) {
+    // A link that another one is to be on comes before it.
+    let (add, addressing, up) = match link.kind {
+        LinkKind::Vlan { .. } | LinkKind::Dummy => (Phase::AddBridge, Phase::BridgeAddress, Phase::BridgeUp),
+        _ => (Phase::AddVeth, Phase::AddAddress, Phase::SetUp),
+    };
+    match before {
+        None => plan.push(add, Step::AddLink(key.clone(), link.clone())),
+        Some(before) => set_mtu(key, link, before, plan),
+    }
+    diff_addresses(key, link, before, addressing, plan);
+    let was_up = before.is_some_and(|before| before.up);
+    if link.up != was_up {
+        plan.push(up, Step::SetUp(key.clone(), link.up));
+    }
+    if before.is_none() && key.0 != Ns::Host && link.mac.is_some() {
+        announce_unless_derived(key, link, plan);
+    }
+}
+
 fn diff_veth(key: &LinkKey, link: &Link, before: &Link, plan: &mut Unordered) {
     if link.master != before.master {
         plan.push(Phase::Attributes, Step::SetMaster(key.clone(), link.master.clone()));
+    }
+    let vlan_was = before.vlan.filter(|_| before.master == link.master);
+    if link.master.is_some() && link.vlan != vlan_was {
+        plan.push(Phase::Attributes, Step::SetPortVlan(key.clone(), link.vlan));
     }
     // A port that changes its bridge loses what was set on it as a port.
     let hairpin_was = before.hairpin && before.master == link.master;
@@ -195,6 +244,9 @@ fn configure_new_end(key: &LinkKey, link: &Link, plan: &mut Unordered) {
         if link.hairpin {
             plan.push(Phase::Attributes, Step::SetHairpin(key.clone(), true));
         }
+        if link.vlan.is_some() {
+            plan.push(Phase::Attributes, Step::SetPortVlan(key.clone(), link.vlan));
+        }
         if !link.up {
             plan.push(Phase::SetUp, Step::SetUp(key.clone(), false));
         }
@@ -203,6 +255,10 @@ fn configure_new_end(key: &LinkKey, link: &Link, plan: &mut Unordered) {
     if link.up {
         plan.push(Phase::SetUp, Step::SetUp(key.clone(), true));
     }
+    announce_unless_derived(key, link, plan);
+}
+
+fn announce_unless_derived(key: &LinkKey, link: &Link, plan: &mut Unordered) {
     // Neighbours may remember another hardware address for it, unless it follows from the address.
     let derived = |net: &ipnet::IpNet| match net {
         ipnet::IpNet::V4(v4) => link.mac == Some(MacAddr::of_ipv4(v4.addr())),
@@ -335,9 +391,9 @@ fn diff_ports(observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
     let holds = |state: &HostState| -> BTreeSet<PortBinding> { state.held_ports.iter().map(hold).collect() };
     let (observed_proxies, wanted_proxies) = (&observed.proxied_ports, &wanted.proxied_ports);
     let (observed, wanted) = (holds(observed), holds(wanted));
-    for (port, target) in wanted_proxies {
-        if observed_proxies.get(port) != Some(target) || !observed.contains(port) {
-            plan.push(Phase::Proxy, Step::ProxyPort(port.clone(), *target));
+    for (port, proxied) in wanted_proxies {
+        if observed_proxies.get(port) != Some(proxied) || !observed.contains(port) {
+            plan.push(Phase::Proxy, Step::ProxyPort(port.clone(), proxied.clone()));
         }
     }
     for port in observed_proxies.keys() {

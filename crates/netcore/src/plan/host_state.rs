@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::firewall::FirewallPolicy;
-use crate::model::{IfName, MacAddr, PortBinding, SandboxId};
+use crate::model::{IfName, IpvlanFlag, IpvlanMode, MacAddr, MacvlanMode, PortBinding, SandboxId};
 
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,31 @@ pub enum LinkKind {
         /// The other end.
         peer: LinkKey,
     },
+    /// A link of its own hardware address on top of a link of the host.
+    Macvlan {
+        /// The link below, on the host.
+        parent: IfName,
+        /// Which of its links reach each other.
+        mode: MacvlanMode,
+    },
+    /// A link that shares the hardware address of a link of the host.
+    Ipvlan {
+        /// The link below, on the host.
+        parent: IfName,
+        /// At which layer it switches.
+        mode: IpvlanMode,
+        /// Which of its links reach each other.
+        flag: IpvlanFlag,
+    },
+    /// One VLAN of another link (802.1Q).
+    Vlan {
+        /// The link that carries it.
+        parent: IfName,
+        /// Its number.
+        id: u16,
+    },
+    /// A link that leads nowhere.
+    Dummy,
     /// A sandbox's `lo`, which exists with its namespace.
     Loopback,
 }
@@ -62,9 +87,42 @@ pub struct Link {
     pub addresses: BTreeSet<IpNet>,
     /// `IFF_UP`.
     pub up: bool,
-    /// `IFLA_IFALIAS`: how we recognise what is ours, `portolan:` and an id. Links inside sandboxes
-    /// need none: the namespace is ours.
+    /// `IFLA_IFALIAS`: how we recognise what is ours, `portolan:` and an id. Container ends of veth
+    /// pairs need none: the host's end has it.
     pub alias: Option<String>,
+    /// Of a bridge: it filters by VLAN and this is the one of its ports. Of a port of a bridge that is
+    /// not ours: the VLAN that it is in, untagged.
+    pub vlan: Option<u16>,
+}
+
+/// Where a proxy carries a port's connections, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxied {
+    /// The endpoint's address and port.
+    pub target: SocketAddr,
+    /// Networks whose addresses may use the port; everybody's if there is none.
+    pub from: Vec<IpNet>,
+}
+
+impl Proxied {
+    /// Whether a client of this address may use the port.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        self.from.is_empty() || self.from.iter().any(|net| net.contains(&client))
+    }
+}
+
+/// What becomes of packets that a route is for (`rtm_type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteKind {
+    /// They are sent.
+    #[default]
+    Unicast,
+    /// They are dropped in silence.
+    Blackhole,
+    /// They are answered by "host unreachable".
+    Unreachable,
+    /// They are answered by "administratively prohibited".
+    Prohibit,
 }
 
 /// A route in a namespace's main table, with our protocol number.
@@ -72,9 +130,11 @@ pub struct Link {
 pub struct Route {
     /// Where to; `0.0.0.0/0` and `::/0` are the default routes.
     pub destination: IpNet,
+    /// What becomes of packets for it.
+    pub kind: RouteKind,
     /// The next hop; directly connected if none.
     pub gateway: Option<IpAddr>,
-    /// The link it leaves by.
+    /// The link it leaves by; `lo` for those that do not leave.
     pub dev: IfName,
     /// Priority: lower is preferred (`RTA_PRIORITY`).
     pub metric: u32,
@@ -97,7 +157,7 @@ pub struct HostState {
     /// Host ports held by sockets of ours (`container_port` is not part of the hold).
     pub held_ports: BTreeSet<PortBinding>,
     /// Held TCP ports whose connections are carried over to an address of the other family.
-    pub proxied_ports: BTreeMap<PortBinding, SocketAddr>,
+    pub proxied_ports: BTreeMap<PortBinding, Proxied>,
     /// Sandboxes in which port 53 of 127.0.0.11 leads to the resolver's sockets: (udp port, tcp port).
     pub dns_redirects: BTreeMap<SandboxId, (u16, u16)>,
 }

@@ -14,10 +14,12 @@ mod desired;
 mod diff;
 mod host_state;
 mod order;
+mod repair;
 mod step;
 
-pub use compile::{alias, compile, compile_touched};
+pub use compile::{HOST_ADDRESS, alias, compile, compile_touched};
 pub use desired::{Desired, Settings, Touched};
 pub use diff::{change, diff};
-pub use host_state::{HostState, Link, LinkKey, LinkKind, Ns, Route};
+pub use host_state::{HostState, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
+pub use repair::repair;
 pub use step::Step;

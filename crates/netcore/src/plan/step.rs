@@ -1,11 +1,10 @@
 //! Steps: what an executor does without a choice.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::{Link, LinkKey, Ns, Route};
+use super::{Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
 use crate::firewall::Transaction;
 use crate::model::{IfName, PortBinding, SandboxId};
 
@@ -18,6 +17,9 @@ pub enum Step {
     RemoveNamespace(SandboxId),
     /// Make a bridge with MAC, MTU and alias; addresses and state come in later steps.
     AddBridge(LinkKey, Link),
+    /// Make a link of another kind, on the host or in place in a sandbox, with MAC, MTU and alias;
+    /// addresses and state come in later steps.
+    AddLink(LinkKey, Link),
     /// Make both ends of a veth pair in place: names, MACs, MTU, master and alias at once, the host end up.
     AddVeth {
         /// The host end.
@@ -33,6 +35,8 @@ pub enum Step {
     RemoveLink(LinkKey),
     /// Make a link a port of a bridge, or of none.
     SetMaster(LinkKey, Option<IfName>),
+    /// Put a bridge port into one VLAN, untagged (`None`: the bridge's default one).
+    SetPortVlan(LinkKey, Option<u16>),
     /// Set `IFLA_BRPORT_MODE` of a bridge port.
     SetHairpin(LinkKey, bool),
     /// Stop a bridge port from passing frames and forget what was learnt through it, at once: what is
@@ -60,7 +64,7 @@ pub enum Step {
     ReleasePort(PortBinding),
     /// Carry TCP connections to a held port over to an address that packets cannot be redirected to,
     /// being of another family. In place of an earlier proxy of the port.
-    ProxyPort(PortBinding, SocketAddr),
+    ProxyPort(PortBinding, Proxied),
     /// End the proxy of a port that stays held.
     UnproxyPort(PortBinding),
     /// Lead port 53 of 127.0.0.11 in the sandbox to these ports, without conntrack entries.
@@ -92,7 +96,27 @@ impl fmt::Display for Step {
                 if let Some(mtu) = link.mtu {
                     write!(f, " mtu {mtu}")?;
                 }
-                f.write_str(" type bridge")
+                f.write_str(" type bridge")?;
+                match link.vlan {
+                    Some(vlan) => write!(f, " vlan_filtering 1 vlan_default_pvid {vlan}"),
+                    None => Ok(()),
+                }
+            }
+            Self::AddLink((ns, name), link) => {
+                write!(f, "[{ns}] link add {name}")?;
+                if let Some(mac) = link.mac {
+                    write!(f, " address {mac}")?;
+                }
+                if let Some(mtu) = link.mtu {
+                    write!(f, " mtu {mtu}")?;
+                }
+                write!(f, "{}", KindText(&link.kind))
+            }
+            Self::SetPortVlan((ns, name), Some(vlan)) => {
+                write!(f, "[{ns}] bridge vlan add dev {name} vid {vlan} pvid untagged")
+            }
+            Self::SetPortVlan((ns, name), None) => {
+                write!(f, "[{ns}] bridge vlan add dev {name} vid 1 pvid untagged")
             }
             Self::AddVeth { host, host_link, container, container_link } => {
                 write!(f, "[{}] link add {}", host.0, host.1)?;
@@ -127,8 +151,9 @@ impl fmt::Display for Step {
             Self::ReleasePort(port) => {
                 write!(f, "[host] release {} {}/{}", port.host_ip, port.host_port, port.proto)
             }
-            Self::ProxyPort(port, target) => {
-                write!(f, "[host] proxy {} {}/{} to {target}", port.host_ip, port.host_port, port.proto)
+            Self::ProxyPort(port, Proxied { target, from }) => {
+                write!(f, "[host] proxy {} {}/{} to {target}", port.host_ip, port.host_port, port.proto)?;
+                from.iter().try_for_each(|net| write!(f, " from {net}"))
             }
             Self::UnproxyPort(port) => {
                 write!(f, "[host] unproxy {} {}/{}", port.host_ip, port.host_port, port.proto)
@@ -150,11 +175,38 @@ impl fmt::Display for Step {
     }
 }
 
+struct KindText<'a>(&'a LinkKind);
+
+impl fmt::Display for KindText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            LinkKind::Macvlan { parent, mode } => {
+                write!(f, " link {parent} type macvlan mode {}", format!("{mode:?}").to_lowercase())
+            }
+            LinkKind::Ipvlan { parent, mode, flag } => {
+                let (mode, flag) = (format!("{mode:?}"), format!("{flag:?}"));
+                write!(f, " link {parent} type ipvlan mode {} {}", mode.to_lowercase(), flag.to_lowercase())
+            }
+            LinkKind::Vlan { parent, id } => write!(f, " link {parent} type vlan id {id}"),
+            LinkKind::Dummy => f.write_str(" type dummy"),
+            LinkKind::Bridge => f.write_str(" type bridge"),
+            LinkKind::Veth { .. } => f.write_str(" type veth"),
+            LinkKind::Loopback => f.write_str(" type loopback"),
+        }
+    }
+}
+
 struct RouteText<'a>(&'a Route);
 
 impl fmt::Display for RouteText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = self.0;
+        match route.kind {
+            RouteKind::Unicast => {}
+            RouteKind::Blackhole => f.write_str("blackhole ")?,
+            RouteKind::Unreachable => f.write_str("unreachable ")?,
+            RouteKind::Prohibit => f.write_str("prohibit ")?,
+        }
         if route.destination.prefix_len() == 0 {
             f.write_str("default")?;
         } else {
@@ -163,7 +215,9 @@ impl fmt::Display for RouteText<'_> {
         if let Some(gateway) = route.gateway {
             write!(f, " via {gateway}")?;
         }
-        write!(f, " dev {}", route.dev)?;
+        if route.kind == RouteKind::Unicast {
+            write!(f, " dev {}", route.dev)?;
+        }
         if route.metric != 0 {
             write!(f, " metric {}", route.metric)?;
         }

@@ -9,12 +9,15 @@ use portolan_netcore::firewall::{Change, Compiled, FirewallPolicy, PolicyItem, T
 
 use super::command::{Variant, family_exists, restore, save};
 use crate::firewall::FirewallError;
-use crate::nft;
+use crate::nft::{self, NftFirewall};
 
 /// The iptables backend.
 #[derive(Debug)]
 pub(crate) struct IptablesFirewall {
     in_force: Mutex<Option<Compiled<Lines>>>,
+    /// The source guard is in a bridge table of nf_tables: iptables sees no ARP and no frames. None
+    /// where the kernel has no nf_tables.
+    guard: Option<NftFirewall>,
 }
 
 impl IptablesFirewall {
@@ -23,11 +26,19 @@ impl IptablesFirewall {
         for family in families() {
             save(Variant::Default, family)?;
         }
-        Ok(Self { in_force: Mutex::new(None) })
+        let guard = NftFirewall::open_bridge()
+            .and_then(|guard| guard.probe().map(|()| guard))
+            .inspect_err(|error| tracing::warn!(%error, "no source guard: the kernel has no nf_tables"))
+            .ok();
+        Ok(Self { in_force: Mutex::new(None), guard })
     }
 
     pub(crate) fn apply(&self, transaction: &Transaction) -> Result<(), FirewallError> {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        // First: what it closes must be closed before anything else opens.
+        if let Some(guard) = &self.guard {
+            guard.apply(transaction)?;
+        }
         match transaction {
             Transaction::Replace(policy) => {
                 *in_force = None;
@@ -35,7 +46,7 @@ impl IptablesFirewall {
                 install(&compiled)?;
                 *in_force = Some(compiled);
                 // Ours are in force by now, so nothing is open while the other backend's go.
-                nft::remove_tables()
+                if self.guard.is_some() { nft::remove_inet_table() } else { Ok(()) }
             }
             Transaction::Change { remove, add } => apply_change(&mut in_force, remove, add),
             Transaction::Clear => {
@@ -50,12 +61,43 @@ impl IptablesFirewall {
         let Some(compiled) = &*in_force else {
             return Ok(None);
         };
+        if let Some(guard) = &self.guard
+            && guard.verify()?.is_none()
+        {
+            return Ok(None);
+        }
         for family in families() {
             if !Found::parse(&save(Variant::Default, family)?, family).is(compiled, family) {
                 return Ok(None);
             }
         }
         Ok(Some(compiled.policy().clone()))
+    }
+
+    /// The netlink address of the source guard's transactions.
+    pub(crate) fn port(&self) -> Option<u32> {
+        self.guard.as_ref().map(NftFirewall::port)
+    }
+
+    /// See [`crate::Firewall::restore`]. The lock is held from the look to the repair: nothing that is
+    /// published meanwhile is lost.
+    pub(crate) fn restore(&self) -> Result<bool, FirewallError> {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(compiled) = &*in_force else {
+            return Ok(false);
+        };
+        let mut restored = match &self.guard {
+            Some(guard) => guard.restore()?,
+            None => false,
+        };
+        for family in families() {
+            let found = Found::parse(&save(Variant::Default, family)?, family);
+            if !found.is(compiled, family) {
+                restore(Variant::Default, family, &replacement(compiled, family, &found))?;
+                restored = true;
+            }
+        }
+        Ok(restored)
     }
 }
 

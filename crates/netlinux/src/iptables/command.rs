@@ -1,11 +1,32 @@
 //! Running the programs of iptables.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use portolan_netcore::firewall::ruleset::IpFamily;
 
 use crate::firewall::FirewallError;
+
+/// How many of the processes started last are remembered.
+const REMEMBERED: usize = 64;
+/// The processes started last.
+static STARTED: Mutex<VecDeque<u32>> = Mutex::new(VecDeque::new());
+
+/// Whether this process was one of ours: what it commits is our own doing. Events of nf_tables carry a
+/// process id.
+pub(crate) fn started(pid: u32) -> bool {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+}
+
+fn remember(pid: u32) {
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if started.len() == REMEMBERED {
+        started.pop_front();
+    }
+    started.push_back(pid);
+}
 
 /// One of iptables' sets of programs: the host's choice, or one variant by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +87,7 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, Firewal
         }
         Err(error) => return Err(failed("not started".to_owned(), error.to_string())),
     };
+    remember(child.id());
     // The programs read all input before they say anything, so writing it out first cannot block; one
     // that ends early breaks the pipe, and then its own words are the error worth showing.
     if let Some(mut stdin) = child.stdin.take() {

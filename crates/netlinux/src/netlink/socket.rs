@@ -219,6 +219,12 @@ impl Socket {
         }
     }
 
+    /// The name of a link of the socket's namespace, if there still is one of this index.
+    pub fn name_of(&self, index: u32) -> Option<portolan_netcore::model::IfName> {
+        let name = rustix::net::netdevice::index_to_name(&self.fd, index).ok()?;
+        portolan_netcore::model::IfName::new(&name).ok()
+    }
+
     /// Enlarges the receive queue, beyond `net.core.rmem_max` if need be (CAP_NET_ADMIN).
     pub fn reserve_receive(&mut self, bytes: usize) -> Result<(), NetlinkError> {
         if bytes > self.receive_queue {

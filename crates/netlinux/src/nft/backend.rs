@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use portolan_netcore::firewall::ruleset::TableFamily;
+use portolan_netcore::firewall::ruleset::{ElementKey, SetName, TableFamily};
 use portolan_netcore::firewall::{
     Change, Compiled, Elements, FirewallPolicy, PolicyItem, TABLE, Transaction, USER_TABLE, skeleton,
     user_table,
@@ -36,18 +36,40 @@ struct State {
     generation: Option<u32>,
     /// The other backend's leftovers have been looked for.
     cleaned: bool,
+    /// The families of the tables that are ours to make.
+    families: &'static [TableFamily],
 }
+
+/// The nftables backend has both; beside iptables it has what iptables has no word for.
+const BOTH: &[TableFamily] = &[TableFamily::Inet, TableFamily::Bridge];
+const BRIDGE: &[TableFamily] = &[TableFamily::Bridge];
 
 impl NftFirewall {
     pub(crate) fn open() -> Result<Self, FirewallError> {
         Self::open_with(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST)
     }
 
+    /// Only the bridge table, for the iptables backend.
+    pub(crate) fn open_bridge() -> Result<Self, FirewallError> {
+        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, BRIDGE)
+    }
+
     /// With flags of 0 it is as on a kernel that keeps no table for us.
     pub(super) fn open_with(flags: u32) -> Result<Self, FirewallError> {
+        Self::open_for(flags, BOTH)
+    }
+
+    fn open_for(flags: u32, families: &'static [TableFamily]) -> Result<Self, FirewallError> {
+        let socket = NftSocket::open()?;
         let state =
-            State { socket: NftSocket::open()?, flags, in_force: None, generation: None, cleaned: false };
+            State { socket, flags, in_force: None, generation: None, cleaned: families == BRIDGE, families };
         Ok(Self { state: Mutex::new(state) })
+    }
+
+    /// Fails if the kernel has no nf_tables.
+    pub(crate) fn probe(&self) -> Result<(), FirewallError> {
+        let state = self.lock();
+        state.families.iter().try_for_each(|family| table(&state.socket, *family, TABLE).map(drop))
     }
 
     pub(crate) fn apply(&self, transaction: &Transaction) -> Result<(), FirewallError> {
@@ -57,7 +79,7 @@ impl NftFirewall {
             Transaction::Change { remove, add } => state.change(remove, add),
             Transaction::Clear => {
                 state.in_force = None;
-                delete_ours(&state.socket)
+                delete_ours(&state.socket, state.families)
             }
         }
     }
@@ -67,13 +89,32 @@ impl NftFirewall {
         let Some(in_force) = &state.in_force else {
             return Ok(None);
         };
-        let unchanged = if state.flags == 0 {
-            state.generation.is_some() && generation(&state.socket)? == state.generation
-        } else {
-            // Nobody but the owner can change an owned table, so being its owner is enough.
-            owned(&state.socket, TableFamily::Inet)? && owned(&state.socket, TableFamily::Bridge)?
-        };
+        let unchanged = state.unchanged()?;
         Ok(unchanged.then(|| in_force.policy().clone()))
+    }
+
+    /// See [`crate::Firewall::restore`]. The lock is held from the look to the repair: nothing that is
+    /// published meanwhile is lost.
+    pub(crate) fn restore(&self) -> Result<bool, FirewallError> {
+        let mut state = self.lock();
+        if state.in_force.is_none() || state.unchanged()? {
+            return Ok(false);
+        }
+        let Some(lost) = state.in_force.take() else { return Ok(false) };
+        let again = Compiled::new(lost.policy())
+            .map_err(|conflict| FirewallError::Inconsistent(conflict.to_string()));
+        match again.and_then(|compiled| state.install(compiled)) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                state.in_force = Some(lost);
+                Err(error)
+            }
+        }
+    }
+
+    /// The socket's netlink address.
+    pub(crate) fn port(&self) -> u32 {
+        self.lock().socket.port()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -94,11 +135,27 @@ impl State {
         Ok(())
     }
 
+    /// The tables are as our last transaction left them.
+    fn unchanged(&self) -> Result<bool, FirewallError> {
+        if self.flags == 0 {
+            return Ok(self.generation.is_some() && generation(&self.socket)? == self.generation);
+        }
+        // Nobody but the owner can change an owned table, so being its owner is enough.
+        for family in self.families {
+            if !owned(&self.socket, *family)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Makes the tables be this, whatever was there: gone and back in one transaction.
     fn install(&mut self, compiled: Compiled<Elements>) -> Result<(), FirewallError> {
         self.in_force = None;
-        add_user_table(&self.socket)?;
-        let mut result = self.socket.commit(replacement(&self.socket, &compiled, self.flags)?);
+        if self.families.contains(&TableFamily::Inet) {
+            add_user_table(&self.socket)?;
+        }
+        let mut result = self.socket.commit(self.replacement(&compiled)?);
         if let Err(FirewallError::Kernel { errno: libc::EOPNOTSUPP | libc::EINVAL, what, .. }) = &result
             && what.starts_with("add table")
             && self.flags != 0
@@ -107,7 +164,7 @@ impl State {
                 "this kernel cannot keep a table for us (before Linux 6.9): others may change our rules"
             );
             self.flags = 0;
-            result = self.socket.commit(replacement(&self.socket, &compiled, self.flags)?);
+            result = self.socket.commit(self.replacement(&compiled)?);
         }
         result?;
         self.committed(compiled)
@@ -127,8 +184,11 @@ impl State {
             }
         };
         let mut batch = Batch::new();
-        encode::delete_elements(&mut batch, difference.remove.iter().map(|(key, _)| key));
-        encode::add_elements(&mut batch, difference.add.iter().map(|(key, data)| (key, data)));
+        let here = |key: &ElementKey| self.has(key);
+        let remove = difference.remove.iter().map(|(key, _)| key).filter(|key| here(key));
+        encode::delete_elements(&mut batch, remove);
+        let add = difference.add.iter().map(|(key, data)| (key, data)).filter(|(key, _)| here(key));
+        encode::add_elements(&mut batch, add);
         match self.socket.commit(batch) {
             Ok(()) => self.committed(compiled),
             // What we take out is not there, or what we put in is: somebody else was at our tables.
@@ -144,6 +204,23 @@ impl State {
         }
     }
 
+    fn replacement(&self, compiled: &Compiled<Elements>) -> Result<Batch, FirewallError> {
+        let mut batch = Batch::new();
+        for our in skeleton().iter().filter(|our| self.families.contains(&our.family)) {
+            if table(&self.socket, our.family, our.name)?.is_some() {
+                encode::delete_table(&mut batch, our.family, our.name);
+            }
+            encode::add_table(&mut batch, our, self.flags);
+        }
+        encode::add_elements(&mut batch, compiled.iter().filter(|(key, _)| self.has(key)));
+        Ok(batch)
+    }
+
+    /// Whether an element is ours to make. Beside iptables, inter-container communication is iptables'.
+    fn has(&self, key: &ElementKey) -> bool {
+        self.families.contains(&key.set.family()) && (self.families == BOTH || key.set != SetName::IccOff)
+    }
+
     fn committed(&mut self, compiled: Compiled<Elements>) -> Result<(), FirewallError> {
         self.in_force = Some(compiled);
         if self.flags == 0 {
@@ -153,32 +230,22 @@ impl State {
     }
 }
 
-fn replacement(
-    socket: &NftSocket,
-    compiled: &Compiled<Elements>,
-    flags: u32,
-) -> Result<Batch, FirewallError> {
-    let mut batch = Batch::new();
-    for our in skeleton() {
-        if table(socket, our.family, our.name)?.is_some() {
-            encode::delete_table(&mut batch, our.family, our.name);
-        }
-        encode::add_table(&mut batch, &our, flags);
-    }
-    encode::add_elements(&mut batch, compiled.iter());
-    Ok(batch)
-}
-
 /// Removes what this backend left, if it did.
 pub(crate) fn remove_tables() -> Result<(), FirewallError> {
-    delete_ours(&NftSocket::open()?)
+    delete_ours(&NftSocket::open()?, BOTH)
 }
 
-fn delete_ours(socket: &NftSocket) -> Result<(), FirewallError> {
+/// Removes what this backend left of what filters packets; the bridge table is the iptables backend's
+/// too.
+pub(crate) fn remove_inet_table() -> Result<(), FirewallError> {
+    delete_ours(&NftSocket::open()?, &[TableFamily::Inet])
+}
+
+fn delete_ours(socket: &NftSocket, families: &[TableFamily]) -> Result<(), FirewallError> {
     let mut batch = Batch::new();
-    for family in [TableFamily::Inet, TableFamily::Bridge] {
-        if table(socket, family, TABLE)?.is_some() {
-            encode::delete_table(&mut batch, family, TABLE);
+    for family in families {
+        if table(socket, *family, TABLE)?.is_some() {
+            encode::delete_table(&mut batch, *family, TABLE);
         }
     }
     socket.commit(batch)

@@ -1,5 +1,6 @@
 //! The rule set's syntax tree as nf_tables messages.
 
+use ipnet::IpNet;
 use portolan_netcore::firewall::TABLE;
 use portolan_netcore::firewall::ruleset::{
     Chain, ChainKind, DataType, ElementData, ElementKey, Hook, HookPoint, IpFamily, Set, SetData, Table,
@@ -93,7 +94,8 @@ fn add_set(batch: &mut Batch, table: &Table, set: &Set, id: u32) {
         w.text(NFTA_SET_NAME, set.name.as_str());
         let concat = if set.key.len() > 1 { NFT_SET_CONCAT } else { 0 };
         let map = if set.data == SetData::None { 0 } else { NFT_SET_MAP };
-        w.be32(NFTA_SET_FLAGS, concat | map);
+        let interval = if set.interval { NFT_SET_INTERVAL } else { 0 };
+        w.be32(NFTA_SET_FLAGS, concat | map | interval);
         w.be32(NFTA_SET_KEY_TYPE, type_number(set.key));
         w.be32(NFTA_SET_KEY_LEN, length(set.key));
         match set.data {
@@ -157,6 +159,14 @@ fn change_elements<'a>(
 
 fn element(w: &mut Writer, key: &ElementKey, data: Option<&ElementData>) {
     w.nest(NFTA_SET_ELEM_KEY, |w| w.bytes(NFTA_DATA_VALUE, &values(&key.key)));
+    if key.key.iter().any(|value| matches!(value, Value::Net(_))) {
+        let last = |value: &Value| match value {
+            Value::Net(net) => net.broadcast().into(),
+            other => other.clone(),
+        };
+        let last: Vec<Value> = key.key.iter().map(last).collect();
+        w.nest(NFTA_SET_ELEM_KEY_END, |w| w.bytes(NFTA_DATA_VALUE, &values(&last)));
+    }
     match data {
         None | Some(ElementData::None) => {}
         Some(ElementData::Verdict(verdict)) => w.nest(NFTA_SET_ELEM_DATA, |w| verdict_data(w, *verdict)),
@@ -196,8 +206,8 @@ fn values(values: &[Value]) -> Vec<u8> {
 }
 
 /// One value's bytes, unpadded.
-pub(super) fn value(bytes: &mut Vec<u8>, value: &Value) {
-    match value {
+pub(super) fn value(bytes: &mut Vec<u8>, of: &Value) {
+    match of {
         Value::NfProto(IpFamily::V4) => bytes.push(NFPROTO_IPV4),
         Value::NfProto(IpFamily::V6) => bytes.push(NFPROTO_IPV6),
         Value::Ipv4(address) => bytes.extend_from_slice(&address.octets()),
@@ -208,16 +218,19 @@ pub(super) fn value(bytes: &mut Vec<u8>, value: &Value) {
         Value::Lo => link_name(bytes, "lo"),
         Value::Ether(mac) => bytes.extend_from_slice(&mac.0),
         Value::IcmpType(number) | Value::ProtoNumber(number) => bytes.push(*number),
+        Value::EtherType(carried) => bytes.extend_from_slice(&carried.number().to_be_bytes()),
+        // The first of the interval.
+        Value::Net(net) => self::value(bytes, &net.network().into()),
     }
 }
 
 fn value_width(value: &Value) -> usize {
     match value {
         Value::NfProto(_) | Value::Proto(_) | Value::IcmpType(_) | Value::ProtoNumber(_) => 1,
-        Value::Port(_) => 2,
-        Value::Ipv4(_) => 4,
+        Value::Port(_) | Value::EtherType(_) => 2,
+        Value::Ipv4(_) | Value::Net(IpNet::V4(_)) => 4,
         Value::Ether(_) => 6,
-        Value::Ipv6(_) | Value::IfName(_) | Value::Lo => 16,
+        Value::Ipv6(_) | Value::Net(IpNet::V6(_)) | Value::IfName(_) | Value::Lo => 16,
     }
 }
 

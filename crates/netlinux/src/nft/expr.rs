@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use portolan_netcore::firewall::ruleset::{
-    Field, IpFamily, Rule, SetName, Statement, TableFamily, Value, Verdict,
+    EtherType, Field, IpFamily, Rule, SetName, Statement, TableFamily, Value, Verdict,
 };
 use portolan_netcore::model::Proto;
 
@@ -25,6 +25,14 @@ pub(super) fn rule(w: &mut Writer, rule: &Rule, table: TableFamily) {
 /// family is preceded by a comparison of it, which `nft list` leaves out again.
 fn depend(w: &mut Writer, statement: &Statement, known: &mut Option<IpFamily>) {
     let needed = match statement {
+        Statement::Compare { field: Field::EtherType, equal: true, value: Value::EtherType(carried) } => {
+            *known = match carried {
+                EtherType::Ip => Some(IpFamily::V4),
+                EtherType::Ip6 => Some(IpFamily::V6),
+                EtherType::Arp => None,
+            };
+            None
+        }
         Statement::Compare { field: Field::NfProto, equal: true, value: Value::NfProto(family) } => {
             *known = Some(*family);
             None
@@ -51,7 +59,9 @@ fn family_of(fields: &[Field]) -> Option<IpFamily> {
 
 fn nat_family(map: SetName) -> IpFamily {
     match map {
-        SetName::Published6 | SetName::Published6Any | SetName::Snat6 => IpFamily::V6,
+        SetName::Published6 | SetName::Published6Any | SetName::Published6From | SetName::Snat6 => {
+            IpFamily::V6
+        }
         _ => IpFamily::V4,
     }
 }
@@ -115,6 +125,12 @@ fn load(w: &mut Writer, field: Field, register: u32) {
         Field::L4Proto => return meta(w, NFT_META_L4PROTO),
         Field::Iifname => return meta(w, NFT_META_IIFNAME),
         Field::Oifname => return meta(w, NFT_META_OIFNAME),
+        Field::EtherType => return meta(w, NFT_META_PROTOCOL),
+        Field::EtherSaddr => (NFT_PAYLOAD_LL_HEADER, 6),
+        Field::ArpSaddrEther => (NFT_PAYLOAD_NETWORK_HEADER, 8),
+        Field::ArpSaddrIp => (NFT_PAYLOAD_NETWORK_HEADER, 14),
+        Field::ArpDaddrIp => (NFT_PAYLOAD_NETWORK_HEADER, 24),
+        Field::Icmp6Target => (NFT_PAYLOAD_TRANSPORT_HEADER, 8),
         Field::IpSaddr => (NFT_PAYLOAD_NETWORK_HEADER, 12),
         Field::IpDaddr => (NFT_PAYLOAD_NETWORK_HEADER, 16),
         Field::Ip6Saddr => (NFT_PAYLOAD_NETWORK_HEADER, 8),
@@ -151,9 +167,10 @@ fn set_mark(w: &mut Writer, keep: u32, set: u32) {
 fn field_width(field: Field) -> u32 {
     match field {
         Field::NfProto | Field::L4Proto | Field::IcmpType | Field::Icmp6Type => 1,
-        Field::ThSport | Field::ThDport => 2,
-        Field::IpSaddr | Field::IpDaddr => 4,
-        Field::Iifname | Field::Oifname | Field::Ip6Saddr | Field::Ip6Daddr => 16,
+        Field::ThSport | Field::ThDport | Field::EtherType => 2,
+        Field::IpSaddr | Field::IpDaddr | Field::ArpSaddrIp | Field::ArpDaddrIp => 4,
+        Field::EtherSaddr | Field::ArpSaddrEther => 6,
+        Field::Iifname | Field::Oifname | Field::Ip6Saddr | Field::Ip6Daddr | Field::Icmp6Target => 16,
     }
 }
 

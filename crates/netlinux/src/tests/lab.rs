@@ -92,6 +92,7 @@ pub(super) fn bridge_link() -> Link {
         addresses: [net("10.77.0.1/16"), net("fd77::1/64")].into(),
         up: true,
         alias: Some("portolan:net".to_owned()),
+        vlan: None,
     }
 }
 
@@ -127,6 +128,7 @@ impl Guest {
             addresses: BTreeSet::new(),
             up: true,
             alias: Some(format!("portolan:{number}")),
+            vlan: None,
         };
         let container_link = Link {
             kind: LinkKind::Veth { peer: host.clone() },
@@ -137,10 +139,20 @@ impl Guest {
             addresses: [net(&format!("10.77.1.{number}/16")), net(&format!("fd77::1:{number}/64"))].into(),
             up: true,
             alias: None,
+            vlan: None,
         };
         let route = |destination, gateway: &str| {
             let gateway = Some(gateway.parse().unwrap());
-            (ns.clone(), Route { destination: net(destination), gateway, dev: name("eth0"), metric: 0 })
+            (
+                ns.clone(),
+                Route {
+                    destination: net(destination),
+                    gateway,
+                    dev: name("eth0"),
+                    metric: 0,
+                    kind: Default::default(),
+                },
+            )
         };
         let routes = [route("0.0.0.0/0", "10.77.0.1"), route("::/0", "fd77::1")].into();
         Self { id, host, host_link, container, container_link, routes }

@@ -1,9 +1,9 @@
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{PortBinding, Proto};
-use portolan_netcore::plan::Step;
+use portolan_netcore::plan::{Proxied, Step};
 
 use super::lab::{Lab, add_bridge};
 
@@ -108,13 +108,16 @@ fn a_proxied_port_leads_ipv6_clients_to_an_ipv4_server() {
     Lab::run("proxy", |lab| {
         lab.execute(&add_bridge());
         let server = TcpListener::bind("10.77.0.1:80").unwrap();
-        let target = "10.77.0.1:80".parse().unwrap();
+        let proxied = |from: &str| {
+            let from = from.split_whitespace().map(|net| net.parse().unwrap()).collect();
+            Proxied { target: "10.77.0.1:80".parse().unwrap(), from }
+        };
         let port = binding(Proto::Tcp, "::", 8080);
-        let unheld = lab.host.execute(&[Step::ProxyPort(port.clone(), target)]).error.unwrap();
+        let unheld = lab.host.execute(&[Step::ProxyPort(port.clone(), proxied(""))]).error.unwrap();
         assert!(unheld.reason.ends_with("is not held"), "{}", unheld.reason);
 
-        lab.execute(&[Step::HoldPort(port.clone()), Step::ProxyPort(port.clone(), target)]);
-        assert_eq!(lab.host.observe().unwrap().proxied_ports, [(port.clone(), target)].into());
+        lab.execute(&[Step::HoldPort(port.clone()), Step::ProxyPort(port.clone(), proxied(""))]);
+        assert_eq!(lab.host.observe().unwrap().proxied_ports, [(port.clone(), proxied(""))].into());
         let mut client = TcpStream::connect("[::1]:8080").unwrap();
         client.write_all(b"question").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
@@ -129,8 +132,23 @@ fn a_proxied_port_leads_ipv6_clients_to_an_ipv4_server() {
         lab.execute(&[Step::UnproxyPort(port.clone())]);
         assert!(TcpStream::connect("[::1]:8080").is_err());
         assert!(TcpListener::bind("[::]:8080").is_err(), "still held");
-        lab.execute(&[Step::ProxyPort(port.clone(), target)]);
+        lab.execute(&[Step::ProxyPort(port.clone(), proxied(""))]);
         TcpStream::connect("[::1]:8080").unwrap();
+        drop(server.accept().unwrap());
+
+        lab.execute(&[Step::ProxyPort(port.clone(), proxied("2001:db8::/32 10.0.0.0/8"))]);
+        let mut stranger = TcpStream::connect("[::1]:8080").unwrap();
+        assert_eq!(stranger.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        lab.execute(&[Step::ProxyPort(port.clone(), proxied("10.0.0.0/8 ::1/128"))]);
+        let client = TcpStream::connect("[::1]:8080").unwrap();
+        let (mut accepted, _) = server.accept().unwrap();
+        drop(client);
+        assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+        drop(accepted);
+        // Whoever was refused has not come as far as the server.
+        server.set_nonblocking(true).unwrap();
+        assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+
         lab.execute(&[Step::ReleasePort(port.clone())]);
         let state = lab.host.observe().unwrap();
         assert!(state.proxied_ports.is_empty() && state.held_ports.is_empty());

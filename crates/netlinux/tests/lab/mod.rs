@@ -86,6 +86,12 @@ impl Node {
         node
     }
 
+    /// A process in this namespace.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Runs a script in this namespace.
     pub(crate) fn sh(&self, script: &str) -> String {
         sh(&format!("nsenter -t {} -n sh -ec '{script}'", self.child.id()))

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use portolan_netcore::model::{
     BridgeOptions, ContainerId, Driver, Endpoint, EndpointId, GatewayMode, IfName, IpamConfig, MacAddr,
-    Network, NetworkId, PortBinding, Proto, Sandbox, SandboxId, SandboxMode,
+    Network, NetworkId, PortBinding, Proto, Routing, Sandbox, SandboxId, SandboxMode,
 };
 use portolan_netcore::plan::{Desired, Touched};
 
@@ -40,7 +40,11 @@ fn network(number: u8, choices: &mut Choices<'_>) -> Network {
         snat_ipv6: None,
         inhibit_ipv4: false,
         trusted_interfaces: Vec::new(),
+        source_guard: true,
         default_bridge: false,
+        unmanaged: false,
+        vlan: (choices.below(8) == 0).then_some(10),
+        isolate: choices.below(4) == 0,
     };
     Network {
         id: NetworkId::from_bytes([number + 1; 32]),
@@ -63,6 +67,9 @@ fn network(number: u8, choices: &mut Choices<'_>) -> Network {
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
         predefined: false,
+        config_only: false,
+        config_from: None,
+        routing: Routing::default(),
     }
 }
 
@@ -142,7 +149,9 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         gw_priority: 0,
         dns_names: Vec::new(),
         links: BTreeMap::new(),
+        source_guard: true,
         published: if publishes { vec![binding] } else { Vec::new() },
+        allowed: Vec::new(),
     })
 }
 

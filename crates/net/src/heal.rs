@@ -1,0 +1,221 @@
+//! Self-healing: what strangers do to what is ours is noticed, put right and told.
+//!
+//! A thread listens to the kernel. Most of what it hears is our own doing, which the owner recognises
+//! by looking at its desired state alone. The rest makes the owner look at the host's namespace and
+//! plan the way back, by the same planner as everything else; rules are put back by the backend that
+//! knows what is in force. Nothing is taken down on the way that is as wanted, and the firewall stays in
+//! force while links are put right, so nothing opens in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portolan_netcore::host::{Disturbance, StepError, Watch};
+use portolan_netcore::plan::Step;
+use tokio::sync::broadcast;
+
+use crate::networks::Shared;
+use crate::owner::Task;
+use crate::{Error, HostEvent};
+
+/// What no event tells of (a sysctl, rules of iptables-legacy) is looked at this often.
+const SLOW: Duration = Duration::from_secs(10);
+/// After a repair, and while sandboxes are being changed, the next look comes this soon.
+const SOON: Duration = Duration::from_millis(50);
+/// After a repair that failed.
+const LATER: Duration = Duration::from_secs(1);
+/// Longest text of steps in an event, in bytes.
+const TOLD: usize = 2048;
+
+/// How often self-healing had something to do since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Healing {
+    /// Times that something of ours may have been touched, and was looked at.
+    pub looks: u64,
+    /// Times that the rule set was put back.
+    pub firewall: u64,
+    /// Links made again or put back into their bridge, up or under their name.
+    pub links: u64,
+    /// Addresses and routes put back.
+    pub addresses: u64,
+    /// Sysctls written again.
+    pub settings: u64,
+    /// Repairs that failed and are tried again.
+    pub failures: u64,
+    /// Time from the kernel's message to the end of the latest repair, in microseconds.
+    pub last_us: u64,
+    /// The longest such time.
+    pub max_us: u64,
+}
+
+/// [`Healing`] as it is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    looks: AtomicU64,
+    firewall: AtomicU64,
+    links: AtomicU64,
+    addresses: AtomicU64,
+    settings: AtomicU64,
+    failures: AtomicU64,
+    last_us: AtomicU64,
+    max_us: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn snapshot(&self) -> Healing {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Healing {
+            looks: read(&self.looks),
+            firewall: read(&self.firewall),
+            links: read(&self.links),
+            addresses: read(&self.addresses),
+            settings: read(&self.settings),
+            failures: read(&self.failures),
+            last_us: read(&self.last_us),
+            max_us: read(&self.max_us),
+        }
+    }
+
+    fn count(&self, repair: &Repair, took: Duration) {
+        let add = |counter: &AtomicU64, by: usize| counter.fetch_add(by as u64, Ordering::Relaxed);
+        add(&self.firewall, usize::from(repair.firewall));
+        for step in &repair.steps {
+            match step {
+                Step::AddAddress(..)
+                | Step::RemoveAddress(..)
+                | Step::AddRoute(..)
+                | Step::RemoveRoute(..) => add(&self.addresses, 1),
+                Step::SetSysctl(..) => add(&self.settings, 1),
+                _ => add(&self.links, 1),
+            };
+        }
+        add(&self.failures, repair.errors.len());
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.last_us.store(took, Ordering::Relaxed);
+        self.max_us.fetch_max(took, Ordering::Relaxed);
+    }
+}
+
+/// What one look found and did.
+#[derive(Debug, Default)]
+pub(crate) struct Repair {
+    pub(crate) firewall: bool,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) errors: Vec<StepError>,
+    /// Sandboxes were being changed: they were left alone.
+    pub(crate) busy: bool,
+}
+
+impl Repair {
+    fn is_empty(&self) -> bool {
+        !self.firewall && self.steps.is_empty() && self.errors.is_empty()
+    }
+}
+
+/// Starts healing, where the host can be watched. It ends with the networks.
+pub(crate) fn start(shared: &Arc<Shared>) -> Result<(), Error> {
+    let Some(watch) = shared.host.watch()? else { return Ok(()) };
+    let weak = Arc::downgrade(shared);
+    thread::Builder::new()
+        .name("net-healer".to_owned())
+        .spawn(move || listen(watch, &weak))
+        .map_err(|error| Error::internal(format!("cannot start the thread of self-healing: {error}")))?;
+    Ok(())
+}
+
+fn listen(mut watch: Box<dyn Watch>, weak: &Weak<Shared>) {
+    let mut limit = SLOW;
+    loop {
+        let heard = watch.next(limit);
+        let begun = Instant::now();
+        let Some(shared) = weak.upgrade() else { return };
+        let heard = heard.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot watch the host: looking now and then instead");
+            if let Ok(Some(again)) = shared.host.watch() {
+                watch = again;
+            }
+            thread::sleep(LATER);
+            vec![Disturbance::Lost]
+        });
+        match turn(&shared, &heard) {
+            Ok(None) => limit = SLOW,
+            Ok(Some(repair)) => {
+                if !repair.is_empty() {
+                    shared.healing.count(&repair, begun.elapsed());
+                    tell(&shared.host_events, &heard, &repair, begun.elapsed());
+                }
+                limit = match repair {
+                    Repair { errors, .. } if !errors.is_empty() => LATER,
+                    Repair { busy: true, .. } => SOON,
+                    Repair { firewall: false, steps, .. } if steps.is_empty() => SLOW,
+                    _ => SOON,
+                };
+            }
+            // The networks are closed.
+            Err(()) => return,
+        }
+    }
+}
+
+/// None if all that was heard was our own doing.
+fn turn(shared: &Shared, heard: &[Disturbance]) -> Result<Option<Repair>, ()> {
+    // Nothing heard is the timer.
+    let timer = heard.is_empty() || heard.contains(&Disturbance::Lost);
+    let rules = timer || heard.iter().any(|one| matches!(one, Disturbance::Ruleset { ours: true, .. }));
+    let (answer, answered) = mpsc::channel();
+    let heard = heard.to_vec();
+    let task: Task = Box::new(move |owner| {
+        let look = timer || heard.iter().any(|one| owner.is_disturbance(one));
+        // The healer waits for this.
+        let _ = answer.send(look.then(|| owner.repair()));
+    });
+    shared.owner.send(task).map_err(|_| ())?;
+    let firewall = if rules { Some(shared.host.restore_firewall()) } else { None };
+    let repair = answered.recv().map_err(|_| ())?;
+    if firewall.is_none() && repair.is_none() {
+        return Ok(None);
+    }
+    shared.healing.looks.fetch_add(1, Ordering::Relaxed);
+    let mut repair = repair.unwrap_or_default();
+    match firewall {
+        Some(Ok(restored)) => repair.firewall = restored,
+        Some(Err(error)) => repair.errors.push(error),
+        None => {}
+    }
+    Ok(Some(repair))
+}
+
+fn tell(events: &broadcast::Sender<HostEvent>, heard: &[Disturbance], repair: &Repair, took: Duration) {
+    let mut steps: Vec<String> = repair.steps.iter().map(ToString::to_string).collect();
+    if repair.firewall {
+        steps.insert(0, "[host] firewall restored".to_owned());
+    }
+    let mut attributes = BTreeMap::from([("took_us".to_owned(), took.as_micros().to_string())]);
+    let by: BTreeSet<&str> = heard
+        .iter()
+        .filter_map(|one| match one {
+            Disturbance::Ruleset { by, ours: true } => Some(by.as_str()),
+            _ => None,
+        })
+        .collect();
+    if !by.is_empty() {
+        attributes.insert("by".to_owned(), by.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    let mut text = steps.join("; ");
+    if text.len() > TOLD {
+        let end = (0..=TOLD).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    attributes.insert("steps".to_owned(), text);
+    let action = if repair.errors.is_empty() { "repair" } else { "repair-failed" };
+    if !repair.errors.is_empty() {
+        let errors: Vec<String> = repair.errors.iter().map(ToString::to_string).collect();
+        attributes.insert("error".to_owned(), errors.join("; "));
+    }
+    tracing::warn!(?attributes, "somebody touched what is ours: {action}");
+    // Nobody listening is fine.
+    let _ = events.send(HostEvent { action, attributes });
+}

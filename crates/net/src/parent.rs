@@ -1,0 +1,98 @@
+//! What a network's links stand on, as the host has it: the parent of a macvlan or ipvlan network, an
+//! unmanaged bridge, the link whose MTU is followed.
+
+use std::collections::BTreeMap;
+
+use portolan_netcore::host::Host;
+use portolan_netcore::model::{Driver, IfName, MacvlanMode, MadeParent, ParentOptions};
+
+use crate::Error;
+
+/// Makes sure that what is named is there, or decides that it is to be made. Without a parent a
+/// network is internal, as in Docker.
+pub(crate) fn settle(driver: &mut Driver, internal: &mut bool, host: &dyn Host) -> Result<(), Error> {
+    let name = driver.name();
+    match driver {
+        Driver::Bridge(bridge) if bridge.unmanaged => {
+            if host.links()?.contains_key(&bridge.bridge) {
+                return Ok(());
+            }
+            Err(Error::invalid(format!(
+                "bridge {} was not found on the host: an unmanaged network needs one that exists",
+                bridge.bridge
+            )))
+        }
+        Driver::Macvlan(options) => {
+            settle_parent(&mut options.parent, name, internal, host)?;
+            let shared = !matches!(options.mode, MacvlanMode::Passthru | MacvlanMode::Private);
+            if options.host_access.is_some() && !shared {
+                return Err(Error::invalid("host access needs macvlan_mode bridge or vepa"));
+            }
+            Ok(())
+        }
+        Driver::Ipvlan(options) => settle_parent(&mut options.parent, name, internal, host),
+        Driver::Bridge(_) | Driver::Host | Driver::Null => Ok(()),
+    }
+}
+
+fn settle_parent(
+    parent: &mut ParentOptions,
+    driver: &str,
+    internal: &mut bool,
+    host: &dyn Host,
+) -> Result<(), Error> {
+    if parent.made.is_some() {
+        *internal = true;
+        return Ok(());
+    }
+    if parent.parent.as_str() == "lo" {
+        return Err(Error::invalid(format!("loopback interface is not a valid {driver} parent link")));
+    }
+    let links = host.links()?;
+    if !links.contains_key(&parent.parent) {
+        parent.made = Some(vlan_of(&parent.parent, &links).ok_or_else(|| {
+            Error::invalid(format!("-o parent interface was not found on the host: {}", parent.parent))
+        })?);
+    }
+    Ok(())
+}
+
+/// `eth0.10` is VLAN 10 of `eth0`, if that is there.
+fn vlan_of(name: &IfName, links: &BTreeMap<IfName, u32>) -> Option<MadeParent> {
+    let (link, id) = name.as_str().rsplit_once('.')?;
+    let link = IfName::new(link).ok().filter(|link| links.contains_key(link))?;
+    let id = id.parse().ok().filter(|id| (1..=4094).contains(id))?;
+    Some(MadeParent::Vlan { link, id })
+}
+
+/// Gives the network the MTU of the link by which the host's default route leaves, if it has one.
+pub(crate) fn set_mtu(driver: &mut Driver, host: &dyn Host) -> Result<(), Error> {
+    let Some(egress) = host.egress()? else { return Ok(()) };
+    let mtu = host.links()?.get(&egress).copied();
+    match driver {
+        Driver::Bridge(bridge) => bridge.mtu = mtu,
+        Driver::Macvlan(options) => options.parent.mtu = mtu,
+        Driver::Ipvlan(options) => options.parent.mtu = mtu,
+        Driver::Host | Driver::Null => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dotted_name_is_a_vlan_of_what_is_before_the_last_dot() {
+        let name = |text: &str| IfName::new(text).unwrap();
+        let links = [(name("eth0"), 1500), (name("bond.1"), 1500)].into();
+        assert_eq!(vlan_of(&name("eth0.10"), &links), Some(MadeParent::Vlan { link: name("eth0"), id: 10 }));
+        assert_eq!(
+            vlan_of(&name("bond.1.7"), &links),
+            Some(MadeParent::Vlan { link: name("bond.1"), id: 7 })
+        );
+        for other in ["eth1.10", "eth0.0", "eth0.4095", "eth0.x", "eth1"] {
+            assert_eq!(vlan_of(&name(other), &links), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Putting right what a stranger did to the host's own namespace.
+
+use std::collections::BTreeSet;
+
+use super::compile::alias;
+use super::diff::link_of;
+use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Step, Touched, compile_touched, diff};
+
+/// The steps that make the host's namespace be again what the touched entries want of it. `observed`
+/// needs no sandboxes ([`Host::observe_own`](crate::host::Host::observe_own)): what is in them is taken
+/// to be as wanted, unless its other end on the host is gone. What others have put on the host beside
+/// ours stays, and so do entries that are not touched: somebody is at work on them.
+///
+/// The firewall is not part of it: its backend knows what is in force
+/// ([`Host::restore_firewall`](crate::host::Host::restore_firewall)).
+pub fn repair(desired: &Desired, touched: &Touched, observed: &HostState) -> Vec<Step> {
+    let mut wanted = compile_touched(desired, touched);
+    wanted.firewall = None;
+    if desired.settings.ip_forward {
+        wanted.sysctls.insert((Ns::Host, "net/ipv4/ip_forward".to_owned()), "1".to_owned());
+    }
+    diff(&seen(&wanted, touched, observed), &wanted)
+}
+
+/// What is wanted, as far as it is there.
+fn seen(wanted: &HostState, touched: &Touched, observed: &HostState) -> HostState {
+    let mut seen = wanted.clone();
+    for (key, link) in wanted.links.iter().filter(|(key, _)| key.0 == Ns::Host) {
+        match observed.links.get(key) {
+            Some(found) => {
+                seen.links.insert(key.clone(), found_as(link, found));
+            }
+            None => {
+                forget_link(&mut seen, key);
+                if let LinkKind::Veth { peer } = &link.kind {
+                    forget_link(&mut seen, peer);
+                }
+            }
+        }
+    }
+    let aliases: BTreeSet<String> =
+        touched.networks.iter().map(alias).chain(touched.endpoints.iter().map(alias)).collect();
+    let renamed = observed.links.iter().filter(|(key, link)| {
+        key.0 == Ns::Host
+            && !wanted.links.contains_key(key)
+            && link.alias.as_ref().is_some_and(|alias| aliases.contains(alias))
+    });
+    seen.links.extend(renamed.map(|(key, link)| (key.clone(), link.clone())));
+    seen.routes.retain(|route| route.0 != Ns::Host || observed.routes.contains(route));
+    let mut sysctls = std::mem::take(&mut seen.sysctls);
+    sysctls.retain(|key, value| {
+        if key.0 == Ns::Host {
+            match observed.sysctls.get(key) {
+                Some(found) => value.clone_from(found),
+                None => return false,
+            }
+        }
+        true
+    });
+    seen.sysctls = sysctls;
+    seen
+}
+
+/// A link of ours as it was found. Of a veth pair only this end was looked at; addresses beyond ours
+/// are not ours to take away.
+fn found_as(wanted: &Link, found: &Link) -> Link {
+    let same_kind = std::mem::discriminant(&wanted.kind) == std::mem::discriminant(&found.kind);
+    let pair = same_kind && matches!(wanted.kind, LinkKind::Veth { .. });
+    Link {
+        kind: if pair { wanted.kind.clone() } else { found.kind.clone() },
+        addresses: found.addresses.intersection(&wanted.addresses).copied().collect(),
+        ..found.clone()
+    }
+}
+
+fn forget_link(seen: &mut HostState, (ns, name): &LinkKey) {
+    seen.links.remove(&(ns.clone(), name.clone()));
+    seen.routes.retain(|(at, route)| !(at == ns && route.dev == *name));
+    seen.sysctls.retain(|(at, key), _| !(at == ns && link_of(key) == Some(name.as_str())));
+}

@@ -1,0 +1,174 @@
+//! Self-healing: what strangers do to the host's networking is put right, and nothing opens meanwhile.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
+use portolan_testkit::{Engine, Firewall, Host, skip};
+
+fn metric(engine: &Engine, name: &str) -> f64 {
+    let socket = engine.socket().display().to_string();
+    let page = engine.host().run(&["curl", "-s", "--unix-socket", &socket, "http://portolan/metrics"]);
+    let line = page.stdout.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap_or(-1.0)
+}
+
+fn veth(engine: &Engine) -> String {
+    engine.host().sh("ip -o link | grep -o 'veth[0-9a-f]*' | head -1").ok().trim().to_owned()
+}
+
+#[test]
+fn what_a_stranger_breaks_is_put_right() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker does not heal");
+    }
+    let host = engine.host();
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", host, "up1", "198.51.100.2/24");
+    run_server(&engine, "server", 7000, "hello", &["-p", "8000:7000"]);
+    let works = || (hear(&outside, "198.51.100.2", 8000) == "hello").then_some(());
+    eventually("it works before", 10, works);
+    let since = host.sh("date +%s").ok().to_owned();
+    let breaks = [
+        "ip link set docker0 down",
+        "ip address del 172.17.0.1/16 dev docker0",
+        "ip link set VETH nomaster",
+        "ip link set VETH down",
+        "ip link del docker0",
+        "ip link del VETH",
+        "ip link set docker0 down; ip link set docker0 name stolen0",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "nft flush ruleset",
+    ];
+    for line in breaks {
+        let line = line.replace("VETH", &veth(&engine));
+        host.sh(&line).ok();
+        eventually(&format!("it works again after {line:?}"), 5, works);
+    }
+    assert!(!host.sh("ip -o link").ok().contains("stolen0"), "it has one bridge");
+    assert!(metric(&engine, "portolan_heal_repairs_total{what=\"link\"}") >= 5.0);
+    assert!(metric(&engine, "portolan_heal_repairs_total{what=\"address\"}") >= 1.0);
+    assert!(metric(&engine, "portolan_heal_repairs_total{what=\"setting\"}") >= 1.0);
+    assert!(metric(&engine, "portolan_heal_failures_total").abs() < f64::EPSILON);
+    let until = host.sh("date +%s").ok().to_owned();
+    let told = engine.docker(&["events", "--since", &since, "--until", &until]);
+    has_line(told.ok(), &["daemon repair", "link set docker0 up"]);
+}
+
+const ECHO: &str = "
+import socket, threading
+def serve(c):
+    while True:
+        d = c.recv(4096)
+        if not d: return
+        c.sendall(d)
+def listen(port):
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('', port)); s.listen(64)
+    while True:
+        c, _ = s.accept()
+        threading.Thread(target=serve, args=(c,), daemon=True).start()
+threading.Thread(target=listen, args=(7001,), daemon=True).start()
+threading.Thread(target=listen, args=(7002,), daemon=True).start()
+listen(7000)
+";
+
+const CLIENTS: &str = "
+import socket, sys, time
+end = time.time() + float(sys.argv[1])
+all = [socket.create_connection(('198.51.100.2', 8000), 5) for _ in range(20)]
+for c in all: c.settimeout(8)
+rounds = 0
+worst = 0
+while time.time() < end:
+    for n, c in enumerate(all):
+        t = time.time()
+        c.sendall(b'%04d' % n)
+        assert c.recv(64) == b'%04d' % n
+        worst = max(worst, time.time() - t)
+    rounds += 1
+    time.sleep(0.02)
+print('alive', len(all), 'rounds', rounds, 'worst', round(worst, 3), flush=True)
+";
+
+const ATTACKER: &str = "
+import socket, sys, time
+end = time.time() + float(sys.argv[1])
+opened = tried = 0
+while time.time() < end:
+    for place in (('172.17.0.2', 7000), ('172.17.0.2', 7001), ('198.51.100.2', 8002)):
+        s = socket.socket(); s.settimeout(0.03); tried += 1
+        try:
+            s.connect(place); opened += 1
+        except OSError: pass
+        s.close()
+print('opened', opened, 'of', tried, flush=True)
+";
+
+fn python(prefix: Vec<std::ffi::OsString>, script: &str, argument: &str) -> Child {
+    let mut words = prefix;
+    words.extend(["python3", "-c", script, argument].map(Into::into));
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdout(Stdio::piped()).stdin(Stdio::null());
+    command.spawn().expect("python3 runs")
+}
+
+fn said(child: Child) -> String {
+    let output = child.wait_with_output().expect("it ends");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn a_storm_of_flushes_breaks_no_connection_and_opens_nothing() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker does not heal");
+    }
+    if Firewall::from_env() == Firewall::Iptables {
+        skip!("rules of iptables are gone from a flush until they are back");
+    }
+    let host = engine.host();
+    let (client, attacker) = (Host::new("client"), Host::new("attacker"));
+    client.wire("up0", "198.51.100.1/24", host, "up1", "198.51.100.2/24");
+    attacker.wire("up0", "203.0.113.1/24", host, "up2", "203.0.113.2/24");
+    for route in ["172.17.0.0/16", "198.51.100.0/24"] {
+        attacker.run(&["ip", "route", "add", route, "via", "203.0.113.2"]).ok();
+    }
+    let flags = ["-p", "8000:7000", "-p", "127.0.0.1:8002:7002"];
+    engine
+        .docker(&[&["run", "-d", "--name", "echo"], flags.as_slice(), &["busybox", "sleep", "600"]].concat())
+        .ok();
+    // The image has no program that serves many: one of the machine's runs in the container's namespace.
+    let inside = format!("--net=/proc/{}/ns/net", inspect(&engine, "echo", "{{.State.Pid}}"));
+    let mut server = python(vec!["nsenter".into(), inside.into(), "--".into()], ECHO, "");
+    let probe = "import socket; c = socket.create_connection(('127.0.0.1', 8000), 1); c.sendall(b'x'); assert c.recv(1)";
+    eventually("it serves", 10, || host.run(&["python3", "-c", probe]).code.eq(&0).then_some(()));
+    let seconds = "6";
+    let clients = python(client.prefix(), CLIENTS, seconds);
+    let attack = python(attacker.prefix(), ATTACKER, seconds);
+    let end = Instant::now() + Duration::from_secs(5);
+    let storm = "nft flush ruleset; iptables -F; iptables -t nat -F; ip address del 172.17.0.1/16 dev docker0; ip link set VETH down; ip link set docker0 down";
+    let storm = storm.replace("VETH", &veth(&engine));
+    let mut gusts = 0;
+    while Instant::now() < end {
+        host.sh(&storm);
+        gusts += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (clients, attack) = (said(clients), said(attack));
+    server.kill().expect("it is ours");
+    server.wait().expect("it is ours");
+    let worst = metric(&engine, "portolan_heal_max_seconds");
+    #[allow(clippy::print_stdout, reason = "figures for a person")]
+    {
+        println!("{gusts} gusts; {clients}; {attack}; longest repair {worst} s");
+    }
+    assert!(gusts >= 5, "{gusts}");
+    has_line(&clients, &["alive 20"]);
+    has_line(&attack, &["opened 0 of"]);
+    eventually("all is as it was", 5, || {
+        let links = host.sh("ip -o link show docker0; ip -o address show docker0").stdout;
+        (links.contains("UP") && links.contains("172.17.0.1/16")).then_some(())
+    });
+}
