@@ -42,7 +42,22 @@ impl Pins {
             mount_bind(&pins.pins, &pins.pins)?;
         }
         mount_change(&pins.pins, MountPropagationFlags::PRIVATE)?;
+        pins.remove_strays()?;
         Ok(pins)
+    }
+
+    /// Removes the files and labels of pins that a crash kept from being made: nothing is mounted on them. Only
+    /// one process makes pins, and it opens them first.
+    fn remove_strays(&self) -> io::Result<()> {
+        for directory in [&self.pins, &self.ids] {
+            for entry in fs::read_dir(directory)? {
+                let name = entry?.file_name();
+                if !is_namespace(&self.pins.join(&name))? {
+                    remove_if_there(&directory.join(&name))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where a sandbox's namespace is pinned.

@@ -69,6 +69,24 @@ fn a_second_process_finds_the_sandboxes_and_can_work_in_them() {
 }
 
 #[test]
+fn what_a_crash_left_half_made_is_cleared_away() {
+    Lab::run("strays", |lab| {
+        let (guest, half) = (Guest::new(3), sandbox_id(4));
+        lab.execute(&add_bridge());
+        lab.execute(&guest.add());
+        std::fs::write(lab.host.namespace_path(&half), "").unwrap();
+        let label = lab.exec_root.join("netns-ids").join(half.short());
+        std::os::unix::fs::symlink(half.as_str(), &label).unwrap();
+        let second = open(&lab.exec_root);
+        assert!(!second.namespace_path(&half).exists() && !label.is_symlink());
+        assert_eq!(
+            crate::netns::Pins::open(&lab.exec_root).unwrap().list().unwrap(),
+            [guest.id.clone()].into()
+        );
+    });
+}
+
+#[test]
 fn removal_returns_at_once_leaves_nothing_and_may_be_repeated() {
     Lab::run("removal", |lab| {
         lab.execute(&add_bridge());
