@@ -29,4 +29,4 @@ pub use engine::Engine;
 pub use error::{EngineError, ErrorKind, Result};
 pub use live_ports::{PortSelector, PortUpdate};
 pub use pull::PullReport;
-pub use streams::{Attachment, Events, Input, Logs, Output, OutputChunk, OutputStream, Waiter};
+pub use streams::{Archive, Attachment, Events, Input, Logs, Output, OutputChunk, OutputStream, Waiter};

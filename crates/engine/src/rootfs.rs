@@ -18,10 +18,16 @@ impl Engine {
         let (images, id) = (self.inner.images.clone(), container.id.to_string());
         blocking(move || {
             if pid > 0 {
-                let path = format!("/proc/{pid}/root");
-                return File::open(&path).map(OwnedFd::from).map_err(|error| {
-                    EngineError::internal(format!("open the root directory of container {id}: {error}"))
-                });
+                match File::open(format!("/proc/{pid}/root")) {
+                    Ok(root) => return Ok(OwnedFd::from(root)),
+                    // It has ended, and we have yet to hear of it.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+                    Err(error) => {
+                        return Err(EngineError::internal(format!(
+                            "open the root directory of container {id}: {error}"
+                        )));
+                    }
+                }
             }
             Ok(images.open_rootfs(&id)?)
         })

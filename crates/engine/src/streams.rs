@@ -36,6 +36,22 @@ impl Output {
     }
 }
 
+/// A tar stream.
+#[derive(Debug)]
+pub struct Archive {
+    pub(crate) pieces: mpsc::Receiver<io::Result<Bytes>>,
+}
+
+impl Archive {
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    /// The archive breaks off: what came before is not all of it.
+    pub async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        self.pieces.recv().await
+    }
+}
+
 /// Standard input of a container or an exec. Dropping it is leaving, which ends the process's standard
 /// input only if the container says so (`StdinOnce`); [`Input::close`] is the client's end of file.
 #[derive(Debug)]

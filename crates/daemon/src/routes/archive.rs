@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Method, StatusCode};
 use portolan_api as api;
-use portolan_engine::Output;
+use portolan_engine::Archive;
 use portolan_engine::model::PathStat;
 
 use crate::convert::{go_mode, rfc3339};
@@ -27,8 +27,8 @@ pub(super) async fn archive(state: &Arc<State>, request: &mut Request, name: &st
             with_stat(empty(StatusCode::OK), stat)
         }
         Method::GET => {
-            let (stat, output) = state.engine.container_get_archive(name, &path).await?;
-            with_stat(tar(output), stat)
+            let (stat, archive) = state.engine.container_get_archive(name, &path).await?;
+            with_stat(tar(archive), stat)
         }
         _ => put(state, request, name, path).await,
     }
@@ -56,12 +56,16 @@ pub(super) async fn export(state: &State, name: &str) -> Answer {
     Ok(tar(state.engine.container_export(name).await?))
 }
 
-fn tar(output: Output) -> Response {
+/// An archive that breaks off breaks the answer off, so that the client does not take half of it for all.
+fn tar(archive: Archive) -> Response {
     stream(
         TAR,
-        futures_util::stream::unfold(output, |mut output| async move {
-            let chunk = output.next().await?;
-            Some((Ok(chunk.bytes), output))
+        futures_util::stream::unfold(archive, |mut archive| async move {
+            let piece = archive.next().await?;
+            if let Err(error) = &piece {
+                tracing::warn!("an archive of a container's files broke off: {error}");
+            }
+            Some((piece, archive))
         }),
     )
 }

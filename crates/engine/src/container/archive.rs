@@ -16,7 +16,7 @@ use super::record::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::model::{Change, ChangeKind, CommitRequest, ContainerConfig, PathStat, Status};
-use crate::streams::{Output, OutputChunk, OutputStream};
+use crate::streams::Archive;
 
 /// Pieces of an archive that may wait for a slow client.
 const QUEUE: usize = 8;
@@ -53,19 +53,19 @@ impl Engine {
         blocking(move || stat_path(&root, &path, &id)).await
     }
 
-    /// `GET /containers/{id}/archive`: a tar stream of the path; its chunks are all `Stdout`.
+    /// `GET /containers/{id}/archive`: a tar stream of the path.
     ///
     /// # Errors
     /// `NotFound` for the container or the path.
-    pub async fn container_get_archive(&self, name: &str, path: &str) -> Result<(PathStat, Output)> {
+    pub async fn container_get_archive(&self, name: &str, path: &str) -> Result<(PathStat, Archive)> {
         let container = self.inner.containers.find(name)?;
         let root = self.open_root(&container).await?;
         let (owned, id) = (path.to_owned(), container.id.to_string());
         let (stat, root) = blocking(move || Ok((stat_path(&root, &owned, &id)?, root))).await?;
         let path = path.to_owned();
-        let output = stream(move |out| write_path(root.as_fd(), Path::new(&path), out));
+        let archive = stream(move |out| write_path(root.as_fd(), Path::new(&path), out));
         self.container_event(&container, "archive-path", BTreeMap::new());
-        Ok((stat, output))
+        Ok((stat, archive))
     }
 
     /// `PUT /containers/{id}/archive`: unpacks a tar stream into the directory `path`.
@@ -116,11 +116,11 @@ impl Engine {
         }
     }
 
-    /// `GET /containers/{id}/export`: a tar stream of the whole root; its chunks are all `Stdout`.
+    /// `GET /containers/{id}/export`: a tar stream of the whole root.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` for one that is being removed.
-    pub async fn container_export(&self, name: &str) -> Result<Output> {
+    pub async fn container_export(&self, name: &str) -> Result<Archive> {
         let container = self.inner.containers.find(name)?;
         if matches!(container.status(), Status::Removing | Status::Dead) {
             return Err(EngineError::conflict(format!(
@@ -131,9 +131,9 @@ impl Engine {
         // Its own layer on its image, without what is mounted in it while it runs.
         let (images, id) = (self.inner.images.clone(), container.id.to_string());
         let root = blocking(move || Ok(images.open_layers(&id)?)).await?;
-        let output = stream(move |out| export(root.as_fd(), out));
+        let archive = stream(move |out| export(root.as_fd(), out));
         self.container_event(&container, "export", BTreeMap::new());
-        Ok(output)
+        Ok(archive)
     }
 
     /// `POST /commit`. The new image's id.
@@ -214,32 +214,30 @@ fn stat_path(root: &OwnedFd, path: &str, id: &str) -> Result<PathStat> {
     })
 }
 
-/// Runs a writer on a blocking thread; what it writes comes out as chunks. A failure cuts the stream short.
-fn stream(work: impl FnOnce(Pieces) -> portolan_image::Result<()> + Send + 'static) -> Output {
-    let (sender, chunks) = mpsc::channel(QUEUE);
+/// Runs a writer on a blocking thread; what it writes comes out in pieces, and its failure as the last of them.
+fn stream(work: impl FnOnce(Pieces) -> portolan_image::Result<()> + Send + 'static) -> Archive {
+    let (sender, pieces) = mpsc::channel(QUEUE);
     tokio::task::spawn_blocking(move || {
         let client = sender.clone();
-        match work(Pieces { sender }) {
-            Err(error) if !client.is_closed() => {
-                tracing::warn!(%error, "write an archive of a container's files");
-            }
-            // Nobody wants the rest.
-            Err(_) | Ok(()) => {}
+        if let Err(error) = work(Pieces { sender }) {
+            // Without a client, nobody wants the rest.
+            let _ = client.blocking_send(Err(std::io::Error::other(error)));
         }
     });
-    Output { chunks }
+    Archive { pieces }
 }
 
 /// Hands what is written to a client.
 struct Pieces {
-    sender: mpsc::Sender<OutputChunk>,
+    sender: mpsc::Sender<std::io::Result<Bytes>>,
 }
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let piece = &bytes[..bytes.len().min(PIECE)];
-        let chunk = OutputChunk { stream: OutputStream::Stdout, bytes: Bytes::copy_from_slice(piece) };
-        self.sender.blocking_send(chunk).map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+        self.sender
+            .blocking_send(Ok(Bytes::copy_from_slice(piece)))
+            .map_err(|_| std::io::ErrorKind::BrokenPipe)?;
         Ok(piece.len())
     }
 
@@ -272,5 +270,21 @@ fn run_config(config: &ContainerConfig) -> RunConfig {
         stop_timeout: config.stop_timeout,
         shell: config.shell.clone().unwrap_or_default(),
         ..RunConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_archive_that_breaks_off_does_not_look_whole() {
+        let mut archive = stream(|mut out| {
+            out.write_all(b"half").expect("a client");
+            Err(portolan_image::Error::Corrupt("the disk is gone".to_owned()))
+        });
+        assert_eq!(archive.next().await.unwrap().unwrap(), "half");
+        assert!(archive.next().await.unwrap().unwrap_err().to_string().contains("the disk is gone"));
+        assert!(archive.next().await.is_none());
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn files_in_and_out(fixture: &Fixture) {
     assert_eq!((stat.name.as_str(), stat.size), ("from-image", 6));
     let (_, mut output) = engine.container_get_archive(&id, "/data/sub/from-image").await.unwrap();
     while let Some(chunk) = within(output.next()).await {
-        tar.extend_from_slice(&chunk.bytes);
+        tar.extend_from_slice(&chunk.unwrap());
     }
     // Into one that does not run, then out of the same one that does.
     engine.container_put_archive(&id, "/tmp", false, Box::new(std::io::Cursor::new(tar))).await.unwrap();
