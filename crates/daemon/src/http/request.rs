@@ -1,8 +1,8 @@
 //! A request as routes see it: without its version prefix, the body not yet read.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use portolan_api::ApiVersion;
 use serde::de::DeserializeOwned;
@@ -48,17 +48,25 @@ impl Request {
         decode_json(&bytes)
     }
 
-    /// The whole body, if it is not longer than JSON may be.
+    /// The whole body, if it is not longer than JSON may be. Of one that is too long, the rest stays in the request,
+    /// to be drained: a client that cannot write to the end does not read the answer.
     async fn body_bytes(&mut self) -> Result<Bytes, ApiError> {
-        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
-        match Limited::new(body, JSON_LIMIT).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("request body too large: more than {JSON_LIMIT} bytes"),
-            )),
-            Err(error) => Err(ApiError::invalid(format!("cannot read the request body: {error}"))),
+        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|error| ApiError::invalid(format!("cannot read the request body: {error}")))?;
+            let piece = frame.data_ref().map_or(&[][..], Bytes::as_ref);
+            if bytes.len() + piece.len() > JSON_LIMIT {
+                self.body = Some(body);
+                return Err(ApiError::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("request body too large: more than {JSON_LIMIT} bytes"),
+                ));
+            }
+            bytes.extend_from_slice(piece);
         }
+        Ok(bytes.freeze())
     }
 }
 

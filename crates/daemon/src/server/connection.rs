@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -37,12 +38,16 @@ pub(super) async fn serve(state: Arc<State>, stream: Stream, shutdown: Cancellat
             (&mut connection).await
         }
     };
+    let malformed = result.as_ref().is_err_and(hyper::Error::is_parse);
     if let Err(error) = result {
         tracing::debug!("connection ended: {error}");
     }
     // None if hyper gave the connection away with a 101.
     let Some(parts) = connection.into_parts() else { return };
-    let (stream, seen, caught) = parts.io.into_inner().into_parts();
+    let (mut stream, seen, caught) = parts.io.into_inner().into_parts();
+    if malformed {
+        return linger(&mut stream).await;
+    }
     if caught && let Err(error) = hijack(&state, stream, seen).await {
         tracing::debug!("hijacked connection ended: {error}");
     }
@@ -146,19 +151,44 @@ async fn read_body(stream: &mut Stream, seen: &mut BytesMut, length: usize) -> i
 }
 
 /// Writes an answer that has a whole body, and closes.
-async fn write_response(stream: &mut Stream, mut response: Response) -> io::Result<()> {
+async fn write_response(stream: &mut Stream, response: Response) -> io::Result<()> {
+    stream.write_all(&encode(response)).await?;
+    linger(stream).await;
+    Ok(())
+}
+
+/// An answer that has a whole body, as the last one on its connection.
+pub(super) fn encode(mut response: Response) -> Bytes {
     router::add_headers(&mut response);
     let (parts, body): (_, Body) = response.into_parts();
     let body = body.into_bytes().unwrap_or_default();
     let reason = parts.status.canonical_reason().unwrap_or_default();
-    let mut head = format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).into_bytes();
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).into_bytes();
     for (name, value) in &parts.headers {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
     }
-    head.extend_from_slice(format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes());
-    stream.write_all_buf(&mut Buf::chain(&head[..], body)).await?;
-    stream.shutdown().await
+    bytes
+        .extend_from_slice(format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(&body);
+    bytes.into()
+}
+
+/// Ends our half of a connection and takes in, for a while, what the client still sends: closed with something
+/// unread, a socket is reset, and the client loses the answer.
+async fn linger(stream: &mut Stream) {
+    const LIMIT: usize = 128 << 20;
+    const IDLE: Duration = Duration::from_secs(1);
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let (mut seen, mut buffer) = (0, vec![0; 64 << 10]);
+    while seen < LIMIT {
+        match tokio::time::timeout(IDLE, stream.read(&mut buffer)).await {
+            Ok(Ok(count)) if count > 0 => seen += count,
+            _ => return,
+        }
+    }
 }

@@ -68,7 +68,7 @@ impl Drop for SocketFile {
 /// Listens.
 pub(super) fn listen(host: &Host, group: Option<&str>) -> Result<Vec<Listener>, ServeError> {
     let name = host_text(host);
-    let fail = |source: io::Error| ServeError::Listen { host: name.clone(), source };
+    let fail = |reason: io::Error| ServeError::Listen { host: name.clone(), reason };
     match host {
         Host::Unix(path) => {
             if StdUnixStream::connect(path).is_ok() {

@@ -33,12 +33,12 @@ const GRACE: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A socket cannot be made.
-    #[error("cannot listen on {host}: {source}")]
+    #[error("cannot listen on {host}: {reason}")]
     Listen {
         /// As `--host` has it.
         host: String,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Another daemon answers on the socket.
     #[error("cannot listen on {0}: another daemon is serving there")]

@@ -5,6 +5,8 @@
 //! and the rubbish of the next. [`Sniffer`] stands between the socket and hyper. Whenever no request is under
 //! way, it looks at the head that comes next; if it is such a request, hyper sees the end of the connection and
 //! hands the socket back, together with the head.
+//!
+//! It also puts words into the answers that hyper gives by itself, to what is no request: they have no body.
 
 use std::io;
 use std::pin::Pin;
@@ -12,8 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http::ApiError;
 
 /// Longest head that is looked at, bytes; longer ones are hyper's to refuse.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -55,11 +60,13 @@ pub(crate) struct Sniffer<S> {
     release: bool,
     /// `seen` begins with a request that hyper must not get.
     caught: bool,
+    /// An answer of ours in place of hyper's, not yet written.
+    answer: Bytes,
 }
 
 impl<S> Sniffer<S> {
     pub(crate) fn new(io: S, boundary: Boundary) -> Self {
-        Sniffer { io, boundary, seen: BytesMut::new(), release: false, caught: false }
+        Sniffer { io, boundary, seen: BytesMut::new(), release: false, caught: false, answer: Bytes::new() }
     }
 
     /// The connection, the bytes read beyond what hyper got, and whether they begin with a hijack request.
@@ -170,9 +177,48 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sniffer<S> {
     }
 }
 
+/// The status, if this is an answer that hyper gives by itself: no body, and not the headers that all of ours have.
+fn automatic(bytes: &[u8]) -> Option<StatusCode> {
+    let head = bytes.strip_prefix(b"HTTP/1.1 ")?.strip_suffix(b"\r\n\r\n")?;
+    let head = std::str::from_utf8(head).ok()?;
+    let empty = head.split("\r\n").any(|line| line == "content-length: 0");
+    let ours = head.split("\r\n").any(|line| line.starts_with("api-version:"));
+    (empty && !ours).then(|| StatusCode::from_bytes(head.get(..3)?.as_bytes()).ok()).flatten()
+}
+
+/// The same answer with words.
+fn worded(status: StatusCode) -> Bytes {
+    let message = match status {
+        StatusCode::URI_TOO_LONG => "the request's URI is too long",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the request's header is too large",
+        _ => "malformed HTTP request",
+    };
+    super::connection::encode(ApiError::new(status, message).into())
+}
+
+impl<S: AsyncWrite + Unpin> Sniffer<S> {
+    /// Writes what is left of an answer of ours.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.answer.has_remaining() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.answer))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.answer.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Sniffer<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        ready!(self.poll_answer(cx))?;
+        match automatic(bytes) {
+            Some(status) => {
+                self.answer = worded(status);
+                Poll::Ready(Ok(bytes.len()))
+            }
+            None => Pin::new(&mut self.io).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(
@@ -180,7 +226,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sniffer<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        ready!(self.poll_answer(cx))?;
+        match slices {
+            [only] => self.poll_write(cx, only),
+            _ => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -188,10 +238,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sniffer<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_answer(cx))?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_answer(cx))?;
         // The connection goes on after hyper.
         if self.caught { Poll::Ready(Ok(())) } else { Pin::new(&mut self.io).poll_shutdown(cx) }
     }
@@ -237,6 +289,21 @@ mod tests {
         let (_, result) = tokio::join!(writing, sniffer.read_to_end(&mut read));
         result.unwrap();
         assert_eq!(read, request);
+    }
+
+    #[tokio::test]
+    async fn hypers_own_answers_get_words() {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let mut sniffer = Sniffer::new(server, Boundary::new());
+        sniffer.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        let ours = b"HTTP/1.1 304 Not Modified\r\napi-version: 1.51\r\ncontent-length: 0\r\n\r\n";
+        sniffer.write_all(ours).await.unwrap();
+        drop(sniffer);
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{text}");
+        assert!(text.contains("\r\n\r\n{\"message\":\"malformed HTTP request\"}\n"), "{text}");
+        assert!(text.ends_with(std::str::from_utf8(ours).unwrap()), "{text}");
     }
 
     #[tokio::test]
