@@ -16,6 +16,7 @@ mod host;
 mod http;
 mod identity;
 mod logging;
+mod names;
 mod router;
 mod routes;
 mod server;

@@ -12,7 +12,7 @@ use portolan_net::{Names, NetConfig};
 use portolan_netcore::host::Host;
 use portolan_runtime::{Launcher, Rlimit};
 
-use crate::model::LogConfig;
+use crate::model::{LogConfig, NamespaceSetting};
 
 /// How an engine is set up; dockerd's options of the same meaning in brackets.
 #[derive(Clone, Debug)]
@@ -42,6 +42,9 @@ pub struct EngineConfig {
     pub default_shm_size_bytes: u64,
     /// `--cgroup-parent`.
     pub cgroup_parent: String,
+    /// `--default-cgroupns-mode`: `private` or `host`, for containers that ask for none; by the cgroups' version
+    /// if none, as in Docker.
+    pub default_cgroupns: Option<NamespaceSetting>,
     /// `--seccomp-profile`: a file in Docker's JSON format, or `unconfined`; the built-in one if none.
     pub seccomp_profile: Option<String>,
     /// `--no-new-privileges`.

@@ -61,6 +61,20 @@ fn on(switch: Option<Switch>, default: bool) -> bool {
     switch.map_or(default, |Switch(on)| on)
 }
 
+const CGROUPFS: &str = "native.cgroupdriver=cgroupfs";
+const SYSTEMD: &str = "native.cgroupdriver=systemd";
+
+/// Features of dockerd's that choose between parts which we do not have two of, and why it makes no difference.
+const WITHOUT_EFFECT: [(&str, &str); 2] = [
+    ("buildkit", "images are not built"),
+    ("containerd-snapshotter", "there is one image store, and no containerd"),
+];
+
+/// The features that are asked for.
+fn features(settings: &Settings) -> impl Iterator<Item = &KeyValue> {
+    settings.feature.iter().flatten().filter(|feature| feature.value != "false" && feature.value != "0")
+}
+
 /// Values that dockerd has and we do not.
 fn refuse(settings: &Settings) -> Result<()> {
     let only = |name: &str, value: &Option<String>, allowed: &[&str]| match value {
@@ -72,20 +86,18 @@ fn refuse(settings: &Settings) -> Result<()> {
     only("storage-driver", &settings.storage_driver, &["overlay2"])?;
     only("log-driver", &settings.log_driver, &["json-file", "none"])?;
     only("log-format", &settings.log_format, &["text"])?;
-    only("default-cgroupns-mode", &settings.default_cgroupns_mode, &["private"])?;
+    only("default-cgroupns-mode", &settings.default_cgroupns_mode, &["private", "host"])?;
     only("default-ipc-mode", &settings.default_ipc_mode, &["private"])?;
     if let Some(option) = settings.storage_opt.iter().flatten().next() {
         return invalid(format!("--storage-opt {option} is not supported: overlay2 has no options here"));
     }
     for option in settings.exec_opt.iter().flatten() {
-        if option != "native.cgroupdriver=cgroupfs" {
-            return invalid(format!(
-                "--exec-opt {option} is not supported: only native.cgroupdriver=cgroupfs"
-            ));
+        if ![CGROUPFS, SYSTEMD].contains(&option.as_str()) {
+            return invalid(format!("--exec-opt {option} is not supported: only {CGROUPFS} and {SYSTEMD}"));
         }
     }
-    for KeyValue { key, value } in settings.feature.iter().flatten() {
-        if value != "false" && value != "0" {
+    for KeyValue { key, .. } in features(settings) {
+        if !WITHOUT_EFFECT.iter().any(|(name, _)| name == key) {
             return invalid(format!("the feature {key} is not supported"));
         }
     }
@@ -114,6 +126,15 @@ fn warn(settings: &Settings, warnings: &mut Vec<String>) {
         settings.max_concurrent_uploads.is_some(),
         "--max-concurrent-uploads has no effect: images are not pushed",
     );
+    note(
+        settings.exec_opt.iter().flatten().any(|option| option == SYSTEMD),
+        "native.cgroupdriver=systemd has no effect: containers' cgroups are made directly, as with cgroupfs",
+    );
+    for KeyValue { key, .. } in features(settings) {
+        for (_, why) in WITHOUT_EFFECT.iter().filter(|(name, _)| name == key) {
+            note(true, &format!("the feature {key} has no effect: {why}"));
+        }
+    }
     note(
         settings.network_control_plane_mtu.is_some(),
         "--network-control-plane-mtu has no effect: there is no swarm",
@@ -220,6 +241,7 @@ fn engine(settings: Settings, exec_root: PathBuf) -> Result<EngineConfig> {
         default_ulimits: settings.default_ulimit.unwrap_or_default().into_iter().map(rlimit).collect(),
         default_shm_size_bytes: settings.default_shm_size.map_or(64 << 20, |size| size.0),
         cgroup_parent: settings.cgroup_parent.unwrap_or_default(),
+        default_cgroupns: settings.default_cgroupns_mode.and_then(|mode| mode.parse().ok()),
         seccomp_profile: settings.seccomp_profile.filter(|profile| profile != "builtin"),
         no_new_privileges: on(settings.no_new_privileges, false),
         host_gateway_ips: settings.host_gateway_ip.unwrap_or_default(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::values::{AddressPool, KeyValue, NetworkOption, Size, Ulimit, pairs, runtimes, ulimits};
+use crate::names::field_names;
 
 /// Declares settings: each is a flag and a key of the file. A text before the type is the key, where it is not the
 /// flag's name; `bool` is a flag that may be given as `--flag` and as `--flag=false`.
@@ -75,7 +76,7 @@ settings! {
     /// Default options of the log driver, name=value (may be repeated)
     #[key = "log-opts"] #[with = "pairs"] #[value = "NAME=VALUE"]
     log_opt: Vec<KeyValue>,
-    /// Runtime options: native.cgroupdriver=cgroupfs
+    /// Runtime options: native.cgroupdriver=cgroupfs (systemd is accepted, and is the same)
     #[key = "exec-opts"] #[value = "OPTION"]
     exec_opt: Vec<String>,
     /// An OCI runtime, name=path (may be repeated)
@@ -87,7 +88,7 @@ settings! {
     /// Cgroup that containers' cgroups are made in
     #[value = "CGROUP"]
     cgroup_parent: String,
-    /// Cgroup namespace of containers: private
+    /// Cgroup namespace of containers that ask for none: private, host (default: private with cgroup v2)
     #[value = "MODE"]
     default_cgroupns_mode: String,
     /// IPC namespace of containers: private
@@ -189,7 +190,7 @@ settings! {
     /// Accepted, for there is no swarm
     #[value = "BYTES"]
     network_control_plane_mtu: u32,
-    /// A feature of dockerd's, name=true|false: only false can be had
+    /// A feature of dockerd's, name=true|false: buildkit and containerd-snapshotter have no effect
     #[key = "features"] #[with = "features"] #[value = "NAME=BOOL"]
     feature: Vec<KeyValue>,
     /// Log debug messages
@@ -335,35 +336,6 @@ impl Settings {
 
     /// The file's keys.
     pub(super) fn names() -> BTreeSet<&'static str> {
-        // serde passes the names of a struct's fields to `deserialize_struct`: they are listed nowhere else.
-        let mut names = BTreeSet::new();
-        let _ = Settings::deserialize(Names(&mut names));
-        names
-    }
-}
-
-/// A deserializer that only takes down the names of the fields that it is asked for.
-struct Names<'a>(&'a mut BTreeSet<&'static str>);
-
-impl<'de> serde::Deserializer<'de> for Names<'_> {
-    type Error = serde::de::value::Error;
-
-    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
-        Err(serde::de::Error::custom("only the names are wanted"))
-    }
-
-    fn deserialize_struct<V: serde::de::Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        self.0.extend(fields);
-        self.deserialize_any(visitor)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        field_names::<Settings>()
     }
 }

@@ -158,3 +158,24 @@ fn switching_off_what_is_not_there_is_fine() {
     let refused = parse(&[], r#"{"tls": true, "metrics-addr": ""}"#).unwrap_err().to_string();
     assert!(refused.contains("tls is not supported") && !refused.contains("metrics-addr"), "{refused}");
 }
+
+#[test]
+fn the_files_of_real_hosts_start_and_say_what_has_no_effect() {
+    let file = r#"{
+        "exec-opts": ["native.cgroupdriver=systemd"], "features": {"buildkit": true}, "log-driver": "json-file",
+        "storage-driver": "overlay2", "default-cgroupns-mode": "host"
+    }"#;
+    let config = parse(&[], file).unwrap();
+    let warned = |word: &str| config.warnings.iter().any(|warning| warning.contains(word));
+    assert!(warned("native.cgroupdriver=systemd") && warned("buildkit"), "{:?}", config.warnings);
+    assert_eq!(config.engine.default_cgroupns, Some(portolan_engine::model::NamespaceSetting::Host));
+    for (file, part) in [
+        (r#"{"features": {"cdi": true}}"#, "the feature cdi is not supported"),
+        (r#"{"exec-opts": ["native.foo=bar"]}"#, "--exec-opt native.foo=bar is not supported"),
+        (r#"{"storage-opts": ["size=1G"]}"#, "--storage-opt size=1G is not supported"),
+        (r#"{"default-cgroupns-mode": "shared"}"#, "--default-cgroupns-mode shared is not supported"),
+    ] {
+        let text = parse(&[], file).unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    }
+}

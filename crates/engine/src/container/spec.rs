@@ -172,12 +172,7 @@ impl Engine {
                 NamespaceSetting::Host => NamespaceMode::Host,
                 _ => NamespaceMode::Private,
             },
-            cgroupns: match host.cgroupns_mode {
-                NamespaceSetting::Host => NamespaceMode::Host,
-                // As Docker: private where cgroups are version 2, and never for privileged ones before.
-                NamespaceSetting::Default if cgroup_version() == 1 || host.privileged => NamespaceMode::Host,
-                _ => NamespaceMode::Private,
-            },
+            cgroupns: self.cgroupns(host),
             mounts: mounts(&definition.mounts, files, false),
             shm_size_bytes: match (host.shm_size_bytes, self.inner.config.default_shm_size_bytes) {
                 (0, 0) => DEFAULT_SHM_BYTES,
@@ -226,6 +221,23 @@ impl Engine {
     /// `<data-root>/containers/<id>/<id>-json.log`, as in Docker.
     pub(crate) fn log_path(&self, id: &ContainerId) -> PathBuf {
         self.directory(id.as_str()).join(format!("{id}-json.log"))
+    }
+
+    /// As Docker: the container's own word, else the daemon's, else private where cgroups are version 2; privileged
+    /// ones see the host's unless they ask.
+    fn cgroupns(&self, host: &HostConfig) -> NamespaceMode {
+        let default = match &self.inner.config.default_cgroupns {
+            _ if host.privileged => &NamespaceSetting::Host,
+            Some(mode) => mode,
+            None if cgroup_version() == 1 => &NamespaceSetting::Host,
+            None => &NamespaceSetting::Private,
+        };
+        match (&host.cgroupns_mode, default) {
+            (NamespaceSetting::Host, _) | (NamespaceSetting::Default, NamespaceSetting::Host) => {
+                NamespaceMode::Host
+            }
+            _ => NamespaceMode::Private,
+        }
     }
 
     fn namespace(&self, setting: &NamespaceSetting, kind: &str) -> Result<NamespaceMode> {

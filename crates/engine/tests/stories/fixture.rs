@@ -201,6 +201,7 @@ fn config(directory: &Path, data_root: PathBuf) -> EngineConfig {
         init: false,
         default_ulimits: Vec::new(),
         default_shm_size_bytes: 0,
+        default_cgroupns: None,
         cgroup_parent: format!("/{}", cgroup_parent()),
         seccomp_profile: None,
         no_new_privileges: false,
