@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The first process could not be made or its program not be executed.
-    #[error("failed to create task for container: {message}")]
+    #[error("failed to create task for container: {message}: unknown")]
     Start {
         /// Docker's text without its prefix, such as `exec: "foo": executable file not found in $PATH`.
         message: String,
@@ -18,7 +18,7 @@ pub enum Error {
         exit_code: i32,
     },
     /// A process could not be executed in a running container.
-    #[error("OCI runtime exec failed: {message}")]
+    #[error("OCI runtime exec failed: {message}: unknown")]
     Exec {
         /// Docker's text.
         message: String,

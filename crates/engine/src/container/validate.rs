@@ -353,17 +353,56 @@ fn cpu(limits: &ResourceLimits) -> Result<()> {
     if limits.cpu_quota > 0 && limits.cpu_quota < 1000 {
         return Err(invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
     }
-    for (what, list) in [("cpus", &limits.cpuset_cpus), ("mems", &limits.cpuset_mems)] {
-        let valid = list.is_empty()
-            || list.split(',').all(|part| {
-                let (first, last) = part.split_once('-').unwrap_or((part, part));
-                matches!((first.parse::<u32>(), last.parse::<u32>()), (Ok(a), Ok(b)) if a <= b)
-            });
-        if !valid {
-            return Err(invalid(format!("Invalid value {list} for cpuset {what}")));
-        }
+    cpuset("cpus", "CPUs", &limits.cpuset_cpus, &available(&CPU_FILES))?;
+    cpuset("mems", "memory nodes", &limits.cpuset_mems, &available(&NODE_FILES))
+}
+
+/// Where the CPUs that there are can be read: with cgroup v2, with v1, and on any host.
+const CPU_FILES: [&str; 3] = [
+    "/sys/fs/cgroup/cpuset.cpus.effective",
+    "/sys/fs/cgroup/cpuset/cpuset.effective_cpus",
+    "/sys/devices/system/cpu/online",
+];
+
+/// The same for memory nodes.
+const NODE_FILES: [&str; 3] = [
+    "/sys/fs/cgroup/cpuset.mems.effective",
+    "/sys/fs/cgroup/cpuset/cpuset.effective_mems",
+    "/sys/devices/system/node/online",
+];
+
+/// The content of the first of these files that there is and that says something; empty if none does.
+fn available(files: &[&str]) -> String {
+    let read = |file: &&str| std::fs::read_to_string(file).ok().map(|text| text.trim().to_owned());
+    files.iter().filter_map(read).find(|text| !text.is_empty()).unwrap_or_default()
+}
+
+/// Checks a list against the one of what there is (any, if that is not known).
+fn cpuset(field: &str, what: &str, wanted: &str, available: &str) -> Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let wanted_ranges =
+        ranges(wanted).ok_or_else(|| invalid(format!("Invalid value {wanted} for cpuset {field}")))?;
+    let there = ranges(available).unwrap_or_default();
+    let is_there = |number: u32| there.iter().any(|range| range.contains(&number));
+    // The kernel knows at most 8192: a longer range leaves what is there after a few steps.
+    if !there.is_empty() && !wanted_ranges.into_iter().flatten().all(is_there) {
+        return Err(invalid(format!(
+            "Requested {what} are not available - requested {wanted}, available: {available}"
+        )));
     }
     Ok(())
+}
+
+/// `0-2,4`
+fn ranges(list: &str) -> Option<Vec<std::ops::RangeInclusive<u32>>> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
+        (!range.is_empty()).then_some(range)
+    };
+    list.split(',').map(range).collect()
 }
 
 #[cfg(test)]
@@ -423,7 +462,11 @@ mod tests {
             text(|r| r.host_config.resources.cpuset_cpus = "0-x".to_owned()),
             "Invalid value 0-x for cpuset cpus"
         );
-        assert!(check(|r| r.host_config.resources.cpuset_cpus = "0-1,3".to_owned()).is_ok());
+        assert!(check(|r| r.host_config.resources.cpuset_cpus = "0".to_owned()).is_ok());
+        let error = cpuset("cpus", "CPUs", "1,0-99", "0-1").unwrap_err();
+        assert_eq!(error.message(), "Requested CPUs are not available - requested 1,0-99, available: 0-1");
+        assert!(cpuset("mems", "memory nodes", "0-4294967295", "0-3,5").is_err());
+        assert!(cpuset("cpus", "CPUs", "1-2,5", "0-3,5").is_ok());
     }
 
     #[test]
