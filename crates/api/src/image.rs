@@ -197,6 +197,22 @@ wire! {
         pub size: i64,
     }
 
+    /// A platform in the OCI's spelling: `platform` in queries about images.
+    pub struct OciPlatform {
+        /// `amd64`, ...
+        #[serde(rename = "architecture")]
+        pub architecture: String,
+        /// `linux`.
+        #[serde(rename = "os")]
+        pub os: String,
+        /// Windows only.
+        #[serde(rename = "os.version")]
+        pub os_version: String,
+        /// `v7`, ...
+        #[serde(rename = "variant")]
+        pub variant: String,
+    }
+
     /// `GET /distribution/{name}/json`.
     pub struct DistributionInspect {
         /// The manifest.

@@ -38,7 +38,7 @@ pub use filters::{FilterError, Filters};
 pub use fold::deserialize_folded;
 pub use image::{
     DistributionInspect, GraphDriver, HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect, ImageMetadata,
-    ImageSummary, ImagesPruneReport, OciDescriptor, RootFs,
+    ImageSummary, ImagesPruneReport, OciDescriptor, OciPlatform, RootFs,
 };
 pub use mount::{BindOptions, Mount, MountDriver, MountPoint, TmpfsOptions, VolumeOptions};
 pub use network::{

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::Empty;
 use crate::wire::is_default;
 
 wire! {
@@ -19,6 +20,9 @@ wire! {
         /// 64 hexadecimal digits if empty.
         #[serde(skip_serializing_if = "is_default")]
         pub name: String,
+        /// For volumes of a swarm.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub cluster_volume_spec: Option<Empty>,
     }
 
     /// A volume.

@@ -43,7 +43,17 @@ pub(crate) async fn serve(state: &Arc<State>, request: hyper::Request<Incoming>)
 /// Answers a request whose path still has its version. Errors become answers here, and are logged.
 pub(crate) async fn respond(state: &Arc<State>, request: &mut Request, path: &str) -> Response {
     match route(state, request, path).await {
-        Ok(response) => response,
+        Ok(response) => {
+            let unread = request.query.unread();
+            if !unread.is_empty() {
+                tracing::debug!(
+                    "{} {path}: parameters without effect: {}",
+                    request.method,
+                    unread.join(", ")
+                );
+            }
+            response
+        }
         Err(error) => {
             let (method, status) = (&request.method, error.status.as_u16());
             if error.status == http::StatusCode::INTERNAL_SERVER_ERROR {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use portolan_image::{
-    HistoryItem, ImageId, ImageInspect, ImageSummary, ImageUser, ImportOptions, ListFilter, Loaded,
+    HistoryItem, ImageId, ImageInspect, ImageSummary, ImageUser, ImportOptions, ListFilter, Loaded, Platform,
     PruneFilter, Pruned, Reference, RemoveOptions, Removed,
 };
 
 use crate::engine::{Engine, blocking};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::model::{DiskUsage, EventType, ListOptions};
 use crate::volume::size_of;
 
@@ -78,13 +78,37 @@ impl Engine {
         Ok(id)
     }
 
-    /// `POST /images/load`.
+    /// Holds an image to the platform that a client asks for: an image here is for one.
     ///
     /// # Errors
-    /// `Invalid` if the archive is malformed or cut. All or nothing.
-    pub async fn image_load(&self, archive: Box<dyn Read + Send>) -> Result<Vec<Loaded>> {
+    /// `NotFound`, for the image and for the platform.
+    pub fn image_check_platform(&self, name: &str, wanted: &Platform) -> Result<()> {
+        let image = self.inner.images.resolve(name)?;
+        let config = &image.config;
+        if wanted.accepts(&config.os, &config.architecture, &config.variant) {
+            return Ok(());
+        }
+        let text = |parts: [&str; 3]| {
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+        };
+        Err(EngineError::not_found(format!(
+            "image with reference {name} was found but its platform ({}) does not match the specified platform ({})",
+            text([&config.os, &config.architecture, &config.variant]),
+            text([&wanted.os, &wanted.architecture, &wanted.variant]),
+        )))
+    }
+
+    /// `POST /images/load`; with a platform, only the images for it.
+    ///
+    /// # Errors
+    /// `Invalid` if the archive is malformed or cut, or has nothing for the platform. All or nothing.
+    pub async fn image_load(
+        &self,
+        archive: Box<dyn Read + Send>,
+        platform: Option<Platform>,
+    ) -> Result<Vec<Loaded>> {
         let images = self.inner.images.clone();
-        let loaded = blocking(move || Ok(images.load(archive, None)?)).await?;
+        let loaded = blocking(move || Ok(images.load(archive, platform.as_ref())?)).await?;
         for item in &loaded {
             match item {
                 Loaded::Name(name, id) => self.image_event("load", &id.to_string(), &name.familiar()),

@@ -96,6 +96,7 @@ async fn create(session: Session, matches: Matches) -> Outcome {
         driver_opts: pairs(matches.list("opt")),
         labels: pairs(matches.list("label")),
         name: named.or(matches.text("name")).unwrap_or_default().to_owned(),
+        ..VolumeCreate::default()
     };
     let created = session.client.post("/volumes/create", to_json(&body)?).await?;
     line_out(created.text("Name"))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use portolan_api::{self as api, ApiVersion, Empty, StrSlice};
-use portolan_image::{HistoryItem, ImageInspect, ImageSummary, Removed, RunConfig};
+use portolan_image::{HistoryItem, ImageInspect, ImageSummary, Platform, Removed, RunConfig};
 
 use super::rfc3339;
 use crate::http::ApiError;
@@ -108,6 +108,19 @@ fn graph_data(dirs: &[std::path::PathBuf]) -> BTreeMap<String, String> {
         data.insert("LowerDir".to_owned(), lower.join(":"));
     }
     data
+}
+
+/// A platform as the Engine API has it in queries: JSON in the OCI's spelling.
+pub(crate) fn platform(text: &str) -> Result<Platform, ApiError> {
+    let given: api::OciPlatform = serde_json::from_str(text)
+        .map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}")))?;
+    if given.os.is_empty() || given.architecture.is_empty() {
+        return Err(ApiError::invalid("both OS and Architecture must be provided"));
+    }
+    if !given.os_version.is_empty() {
+        return Err(ApiError::invalid(format!("platform: os.version {} is not supported", given.os_version)));
+    }
+    Ok(Platform { os: given.os, architecture: given.architecture, variant: given.variant })
 }
 
 fn run_config(config: &RunConfig) -> api::ImageConfig {

@@ -1,6 +1,8 @@
 //! Docker's JSON to the engine's words and back.
 
 mod container;
+#[cfg(test)]
+mod coverage;
 mod endpoint;
 mod event;
 mod exec;
@@ -23,7 +25,7 @@ pub(crate) use event::event;
 pub(crate) use exec::{exec_config, exec_inspect, exec_start};
 pub(crate) use filters::{filters, image_list_filter, image_prune_filter};
 pub(crate) use host_config::{addresses, port_bindings};
-pub(crate) use image::{deleted, history_item, image_inspect, image_summary};
+pub(crate) use image::{deleted, history_item, image_inspect, image_summary, platform};
 pub(crate) use inspect::container_inspect;
 pub(crate) use network::{network, network_spec, network_status};
 pub(crate) use resources::update_request;

@@ -38,6 +38,9 @@ pub(super) fn mount_from_api(mount: api::Mount, version: ApiVersion) -> Result<M
     if bind.read_only_force_recursive {
         return Err(ApiError::invalid("BindOptions.ReadOnlyForceRecursive is not supported yet"));
     }
+    if bind.read_only_non_recursive {
+        return Err(ApiError::invalid("BindOptions.ReadOnlyNonRecursive is not supported yet"));
+    }
     if !volume.subpath.is_empty() && version < ApiVersion::new(1, 45) {
         return Err(ApiError::invalid("VolumeOptions.Subpath needs API v1.45 or newer"));
     }

@@ -4,10 +4,14 @@ use portolan_api as api;
 use portolan_engine::model::{Volume, VolumeSpec};
 
 use super::rfc3339;
+use crate::http::ApiError;
 
-/// The body of `POST /volumes/create`.
-pub(crate) fn volume_spec(body: api::VolumeCreate) -> VolumeSpec {
-    VolumeSpec { name: body.name, driver: body.driver, options: body.driver_opts, labels: body.labels }
+/// The body of `POST /volumes/create`; what we do not have is refused by name.
+pub(crate) fn volume_spec(body: api::VolumeCreate) -> Result<VolumeSpec, ApiError> {
+    if body.cluster_volume_spec.is_some() {
+        return Err(ApiError::invalid("ClusterVolumeSpec needs a swarm, which is not supported"));
+    }
+    Ok(VolumeSpec { name: body.name, driver: body.driver, options: body.driver_opts, labels: body.labels })
 }
 
 /// A volume.

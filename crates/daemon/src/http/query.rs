@@ -1,33 +1,58 @@
 //! The query part of a URL, read as Docker reads it.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use portolan_api::Filters;
 
 use super::ApiError;
 
 /// Keys and values of a query, in the order given; a key may come several times.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Query(Vec<(String, String)>);
+#[derive(Debug, Default)]
+pub(crate) struct Query(Vec<Parameter>);
+
+#[derive(Debug)]
+struct Parameter {
+    key: String,
+    value: String,
+    /// A route has asked for it.
+    read: AtomicBool,
+}
 
 impl Query {
     /// Reads `a=1&b=2` with percent escapes and `+` for blanks. Broken escapes are taken literally.
     pub(crate) fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (percent_decode(key, true).into_owned(), percent_decode(value, true).into_owned())
+            let text = |part| percent_decode(part, true).into_owned();
+            Parameter { key: text(key), value: text(value), read: AtomicBool::new(false) }
         });
         Query(pairs.collect())
     }
 
+    fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |parameter| parameter.key == key).map(|parameter| {
+            parameter.read.store(true, Ordering::Relaxed);
+            parameter.value.as_str()
+        })
+    }
+
     /// The first value of a key, if it is not empty.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+        let found = self.0.iter().find(|parameter| parameter.key == key)?;
+        found.read.store(true, Ordering::Relaxed);
+        Some(found.value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// All values of a key.
     pub(crate) fn all(&self, key: &str) -> Vec<String> {
-        self.0.iter().filter(|(name, _)| name == key).map(|(_, value)| value.clone()).collect()
+        self.values(key).map(str::to_owned).collect()
+    }
+
+    /// Keys that nobody has asked for: they had no effect.
+    pub(crate) fn unread(&self) -> Vec<&str> {
+        let unread = self.0.iter().filter(|parameter| !parameter.read.load(Ordering::Relaxed));
+        unread.map(|parameter| parameter.key.as_str()).collect()
     }
 
     /// A flag: absent, empty, `0`, `no`, `false` and `none` are false, everything else is true.
@@ -42,7 +67,7 @@ impl Query {
 
     /// A flag with a default for when the key is absent.
     pub(crate) fn flag_or(&self, key: &str, default: bool) -> bool {
-        if self.0.iter().any(|(name, _)| name == key) { self.flag(key) } else { default }
+        if self.values(key).next().is_some() { self.flag(key) } else { default }
     }
 
     /// A whole number.
@@ -95,9 +120,10 @@ mod tests {
 
     #[test]
     fn flags_are_read_as_docker_reads_them() {
-        let query = Query::parse("a=1&b=true&c=True&d=0&e=false&f=&g=none&h=yes");
+        let query = Query::parse("a=1&b=true&c=True&d=0&e=false&f=&g=none&h=yes&z=1");
         let flags: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h", "i"].map(|key| query.flag(key)).into();
         assert_eq!(flags, [true, true, true, false, false, false, false, true, false]);
+        assert_eq!(query.unread(), ["z"]);
         assert!(query.flag_or("i", true));
         assert!(!query.flag_or("f", true));
     }

@@ -21,17 +21,16 @@ pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &
         ("GET", ["search"]) => {
             Err(ApiError::not_implemented("searching registries is not supported by this engine"))
         }
-        ("GET", ["get"]) => save(state, request.query.all("names")).await,
-        ("GET", [name @ .., "get"]) => save(state, vec![name.join("/")]).await,
+        ("GET", ["get"]) => save(state, request, request.query.all("names")).await,
+        ("GET", [name @ .., "get"]) => save(state, request, vec![name.join("/")]).await,
         ("GET", [name @ .., "history"]) => {
-            let history = state.engine.image_history(&name.join("/")).await?;
+            let (name, platform) = (name.join("/"), stored_platform(request, "platform", (1, 48))?);
+            check_platform(state, &[&name], platform.as_ref())?;
+            let history = state.engine.image_history(&name).await?;
             let history: Vec<_> = history.into_iter().map(convert::history_item).collect();
             json(StatusCode::OK, &history)
         }
-        ("GET", [name @ .., "json"]) => {
-            let image = state.engine.image_inspect(&name.join("/")).await?;
-            json(StatusCode::OK, &convert::image_inspect(image, request.version)?)
-        }
+        ("GET", [name @ .., "json"]) => inspect(state, request, &name.join("/")).await,
         ("POST", ["create"]) => create(state, request).await,
         ("POST", ["load"]) => load(state, request).await,
         ("POST", ["prune"]) => prune(state, request).await,
@@ -42,6 +41,19 @@ pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &
         ("DELETE", [_, ..]) => remove(state, request, segments.join("/")).await,
         _ => Err(ApiError::page_not_found()),
     }
+}
+
+async fn inspect(state: &State, request: &Request, name: &str) -> Answer {
+    let platform = stored_platform(request, "platform", (1, 49))?;
+    // The store keeps configurations and layers, not manifests: as with Docker's overlay2, there are none to show.
+    if request.query.flag("manifests") && platform.is_some() {
+        return Err(ApiError::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
+    check_platform(state, &[name], platform.as_ref())?;
+    let image = state.engine.image_inspect(name).await?;
+    json(StatusCode::OK, &convert::image_inspect(image, request.version)?)
 }
 
 async fn list(state: &State, request: &Request) -> Answer {
@@ -55,6 +67,8 @@ async fn list(state: &State, request: &Request) -> Answer {
     }
     let filter = convert::image_list_filter(&filters, query.flag("all"))?;
     let shared = version >= ApiVersion::new(1, 42) && query.flag("shared-size");
+    // Digests are always shown; manifests are not kept, and then Docker's store too leaves them out.
+    let _ = (query.flag("digests"), query.flag("manifests"));
     let mut images = state.engine.image_list(filter).await?;
     images.sort_by_key(|image| std::cmp::Reverse(image.image.config.created));
     // From this version on, containers are counted.
@@ -122,6 +136,25 @@ pub(super) fn platform(text: &str) -> Result<Platform, ApiError> {
     Ok(Platform { os, architecture, variant: parts.next().unwrap_or_default() })
 }
 
+/// The platform of an image in the store that a client asks for, as JSON in the OCI's spelling; none in versions
+/// before `since`. An image here is for one platform, so that several cannot be had.
+fn stored_platform(request: &Request, key: &str, since: (u32, u32)) -> Result<Option<Platform>, ApiError> {
+    if request.version < ApiVersion::new(since.0, since.1) {
+        return Ok(None);
+    }
+    let given = request.query.all(key);
+    match &given.iter().filter(|text| !text.is_empty()).collect::<Vec<_>>()[..] {
+        [] => Ok(None),
+        [text] => convert::platform(text).map(Some),
+        _ => Err(ApiError::invalid(format!("multiple platforms ({key}) are not supported"))),
+    }
+}
+
+fn check_platform(state: &State, names: &[&str], wanted: Option<&Platform>) -> Result<(), ApiError> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    Ok(names.iter().try_for_each(|name| state.engine.image_check_platform(name, wanted))?)
+}
+
 /// Progress messages that are known already.
 fn progress(messages: &[api::JsonMessage]) -> Answer {
     let lines: Result<Vec<Bytes>, _> = messages.iter().map(|message| ndjson(message, "\r\n")).collect();
@@ -131,9 +164,12 @@ fn progress(messages: &[api::JsonMessage]) -> Answer {
 
 /// Docker answers 200 and reports what goes wrong in the stream.
 async fn load(state: &Arc<State>, request: &mut Request) -> Answer {
+    let platform = stored_platform(request, "platform", (1, 48))?;
+    // There is no progress that `quiet` could keep back.
+    let _ = request.query.flag("quiet");
     let archive = Box::new(BodyReader::new(request.body.take()));
     let engine = state.engine.clone();
-    let messages = match complete(async move { engine.image_load(archive).await }).await {
+    let messages = match complete(async move { engine.image_load(archive, platform).await }).await {
         Ok(loaded) => loaded.into_iter().map(loaded_message).collect(),
         Err(error) => vec![api::JsonMessage {
             error_detail: Some(api::JsonError { code: 0, message: error.message.clone() }),
@@ -153,10 +189,12 @@ fn loaded_message(loaded: Loaded) -> api::JsonMessage {
 }
 
 /// Errors before the first byte have a status of their own; later ones break the stream off.
-async fn save(state: &Arc<State>, names: Vec<String>) -> Answer {
+async fn save(state: &Arc<State>, request: &Request, names: Vec<String>) -> Answer {
     if names.is_empty() {
         return Err(ApiError::invalid("no image was named"));
     }
+    let platform = stored_platform(request, "platform", (1, 48))?;
+    check_platform(state, &names.iter().map(String::as_str).collect::<Vec<_>>(), platform.as_ref())?;
     let (writer, mut pieces) = BodyWriter::new();
     let engine = state.engine.clone();
     let saving = tokio::spawn(async move { engine.image_save(names, Box::new(writer)).await });
@@ -204,6 +242,8 @@ async fn tag(state: &Arc<State>, request: &Request, name: String) -> Answer {
 async fn remove(state: &Arc<State>, request: &Request, name: String) -> Answer {
     let query = &request.query;
     let options = RemoveOptions { force: query.flag("force"), keep_parents: query.flag("noprune") };
+    let platform = stored_platform(request, "platforms", (1, 50))?;
+    check_platform(state, &[&name], platform.as_ref())?;
     let engine = state.engine.clone();
     let removed = complete(async move { engine.image_remove(&name, options).await }).await?;
     let removed: Vec<_> = removed.into_iter().map(convert::deleted).collect();

@@ -47,6 +47,8 @@ async fn create(state: &Arc<State>, request: &mut Request) -> Answer {
 
 async fn inspect(state: &State, request: &Request, id: &str) -> Answer {
     let network = state.engine.network_inspect(id).await?;
+    // What it would add is about swarm services.
+    let _ = request.query.flag("verbose");
     if request.query.get("scope").is_some_and(|scope| scope != "local") {
         return Err(ApiError::not_found(format!("network {id} not found")));
     }

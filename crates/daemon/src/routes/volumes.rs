@@ -38,7 +38,7 @@ async fn list(state: &State, request: &Request) -> Answer {
 
 async fn create(state: &Arc<State>, request: &mut Request) -> Answer {
     let body: api::VolumeCreate = request.json().await?;
-    let spec = convert::volume_spec(body);
+    let spec = convert::volume_spec(body)?;
     let engine = state.engine.clone();
     let volume = complete(async move { engine.volume_create(spec).await }).await?;
     json(StatusCode::CREATED, &convert::volume(volume))

@@ -54,6 +54,7 @@ pub(crate) fn wanted(
     }
     for path in &config.volumes {
         check_target(path)?;
+        check_driver(&host.volume_driver)?;
         let clean = clean(path);
         if !wanted.contains_key(&clean) && !inherited.contains(&clean) {
             let mut mount = blank(MountType::Volume, path);
