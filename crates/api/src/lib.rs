@@ -42,8 +42,8 @@ pub use image::{
 };
 pub use mount::{BindOptions, Mount, MountDriver, MountPoint, TmpfsOptions, VolumeOptions};
 pub use network::{
-    Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam, IpamConfig,
-    IpamStatus, Network, NetworkConnect, NetworkCreate, NetworkCreateResponse, NetworkDisconnect,
+    Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, EndpointsConfig, Ipam,
+    IpamConfig, IpamStatus, Network, NetworkConnect, NetworkCreate, NetworkCreateResponse, NetworkDisconnect,
     NetworkStatus, NetworkUpdate, NetworkingConfig, NetworksPruneReport, SubnetStatus,
 };
 pub use progress::{JsonError, JsonMessage, JsonProgress};

@@ -2,7 +2,33 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::wire::is_default;
+
+/// `EndpointsConfig`: a JSON object whose order is kept, since interfaces are made in the order given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EndpointsConfig(pub Vec<(String, Option<EndpointSettings>)>);
+
+impl Serialize for EndpointsConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, settings)| (name, settings)))
+    }
+}
+
+impl<'de> Deserialize<'de> for EndpointsConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A map of values keeps the order of the text, and the last of equal keys, as in Go.
+        let map = serde_json::Map::<String, serde_json::Value>::deserialize(deserializer)?;
+        let entries = map.into_iter().map(|(name, value)| {
+            let settings = Option::<EndpointSettings>::deserialize(value);
+            settings
+                .map_err(|error| serde::de::Error::custom(format_args!("EndpointsConfig.{name}: {error}")))
+                .map(|settings| (name, settings))
+        });
+        entries.collect::<Result<_, _>>().map(Self)
+    }
+}
 
 wire! {
     /// Body of `POST /networks/create`.
@@ -250,7 +276,7 @@ wire! {
     /// `NetworkingConfig` of a container's create body.
     pub struct NetworkingConfig {
         /// By network name or id.
-        pub endpoints_config: Option<BTreeMap<String, Option<EndpointSettings>>>,
+        pub endpoints_config: Option<EndpointsConfig>,
     }
 
     /// An address with its prefix length.

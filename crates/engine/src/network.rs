@@ -59,7 +59,7 @@ pub(crate) fn dns_names(definition: &Definition, settings: &EndpointSettings) ->
         .collect()
 }
 
-fn attach_spec(definition: &Definition, network: &str, joined: &Joined) -> AttachSpec {
+pub(crate) fn attach_spec(definition: &Definition, network: &str, joined: &Joined) -> AttachSpec {
     let settings = &joined.settings;
     let predefined = matches!(network, "bridge" | "host" | "none");
     // On the default bridge they count only if the daemon is told to answer them.
@@ -93,12 +93,13 @@ impl Engine {
         if definition.config.network_disabled {
             attach.push(attach_spec(definition, "none", &Joined::default()));
         } else {
-            // The network of `--network` is eth0.
+            // The network of `--network` is eth0, the others follow as they were given.
             let first = |name: &str| name != primary;
             let mut endpoints: Vec<_> = definition.endpoints.iter().collect();
             endpoints.sort_by_key(|(name, joined)| {
                 (
                     first(name) && joined.network.as_ref().is_none_or(|id| id.as_str() != primary),
+                    joined.position,
                     (*name).clone(),
                 )
             });
@@ -261,7 +262,9 @@ impl Engine {
                 ));
             }
         }
-        let joined = Joined { network: Some(found.id.clone()), settings };
+        let last = definition.endpoints.values().map(|joined| joined.position).max();
+        let position = last.map_or(0, |last| last.saturating_add(1));
+        let joined = Joined { network: Some(found.id.clone()), settings, position };
         let spec = attach_spec(&definition, &found.name, &joined);
         definition.endpoints.insert(found.name.clone(), joined);
         let sandbox = container.with(|record| record.sandbox.clone());

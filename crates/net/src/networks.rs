@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task;
 
 use crate::heal::{self, Counters};
-use crate::owner::{Owner, Parts, Removal, Task, Turn, Work, open};
+use crate::owner::{Announcements, Owner, Parts, Removal, Task, Turn, Work, open};
 use crate::publisher::Publisher;
 use crate::{
     AttachSpec, DnsUpdate, Error, Exposure, Healing, HostEvent, Names, NetConfig, NetworkEvent, NetworkInfo,
@@ -368,13 +368,35 @@ impl Networks {
         })
         .await?;
         match result {
-            Ok(dns) => self.call(move |owner| owner.finish_sandbox(work, dns)).await?,
+            Ok(dns) => {
+                let mut work = work;
+                for announcements in std::mem::take(&mut work.announcements) {
+                    tokio::spawn(self.clone().announce(announcements));
+                }
+                self.call(move |owner| owner.finish_sandbox(work, dns)).await?
+            }
             Err(error) => {
                 if let Some(removal) = self.call(move |owner| owner.abort_sandbox(work)).await? {
                     self.clean_up_behind(removal).await?;
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Announces an endpoint's addresses for as long as it is there.
+    async fn announce(self, announcements: Announcements) {
+        let announcements = Arc::new(announcements);
+        let mut delay = announcements.delay;
+        for _ in 0..announcements.count {
+            tokio::time::sleep(delay).await;
+            delay = announcements.interval;
+            let asked = Arc::clone(&announcements);
+            let step = self.call(move |owner| owner.announcement(&asked)).await;
+            let Ok(Some(step)) = step else { return };
+            let host = Arc::clone(&self.shared.host);
+            // It may go away right now; the host tells its log.
+            let _ = blocking(move || host.execute(&[step])).await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use portolan_api::{EndpointIpamConfig, EndpointSettings};
+use portolan_api::{EndpointIpamConfig, EndpointSettings, EndpointsConfig};
 
 use crate::flags::Matches;
 
@@ -169,9 +169,7 @@ fn is_user_defined(target: &str) -> bool {
 ///
 /// # Errors
 /// Docker's text for flags that contradict each other.
-pub(crate) fn endpoints(
-    matches: &Matches,
-) -> Result<(String, BTreeMap<String, Option<EndpointSettings>>), String> {
+pub(crate) fn endpoints(matches: &Matches) -> Result<(String, EndpointsConfig), String> {
     let mut attachments =
         matches.list("network").into_iter().map(attachment).collect::<Result<Vec<_>, _>>()?;
     let single = attachments.len() <= 1;
@@ -186,21 +184,21 @@ pub(crate) fn endpoints(
         attachments.push(Attachment { target: "default".to_owned(), ..Attachment::default() });
     }
     let mode = attachments[0].target.clone();
-    let mut out = BTreeMap::new();
+    let mut out = Vec::new();
     for (at, mut one) in attachments.into_iter().enumerate() {
         if at == 0 {
             merge_flags(&mut one, matches)?;
         }
         let target = one.target.clone();
         let endpoint = settings(one)?;
-        if out.contains_key(&target) {
+        if out.iter().any(|(given, _)| *given == target) {
             return Err(format!("network {target:?} is specified multiple times"));
         }
         if !single || endpoint != EndpointSettings::default() {
-            out.insert(target, Some(endpoint));
+            out.push((target, Some(endpoint)));
         }
     }
-    Ok((mode, out))
+    Ok((mode, EndpointsConfig(out)))
 }
 
 /// Adds what the flags of their own say to the first network.
@@ -296,6 +294,7 @@ mod tests {
         let matches = Matches::parse(&[CREATE], &words, true)?;
         let (mode, endpoints) = endpoints(&matches)?;
         let names: Vec<_> = endpoints
+            .0
             .iter()
             .map(|(name, one)| {
                 let one = one.clone().unwrap_or_default();
@@ -320,6 +319,7 @@ mod tests {
             ("--network container:web", "container:web "),
             ("--net n1 --ip 10.0.0.2 --net-alias a", "n1 n1[a|10.0.0.2||0]"),
             ("--network name=n1,alias=a,alias=b,gw-priority=5 --network n2", "n1 n1[a+b|||5] n2[|||0]"),
+            ("--network z --network a --network k", "z z[|||0] a[|||0] k[|||0]"),
             ("--network n1 --mac-address 02:00:00:00:00:01", "n1 n1[||02:00:00:00:00:01|0]"),
         ] {
             assert_eq!(read(line).as_deref(), Ok(wanted), "{line}");

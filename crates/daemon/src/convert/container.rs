@@ -29,12 +29,13 @@ pub(crate) fn create_request(
     {
         health.start_interval_ns = 0;
     }
-    let mut given = body.networking_config.unwrap_or_default().endpoints_config.unwrap_or_default();
-    if let Some(default) = given.remove("default") {
-        given.insert("bridge".to_owned(), default);
+    let mut given = body.networking_config.unwrap_or_default().endpoints_config.unwrap_or_default().0;
+    for (name, _) in given.iter_mut().filter(|(name, _)| name == "default") {
+        "bridge".clone_into(name);
     }
+    let endpoint_order: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
     if version < ApiVersion::new(1, 44) && given.len() > 1 {
-        let names: Vec<&str> = given.keys().map(String::as_str).collect();
+        let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
         return Err(ApiError::invalid(format!(
             "Container cannot be created with multiple network endpoints: {}",
             names.join(", ")
@@ -44,13 +45,16 @@ pub(crate) fn create_request(
     for (network, settings) in given {
         endpoints.insert(network, endpoint_from_api(settings.unwrap_or_default(), version)?);
     }
-    let warnings = place_mac(&mut config, &host_config.network_mode, &mut endpoints, version)?;
+    let mut warnings = place_mac(&mut config, &host_config.network_mode, &mut endpoints, version)?;
+    let mut host_config = host_config;
+    warnings.extend(super::sysctl::place(&mut host_config, &mut endpoints, version)?);
     let request = CreateRequest {
         name: name.map(str::to_owned),
         platform: platform.map(str::to_owned).filter(|_| version >= ApiVersion::new(1, 41)),
         config,
         host_config,
         endpoints,
+        endpoint_order,
     };
     Ok((request, warnings))
 }

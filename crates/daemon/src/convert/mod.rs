@@ -16,6 +16,7 @@ mod resources;
 mod stats;
 mod status;
 mod summary;
+mod sysctl;
 mod time;
 mod volume;
 

@@ -18,6 +18,7 @@ use crate::model::{
     CreateRequest, Created, EndpointSettings, HostConfig, MountPoint, MountType, NamespaceSetting,
     NetworkMode, VolumeSpec,
 };
+use crate::network::attach_spec;
 
 impl Engine {
     /// `POST /containers/create`.
@@ -56,9 +57,15 @@ impl Engine {
         };
         let engine = self.clone();
         let made = to_the_end(async move {
-            let made = engine.make(definition, &image).await;
+            let made = match engine.reserve_addresses(&definition).await {
+                Ok(()) => engine.make(definition, &image).await,
+                Err(error) => Err(error),
+            };
             if made.is_err() {
                 engine.inner.containers.release_name(&name, &id);
+                if let Err(error) = engine.inner.networks.forget(&id).await {
+                    tracing::error!(container = %id, %error, "give back the addresses of a failed create");
+                }
                 engine.discard_files(&id).await;
             }
             made
@@ -193,12 +200,15 @@ impl Engine {
     /// The networks that the request names: that of `NetworkMode` and those of `EndpointsConfig`.
     async fn endpoints(&self, request: &mut CreateRequest) -> Result<BTreeMap<String, Joined>> {
         let mut endpoints = BTreeMap::new();
+        let order = std::mem::take(&mut request.endpoint_order);
+        let place = |name: &str| order.iter().position(|given| given == name).unwrap_or(order.len());
         let Some(primary) = request.host_config.network_mode.network_name().map(str::to_owned) else {
             return Ok(endpoints);
         };
         for (name, settings) in std::mem::take(&mut request.endpoints) {
+            let position = u32::try_from(place(&name)).unwrap_or(u32::MAX);
             let name = if matches!(name.as_str(), "" | "default") { "bridge".to_owned() } else { name };
-            endpoints.insert(name, Joined { network: None, settings });
+            endpoints.insert(name, Joined { network: None, settings, position });
         }
         endpoints.entry(primary.clone()).or_default();
         let mut named = BTreeMap::new();
@@ -225,6 +235,17 @@ impl Engine {
             named.insert(name, joined);
         }
         Ok(named)
+    }
+
+    /// Keeps the addresses that the container asks for by number from now on, and checks what else it asks of
+    /// networks. A network that is missing is an error at start.
+    async fn reserve_addresses(&self, definition: &Definition) -> Result<()> {
+        for (name, joined) in &definition.endpoints {
+            if joined.network.is_some() && joined.settings != EndpointSettings::default() {
+                self.inner.networks.reserve(&definition.id, attach_spec(definition, name, joined)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Turns the mounts of the request into mounts with sources, making volumes. Names of those made.

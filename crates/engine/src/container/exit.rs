@@ -32,9 +32,14 @@ impl Engine {
         if !*notes_exits {
             return;
         }
+        let shared = self.is_shared(&container.id);
         let sandbox = container.with(|record| {
             if let Some(health) = record.health.take() {
                 health.cancel();
+            }
+            if shared {
+                // Others run in it: it waits for the next run.
+                return None;
             }
             let sandbox = record.sandbox.take();
             record.last_sandbox = sandbox.as_ref().map(|info| info.id.clone());
@@ -48,7 +53,7 @@ impl Engine {
         let (restart, auto_remove, ran_for) = container.with(|record| {
             record.state.exited(&exit);
             record.state.owns_resources = false;
-            record.state.sandbox = None;
+            record.state.sandbox = record.sandbox.as_ref().map(|info| info.id.clone());
             record.shim = None;
             record.execs.clear();
             let ran_for =
@@ -85,7 +90,11 @@ impl Engine {
             })
         });
         container.with(|record| record.teardown = teardown);
+        if let Some(provider) = self.provider_of(container) {
+            self.release_unshared(&provider).await;
+        }
         if auto_remove {
+            self.release_for_good(container).await;
             let restarting = self.forget(container, true);
             container.announce(|now| ended(now, exit.code, true));
             self.clean_up(container, restarting).await;
@@ -100,6 +109,11 @@ impl Engine {
         });
         if let Some((delay, cancelled)) = restart {
             self.restart_later(container.clone(), delay, cancelled);
+        }
+        if shared {
+            // The last of the others may have ended meanwhile. Not here: whoever stops it holds its gate.
+            let (engine, container) = (self.clone(), container.clone());
+            tokio::spawn(async move { engine.release_unshared(&container).await });
         }
     }
 

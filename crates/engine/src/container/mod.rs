@@ -15,6 +15,7 @@ pub(crate) mod registry;
 mod remove;
 mod restore;
 mod security;
+mod share;
 mod signal;
 mod snapshot;
 mod spec;

@@ -43,6 +43,10 @@ pub(crate) struct Joined {
     /// None until the network is known to exist.
     pub(crate) network: Option<NetworkId>,
     pub(crate) settings: EndpointSettings,
+    /// Its place among the interfaces: those of create as they were given, then those connected later. Equal
+    /// ones, of an older database, are by name.
+    #[serde(default)]
+    pub(crate) position: u32,
 }
 
 /// A client that attached before the container was started.

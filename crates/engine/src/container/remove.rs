@@ -73,6 +73,7 @@ impl Engine {
         if options.force {
             self.kill_held(container).await.map_err(|error| error.context("could not kill container"))?;
         }
+        self.release_for_good(container).await;
         let volumes = self.forget(container, options.volumes);
         // The promise that it is gone is durable before it is made.
         self.inner.database.commit(Vec::new()).await?;

@@ -35,6 +35,9 @@ impl Engine {
             }
         }
         self.remove_strays().await;
+        for container in self.inner.containers.all() {
+            self.release_unshared(&container).await;
+        }
         // Those whose namespace others share come first.
         to_start.sort_by_key(|container| {
             container.with(|r| matches!(r.definition.host_config.network_mode, NetworkMode::Container(_)))
@@ -85,6 +88,7 @@ impl Engine {
                 let removed = ran && auto_remove;
                 if removed {
                     container.with(|record| record.removing = true);
+                    self.release_for_good(container).await;
                     let volumes = self.forget(container, true);
                     self.clean_up(container, volumes).await;
                 }
@@ -150,9 +154,12 @@ impl Engine {
         {
             tracing::error!(container = %container.id, %error, "delete what is left of a container's run");
         }
-        if let Ok(Some(sandbox)) = self.sandbox_of(container, None).await {
-            self.release_sandbox(&sandbox).await;
-        }
+        // Who else runs in it is known only when all containers are found again.
+        let sandbox = self.sandbox_of(container, None).await.ok().flatten();
+        container.with(|record| {
+            record.state.sandbox = sandbox.as_ref().map(|info| info.id.clone());
+            record.sandbox = sandbox;
+        });
         if !owned && !had_run {
             return;
         }
@@ -169,7 +176,7 @@ impl Engine {
                     .start_failed(if code == 0 { 128 } else { code }, "the daemon ended during the start");
             }
             record.state.owns_resources = false;
-            record.state.sandbox = None;
+            record.state.sandbox = record.sandbox.as_ref().map(|info| info.id.clone());
         });
         container.announce(|now| now.exit_code = exit.code);
         container.save_state(&self.inner.database);

@@ -113,7 +113,7 @@ impl Engine {
         made: &mut Made,
     ) -> Result<(), StartFailure> {
         let rootfs = self.rootfs_of(&definition.id);
-        let (rootfs, network) = tokio::join!(rootfs, self.network_for(definition));
+        let (rootfs, network) = tokio::join!(rootfs, self.network_for(container, definition));
         let (sandbox, netns) = network?;
         made.sandbox = sandbox.clone();
         let rootfs = rootfs?;
@@ -130,6 +130,9 @@ impl Engine {
         self.attach_pending(container, &shim).await;
         shim.start().await?;
         self.note_running(container, definition, shim);
+        if definition.endpoints.contains_key("bridge") {
+            self.refresh_links_to(&definition.id).await;
+        }
         Ok(())
     }
 
@@ -166,8 +169,14 @@ impl Engine {
     /// The network namespace of the container: a sandbox of its own, or another container's.
     async fn network_for(
         &self,
+        container: &Arc<Container>,
         definition: &Definition,
     ) -> Result<(Option<SandboxInfo>, Option<Arc<OwnedFd>>)> {
+        if let Some(kept) = container.with(|record| record.sandbox.clone()) {
+            // Others have run in it since its last run.
+            let netns = kept.netns.clone().map(open_netns).transpose()?;
+            return Ok((Some(kept), netns));
+        }
         if let NetworkMode::Container(of) = &definition.host_config.network_mode {
             return Ok((None, self.netns_of(of).await?));
         }
@@ -221,20 +230,25 @@ impl Engine {
             }
         };
         let release = async {
-            if let Some(sandbox) = &made.sandbox {
-                self.release_sandbox(sandbox).await;
+            // Others run in it: it stays for them.
+            if self.is_shared(&container.id) {
+                return None;
             }
+            let sandbox = container.with(|record| record.sandbox.take()).or(made.sandbox)?;
+            self.release_sandbox(&sandbox).await;
+            Some(sandbox.id)
         };
-        tokio::join!(delete, release);
-        if let Some(sandbox) = &made.sandbox {
-            self.await_settled(&sandbox.id).await;
+        let ((), released) = tokio::join!(delete, release);
+        if let Some(sandbox) = released {
+            self.await_settled(&sandbox).await;
         }
     }
 
     fn fail(&self, container: &Arc<Container>, failure: &StartFailure) {
         container.with(|record| {
             record.state.start_failed(failure.exit_code, failure.error.message());
-            record.sandbox = None;
+            // There still is one if others run in it.
+            record.state.sandbox = record.sandbox.as_ref().map(|info| info.id.clone());
             record.shim = None;
             // Whoever attached sees the end of the stream, and the error in the answer to the start.
             record.pending.clear();

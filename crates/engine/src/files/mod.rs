@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use hosts::HostLine;
 use portolan_net::{EndpointInfo, SandboxInfo};
+use portolan_netcore::model::ContainerId;
 use resolv::{Overrides, ResolvConf};
 
 use crate::container::record::Definition;
@@ -165,30 +166,70 @@ impl Engine {
         if definition.host_config.network_mode != NetworkMode::Bridge {
             return Ok(lines);
         }
-        for link in &definition.host_config.links {
-            let (name, alias) = link.split_once(':').unwrap_or((link, link));
-            let (name, alias) = (name.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or(alias));
-            let other = self
-                .inner
-                .containers
-                .find(name)
-                .map_err(|_| EngineError::invalid(format!("could not get container for {name}")))?;
-            let line = other.with(|record| {
-                let other_name = record.definition.name.clone();
-                if record.state.shown.status != Status::Running {
-                    return Err(EngineError::conflict(format!(
-                        "Cannot link to a non running container: /{other_name} AS /{}/{alias}",
-                        definition.name
-                    )));
-                }
-                let endpoints = record.sandbox.iter().flat_map(|info| &info.endpoints);
-                let address = endpoints.filter(|e| e.network_name == "bridge").find_map(|e| e.endpoint.ipv4);
-                let names = format!("{alias} {} {other_name}", record.definition.config.hostname);
-                Ok(address.map(|net| HostLine { address: net.addr().into(), names }))
-            })?;
-            lines.extend(line);
+        for link in links_of(definition) {
+            lines.extend(self.link_line(definition, link)?);
         }
         Ok(lines)
+    }
+
+    fn link_line(&self, definition: &Definition, (name, alias): (&str, &str)) -> Result<Option<HostLine>> {
+        let other = self
+            .inner
+            .containers
+            .find(name)
+            .map_err(|_| EngineError::invalid(format!("could not get container for {name}")))?;
+        other.with(|record| {
+            let other_name = record.definition.name.clone();
+            if record.state.shown.status != Status::Running {
+                return Err(EngineError::conflict(format!(
+                    "Cannot link to a non running container: /{other_name} AS /{}/{alias}",
+                    definition.name
+                )));
+            }
+            let endpoints = record.sandbox.iter().flat_map(|info| &info.endpoints);
+            let address = endpoints.filter(|e| e.network_name == "bridge").find_map(|e| e.endpoint.ipv4);
+            let names = format!("{alias} {} {other_name}", record.definition.config.hostname);
+            Ok(address.map(|net| HostLine { address: net.addr().into(), names }))
+        })
+    }
+
+    /// A container got an address on the default bridge: those that run and link to it learn it.
+    pub(crate) async fn refresh_links_to(&self, target: &ContainerId) {
+        for container in self.inner.containers.all() {
+            let definition = container.with(|record| {
+                let links = record.state.shown.status.is_running()
+                    && record.definition.host_config.network_mode == NetworkMode::Bridge
+                    && !record.definition.host_config.links.is_empty();
+                links.then(|| record.definition.clone())
+            });
+            let Some(definition) = definition else { continue };
+            if !links_of(&definition).any(|(name, _)| self.is_container(name, target)) {
+                continue;
+            }
+            if let Err(error) = self.rewrite_links(&definition).await {
+                tracing::warn!(container = %container.id, %error, "bring the links of a container up to date");
+            }
+        }
+    }
+
+    fn is_container(&self, name: &str, id: &ContainerId) -> bool {
+        self.inner.containers.find(name).is_ok_and(|found| found.id == *id)
+    }
+
+    async fn rewrite_links(&self, definition: &Definition) -> Result<()> {
+        let mut now = Vec::new();
+        for link in links_of(definition) {
+            // Another of its targets may be at rest: its line stays as it is.
+            now.extend(self.link_line(definition, link).ok().flatten());
+        }
+        let path = self.directory(definition.id.as_str()).join(HOSTS);
+        blocking(move || {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| EngineError::internal(format!("read {}: {error}", path.display())))?;
+            let edited = readdress(&text, &now);
+            if edited == text { Ok(()) } else { write_in_place(&path, &edited) }
+        })
+        .await
     }
 
     /// Brings the files of a running container up to date after its networks changed: lines of addresses come
@@ -244,6 +285,28 @@ fn own_lines(endpoints: &[EndpointInfo], names: &str) -> Vec<HostLine> {
     addresses.map(|address| HostLine { address, names: names.to_owned() }).collect()
 }
 
+/// The links of the host configuration: the other's name, and what it is called here.
+fn links_of(definition: &Definition) -> impl Iterator<Item = (&str, &str)> {
+    definition.host_config.links.iter().map(|link| {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        (name.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or(alias))
+    })
+}
+
+/// Gives the lines that have exactly these names these addresses.
+fn readdress(text: &str, lines: &[HostLine]) -> String {
+    let mut edited = String::with_capacity(text.len());
+    for line in text.lines() {
+        let names = line.split_once('\t').map(|(_, names)| names);
+        match lines.iter().find(|new| Some(new.names.as_str()) == names) {
+            Some(new) => edited.push_str(&format!("{}\t{}", new.address, new.names)),
+            None => edited.push_str(line),
+        }
+        edited.push('\n');
+    }
+    edited
+}
+
 /// Takes whole lines out and puts others at the end.
 fn edit_lines(text: &str, gone: &[String], come: &[String]) -> String {
     let kept = text.lines().filter(|line| !gone.iter().any(|g| g == line));
@@ -264,6 +327,14 @@ mod tests {
         let text = "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n10.0.0.2\tweb mine\n";
         let edited = edit_lines(text, &["10.0.0.2\tweb".to_owned()], &["10.1.0.2\tweb".to_owned()]);
         assert_eq!(edited, "127.0.0.1\tlocalhost\n10.0.0.2\tweb mine\n10.1.0.2\tweb\n");
+    }
+
+    #[test]
+    fn a_link_gets_its_new_address_and_nothing_else_changes() {
+        let text = "127.0.0.1\tlocalhost\n172.17.0.2\tdb web1 web\n172.17.0.2\tdb\n";
+        let line = HostLine { address: "172.17.0.9".parse().unwrap(), names: "db web1 web".to_owned() };
+        let edited = "127.0.0.1\tlocalhost\n172.17.0.9\tdb web1 web\n172.17.0.2\tdb\n";
+        assert_eq!(readdress(text, &[line]), edited);
     }
 
     #[test]

@@ -166,6 +166,8 @@ pub struct CreateRequest {
     pub host_config: HostConfig,
     /// `NetworkingConfig.EndpointsConfig`.
     pub endpoints: EndpointsConfig,
+    /// The names of `endpoints` in the order of their interfaces; those left out come last, by name.
+    pub endpoint_order: Vec<String>,
 }
 
 /// Answer of `POST /containers/create`.

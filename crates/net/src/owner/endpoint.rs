@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use portolan_netcore::model::{
     Driver, Endpoint, EndpointId, IfName, IpvlanMode, MacAddr, Network, NetworkId, SandboxId, SandboxMode,
@@ -16,6 +17,9 @@ use crate::{AttachSpec, Error, PortRequest};
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
 const HOST_IFNAME: &str = "portolan.endpoint.host_ifname";
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+/// How often and how long after one another an endpoint's addresses are announced.
+const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
+const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
 /// Docker's name for the auxiliary address that is the containers' gateway in place of the bridge's.
 pub(super) const DEFAULT_GATEWAY_V4: &str = "DefaultGatewayIPv4";
 pub(super) const DEFAULT_GATEWAY_V6: &str = "DefaultGatewayIPv6";
@@ -25,6 +29,15 @@ pub(super) const DEFAULT_GATEWAY_V6: &str = "DefaultGatewayIPv6";
 pub(super) struct NewEndpoint {
     pub(super) endpoint: Endpoint,
     pub(super) sysctls: BTreeMap<String, String>,
+}
+
+/// See [`advertising`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Advertising {
+    pub(super) count: u32,
+    pub(super) interval: Duration,
+    /// The user wants it, needed or not.
+    pub(super) asked: bool,
 }
 
 impl Owner {
@@ -220,6 +233,8 @@ fn bad_option(key: &str, value: &str) -> Option<String> {
         IFNAME | HOST_IFNAME => IfName::new(value).err().map(|error| error.to_string()),
         SYSCTLS => value.split(',').find_map(bad_sysctl),
         SOURCE_GUARD => switch(key, value).err().map(|error| error.message().to_owned()),
+        ADVERTISE_COUNT => bad_number(key, value, 0, 3),
+        ADVERTISE_INTERVAL => bad_number(key, value, 100, 2000),
         _ => Some(format!("unknown driver option {key:?} of an endpoint")),
     }
 }
@@ -227,6 +242,22 @@ fn bad_option(key: &str, value: &str) -> Option<String> {
 /// On, unless the endpoint's option says otherwise.
 fn source_guard(attach: &AttachSpec) -> Result<bool, Error> {
     attach.driver_opts.get(SOURCE_GUARD).map_or(Ok(true), |value| switch(SOURCE_GUARD, value))
+}
+
+fn bad_number(key: &str, value: &str, least: u64, most: u64) -> Option<String> {
+    let good = value.parse().is_ok_and(|number| (least..=most).contains(&number));
+    (!good).then(|| format!("{key} must be in the range {least} to {most}, not {value:?}"))
+}
+
+/// How an endpoint announces its addresses: `com.docker.network.advertise_addr_*`, or three times, a second
+/// apart.
+pub(super) fn advertising(attach: &AttachSpec) -> Advertising {
+    let number = |key: &str| attach.driver_opts.get(key).and_then(|value| value.parse::<u32>().ok());
+    Advertising {
+        count: number(ADVERTISE_COUNT).unwrap_or(3),
+        interval: Duration::from_millis(number(ADVERTISE_INTERVAL).unwrap_or(1000).into()),
+        asked: attach.driver_opts.contains_key(ADVERTISE_COUNT),
+    }
 }
 
 fn bad_sysctl(sysctl: &str) -> Option<String> {

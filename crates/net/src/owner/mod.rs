@@ -5,6 +5,7 @@
 //! Nothing here waits for the kernel, except where a choice is only made by trying: which host port
 //! is free.
 
+mod advertise;
 mod endpoint;
 mod lease;
 mod live_ports;
@@ -33,6 +34,7 @@ use crate::publisher::{Publisher, Version};
 use crate::records::{Batch, LeaseRecord, SandboxRecord};
 use crate::{Error, NetConfig, NetworkAction, NetworkEvent, Store};
 
+pub(crate) use advertise::Announcements;
 pub(crate) use restore::{Parts, open};
 pub(crate) use sandbox::{Removal, Work};
 

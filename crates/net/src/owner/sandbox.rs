@@ -9,6 +9,8 @@ use portolan_netcore::model::{
 };
 use portolan_netcore::plan::{Desired, Step, Touched, change};
 
+use super::advertise::{self, Announcements};
+use super::endpoint::{Advertising, advertising};
 use super::{Live, Owner, Phase, Turn, entropy, without_holds};
 use crate::publisher::Version;
 use crate::records::{Batch, LeaseRecord, SandboxRecord};
@@ -26,6 +28,8 @@ pub(crate) struct Work {
     pub(crate) zones: Option<Version>,
     back: Back,
     events: Vec<(NetworkAction, NetworkId)>,
+    /// To be sent once it is done.
+    pub(crate) announcements: Vec<Announcements>,
 }
 
 /// How it was before.
@@ -111,6 +115,7 @@ impl Owner {
         let new = self.new_endpoint(&draft.record.sandbox.id, network, attach, addresses, &taken)?;
         draft.record.sandbox.sysctls.extend(new.sysctls);
         draft.record.order.push(new.endpoint.id.clone());
+        draft.advertised.push((new.endpoint.id.clone(), advertising(attach)));
         draft.endpoints.push(new.endpoint);
         Ok(Turn::Done(()))
     }
@@ -149,7 +154,8 @@ impl Owner {
         }
         let before = self.nothing();
         let back = Back { touched, before, record: None, new_leases, old_lease: None };
-        Ok(self.work(id, back, events))
+        let work = self.work(id, back, events);
+        Ok(self.with_announcements(work, &draft.advertised))
     }
 
     fn complete_draft(&mut self, draft: &mut Draft) -> Result<(), Error> {
@@ -195,7 +201,18 @@ impl Owner {
         let undo = change(&self.desired, &back.before, &back.touched);
         let needs = self.needs_resolver(&sandbox);
         let serve = (needs && !self.desired.dns.contains_key(&sandbox)).then(|| self.netns(&sandbox));
-        Work { zones: self.names_changed(&sandbox, needs), sandbox, steps, undo, serve, back, events }
+        let zones = self.names_changed(&sandbox, needs);
+        Work { zones, sandbox, steps, undo, serve, back, events, announcements: Vec::new() }
+    }
+
+    fn with_announcements(&self, mut work: Work, advertised: &[(EndpointId, Advertising)]) -> Work {
+        for (id, advertising) in advertised {
+            let endpoint = self.desired.endpoints.get(id);
+            work.announcements.extend(
+                endpoint.and_then(|endpoint| advertise::after(&mut work.steps, endpoint, *advertising)),
+            );
+        }
+        work
     }
 
     /// Zones after a change of a sandbox's endpoints, if anybody can tell the difference.
@@ -395,8 +412,10 @@ impl Owner {
         let new_leases =
             draft.leased.iter().filter(|(_, had)| !had).map(|(network, _)| network.clone()).collect();
         let back = Back { touched, before, record: Some(record), new_leases, old_lease: None };
+        let advertised = std::mem::take(&mut draft.advertised);
         self.adopt_change(draft, &back);
-        Ok(Turn::Done(self.work(id.clone(), back, vec![(NetworkAction::Connect, network)])))
+        let work = self.work(id.clone(), back, vec![(NetworkAction::Connect, network)]);
+        Ok(Turn::Done(self.with_announcements(work, &advertised)))
     }
 
     fn check_joins(
@@ -576,6 +595,8 @@ pub(super) struct Draft {
     /// Who may use them.
     allowed: Vec<AllowedSources>,
     pub(super) newly_held: Vec<PortBinding>,
+    /// How new endpoints announce themselves.
+    advertised: Vec<(EndpointId, Advertising)>,
 }
 
 impl Draft {
@@ -606,6 +627,7 @@ impl Draft {
             published: Vec::new(),
             allowed: Vec::new(),
             newly_held: Vec::new(),
+            advertised: Vec::new(),
         }
     }
 }

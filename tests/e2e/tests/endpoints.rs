@@ -1,0 +1,329 @@
+//! Endpoints: interfaces, addresses, gateways, links, and namespaces that containers share.
+
+use portolan_e2e::{eventually, has_line, inspect, is_portolan};
+use portolan_testkit::{Engine, skip};
+
+fn run(engine: &Engine, name: &str, flags: &[&str]) {
+    engine.docker(&[&["run", "-d", "--name", name], flags, &["busybox", "sleep", "600"]].concat()).ok();
+}
+
+fn network(engine: &Engine, name: &str, subnet: &str) {
+    engine.docker(&["network", "create", "--subnet", subnet, name]).ok();
+}
+
+fn exec(engine: &Engine, name: &str, line: &str) -> String {
+    engine.docker(&["exec", name, "sh", "-c", line]).stdout.trim().to_owned()
+}
+
+fn default_route(engine: &Engine, name: &str) -> String {
+    exec(engine, name, "ip route | sed -n 's/^default via \\([^ ]*\\) dev \\([^ ]*\\).*/\\1 \\2/p'")
+}
+
+fn lines(engine: &Engine, name: &str, file: &str) -> usize {
+    exec(engine, name, &format!("wc -l < {file}")).parse().unwrap_or(0)
+}
+
+#[test]
+fn several_networks_at_create_with_every_key() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker 20.10 has one network at create");
+    }
+    network(&engine, "zeta", "10.81.0.0/24");
+    network(&engine, "alpha", "10.82.0.0/24");
+    engine
+        .docker(&[
+            "network",
+            "create",
+            "--ipv6",
+            "--subnet",
+            "fd00:83::/64",
+            "--subnet",
+            "10.83.0.0/24",
+            "beta",
+        ])
+        .ok();
+    run(
+        &engine,
+        "cc",
+        &[
+            "--network",
+            "name=zeta,alias=one,alias=two,ip=10.81.0.40,mac-address=02:aa:bb:cc:dd:01",
+            "--network",
+            "name=alpha,gw-priority=7,driver-opt=com.docker.network.endpoint.ifname=lan0",
+            "--network",
+            "name=beta,ip6=fd00:83::99,\"driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.forwarding=0\"",
+        ],
+    );
+    let links = exec(&engine, "cc", "ip -o addr");
+    has_line(&links, &["eth0", "10.81.0.40/24"]);
+    has_line(&links, &["lan0", "10.82.0.2/24"]);
+    let beta = exec(&engine, "cc", "ip -o addr | sed -n 's/^[0-9]*: \\([^ ]*\\) .*10.83.0.2.*/\\1/p'");
+    has_line(&links, &[&beta, "fd00:83::99/64"]);
+    has_line(&exec(&engine, "cc", "ip link show eth0"), &["02:aa:bb:cc:dd:01"]);
+    assert_eq!(default_route(&engine, "cc"), "10.82.0.1 lan0", "the highest priority");
+    let sysctls =
+        format!("cat /proc/sys/net/ipv4/conf/{beta}/log_martians /proc/sys/net/ipv4/conf/{beta}/forwarding");
+    assert_eq!(exec(&engine, "cc", &sysctls), "1\n0");
+    run(&engine, "peer", &["--network", "zeta"]);
+    for name in ["one", "two", "cc"] {
+        has_line(&exec(&engine, "peer", &format!("ping -c1 -W2 {name}")), &["10.81.0.40"]);
+    }
+    assert_eq!(inspect(&engine, "cc", "{{.NetworkSettings.Networks.alpha.GwPriority}}"), "7");
+}
+
+#[test]
+fn a_bad_endpoint_is_refused_at_create() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker 20.10 knows none of these");
+    }
+    network(&engine, "net", "10.81.0.0/24");
+    let refused = |spec: &str, why: &str| {
+        let words = ["create", "--network", spec, "busybox"];
+        has_line(engine.docker(&words).fails(), &[why]);
+    };
+    refused("name=net,ip=10.99.0.1", "no configured subnet");
+    refused(
+        "name=net,driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.eth0.forwarding=1",
+        "IFNAME",
+    );
+    refused("name=net,driver-opt=com.docker.network.advertise_addr_nmsgs=4", "range 0 to 3");
+    refused("name=net,driver-opt=com.docker.network.advertise_addr_ms=99", "range 100 to 2000");
+    refused("name=net,driver-opt=unheard-of=1", "unheard-of");
+    has_line(
+        engine
+            .docker(&["create", "--network", "net", "--sysctl", "net.ipv4.conf.eth0.forwarding=1", "busybox"])
+            .fails(),
+        &["must be supplied using driver option"],
+    );
+    assert_eq!(engine.docker(&["ps", "-aq"]).ok(), "", "nothing is left of them");
+}
+
+#[test]
+fn the_default_route_moves_to_the_next_gateway_and_back() {
+    let engine = Engine::start();
+    network(&engine, "anet", "10.81.0.0/24");
+    network(&engine, "bnet", "10.82.0.0/24");
+    run(&engine, "cc", &["--network", "bnet"]);
+    assert_eq!(default_route(&engine, "cc"), "10.82.0.1 eth0");
+    engine.docker(&["network", "connect", "anet", "cc"]).ok();
+    assert_eq!(default_route(&engine, "cc"), "10.81.0.1 eth1", "the first by name");
+    engine.docker(&["network", "disconnect", "anet", "cc"]).ok();
+    assert_eq!(default_route(&engine, "cc"), "10.82.0.1 eth0");
+    engine.docker(&["network", "connect", "anet", "cc"]).ok();
+    assert_eq!(default_route(&engine, "cc"), "10.81.0.1 eth1");
+    engine.docker(&["network", "disconnect", "bnet", "cc"]).ok();
+    assert_eq!(default_route(&engine, "cc"), "10.81.0.1 eth1");
+    if is_portolan(&engine) {
+        engine.docker(&["network", "connect", "--gw-priority", "1", "bnet", "cc"]).ok();
+        assert_eq!(default_route(&engine, "cc"), "10.82.0.1 eth0");
+    }
+}
+
+#[test]
+fn what_a_stopped_container_is_connected_to_is_there_when_it_starts() {
+    let engine = Engine::start();
+    network(&engine, "mine", "10.81.0.0/24");
+    network(&engine, "early", "10.82.0.0/24");
+    engine.docker(&["create", "--name", "cc", "--network", "mine", "busybox", "sleep", "600"]).ok();
+    let connect = ["network", "connect", "--ip", "10.82.0.77", "--alias", "nick", "early", "cc"];
+    engine.docker(&connect).ok();
+    assert_eq!(
+        inspect(&engine, "cc", "{{.NetworkSettings.Networks.early.IPAMConfig.IPv4Address}}"),
+        "10.82.0.77"
+    );
+    has_line(&inspect(&engine, "cc", "{{.NetworkSettings.Networks.early.Aliases}}"), &["nick"]);
+    engine.docker(&["start", "cc"]).ok();
+    has_line(&exec(&engine, "cc", "ip -o addr"), &["10.82.0.77/24"]);
+    run(&engine, "peer", &["--network", "early"]);
+    has_line(&exec(&engine, "peer", "ping -c1 -W2 nick"), &["10.82.0.77"]);
+    let hosts = exec(&engine, "cc", "cat /etc/hosts");
+    has_line(&hosts, &["10.82.0.77"]);
+    has_line(&hosts, &["10.81.0.2"]);
+    engine.docker(&["stop", "-t", "0", "cc"]).ok();
+    engine.docker(&["network", "disconnect", "early", "cc"]).ok();
+    engine.docker(&["start", "cc"]).ok();
+    assert!(!exec(&engine, "cc", "ip -o addr").contains("10.82."));
+    engine.docker(&["network", "connect", "early", "cc"]).ok();
+    if is_portolan(&engine) {
+        // eth1 for good: the order is that of connecting, not of names.
+        engine.docker(&["restart", "-t", "0", "cc"]).ok();
+        has_line(&exec(&engine, "cc", "ip -o addr"), &["eth0", "10.81.0."]);
+        has_line(&exec(&engine, "cc", "ip -o addr"), &["eth1", "10.82.0."]);
+    }
+    engine.docker(&["network", "disconnect", "early", "cc"]).ok();
+    assert!(!exec(&engine, "cc", "cat /etc/hosts").contains("10.82."), "its line goes at once");
+}
+
+#[test]
+fn neighbours_hear_of_a_new_endpoint() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker 20.10 announces nothing");
+    }
+    network(&engine, "net", "10.81.0.0/24");
+    // A kernel with arp_accept makes an entry of a gratuitous ARP, and of nothing else that it hears.
+    run(
+        &engine,
+        "ear",
+        &[
+            "--network",
+            "name=net,driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.arp_accept=1",
+        ],
+    );
+    let heard = |address: &str| exec(&engine, "ear", "ip neigh").contains(&format!("{address} "));
+    let option = "driver-opt=com.docker.network.advertise_addr_nmsgs";
+    run(&engine, "loud", &["--network", &format!("name=net,ip=10.81.0.50,{option}=1")]);
+    eventually("an announcement", 3, || heard("10.81.0.50").then_some(()));
+    run(&engine, "other", &["--network", "name=net,ip=10.81.0.51,mac-address=02:aa:bb:cc:dd:05"]);
+    eventually("an announcement of another hardware address", 3, || heard("10.81.0.51").then_some(()));
+    run(
+        &engine,
+        "quiet",
+        &["--network", &format!("name=net,ip=10.81.0.52,mac-address=02:aa:bb:cc:dd:06,{option}=0")],
+    );
+    run(&engine, "late", &["--network", "name=net,ip=10.81.0.53"]);
+    engine.docker(&["network", "disconnect", "net", "loud"]).ok();
+    eventually("by default, after a second", 5, || heard("10.81.0.53").then_some(()));
+    assert!(!heard("10.81.0.52"), "told to be quiet");
+}
+
+#[test]
+fn links_follow_their_target() {
+    let engine = Engine::start();
+    run(&engine, "db", &[]);
+    run(&engine, "web", &["--link", "db:store"]);
+    let first = inspect(&engine, "db", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    has_line(&exec(&engine, "web", "cat /etc/hosts"), &[&first, "store", "db"]);
+    engine.docker(&["stop", "-t", "0", "db"]).ok();
+    engine.docker(&["network", "disconnect", "bridge", "db"]).ok();
+    run(&engine, "filler", &[]);
+    engine.docker(&["network", "connect", "bridge", "db"]).ok();
+    engine.docker(&["start", "db"]).ok();
+    let second = inspect(&engine, "db", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    assert_ne!(first, second);
+    eventually("the link's new address", 5, || {
+        let hosts = exec(&engine, "web", "cat /etc/hosts");
+        (hosts.contains(&format!("{second}\tstore")) && !hosts.contains(&format!("{first}\tstore")))
+            .then_some(())
+    });
+    has_line(&exec(&engine, "web", "ping -c1 -W2 store"), &[&second]);
+
+    network(&engine, "net", "10.81.0.0/24");
+    run(&engine, "sql", &["--network", "net"]);
+    run(&engine, "app", &["--network", "net", "--link", "sql:base"]);
+    run(&engine, "third", &["--network", "net"]);
+    has_line(&exec(&engine, "app", "ping -c1 -W2 base"), &["10.81.0.2"]);
+    assert_eq!(exec(&engine, "third", "ping -c1 -W2 base"), "", "an alias of a link is the linker's own");
+}
+
+#[test]
+fn addresses_stay_with_their_container() {
+    let mut engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker gives an address away when its container stops");
+    }
+    network(&engine, "net", "10.81.0.0/24");
+    let address =
+        |engine: &Engine, name: &str| exec(engine, name, "ip -o -4 addr show eth0 | awk '{print $4}'");
+    run(&engine, "aa", &["--network", "net"]);
+    assert_eq!(address(&engine, "aa"), "10.81.0.2/24");
+    engine.docker(&["stop", "-t", "0", "aa"]).ok();
+    run(&engine, "bb", &["--network", "net"]);
+    assert_eq!(address(&engine, "bb"), "10.81.0.3/24");
+    engine.stop_daemon();
+    engine.start_daemon();
+    run(&engine, "cc", &["--network", "net"]);
+    assert_eq!(address(&engine, "cc"), "10.81.0.4/24");
+    engine.docker(&["start", "aa"]).ok();
+    assert_eq!(address(&engine, "aa"), "10.81.0.2/24");
+
+    engine.docker(&["create", "--name", "fixed", "--network", "net", "--ip", "10.81.0.5", "busybox"]).ok();
+    run(&engine, "dd", &["--network", "net"]);
+    assert_eq!(address(&engine, "dd"), "10.81.0.6/24", "reserved at create");
+    let taken = engine.docker(&["create", "--network", "net", "--ip", "10.81.0.3", "busybox"]);
+    has_line(taken.fails(), &["Address already in use", "10.81.0.3", "container "]);
+    let reserved = engine.docker(&["create", "--network", "net", "--ip", "10.81.0.5", "busybox"]);
+    has_line(reserved.fails(), &["Address already in use", "10.81.0.5", "container "]);
+    engine.docker(&["rm", "fixed"]).ok();
+    run(&engine, "ee", &["--network", "net", "--ip", "10.81.0.5"]);
+}
+
+/// `x`, and `side` in its namespace with a connection to `peer` over which a line comes every 50 ms.
+fn share(engine: &Engine) {
+    network(engine, "net", "10.81.0.0/24");
+    let serve = "while :; do while :; do echo tick; sleep 0.05; done | nc -l -p 9000; done";
+    engine.docker(&["run", "-d", "--name", "peer", "--network", "net", "busybox", "sh", "-c", serve]).ok();
+    run(engine, "xx", &["--network", "net", "--stop-signal", "KILL", "--restart", "always"]);
+    let listen = "sleep 600 | nc 10.81.0.2 9000 > /tmp/ticks; echo over > /tmp/over; sleep 600";
+    let side = ["run", "-d", "--name", "side", "--network", "container:xx", "busybox", "sh", "-c", listen];
+    engine.docker(&side).ok();
+    eventually("the connection", 5, || (lines(engine, "side", "/tmp/ticks") > 3).then_some(()));
+}
+
+fn goes_on(engine: &Engine) {
+    let before = lines(engine, "side", "/tmp/ticks");
+    eventually("the connection goes on", 5, || {
+        (lines(engine, "side", "/tmp/ticks") > before + 3).then_some(())
+    });
+    assert_eq!(exec(engine, "side", "cat /tmp/over"), "");
+    has_line(&exec(engine, "side", "ip -o addr show eth0"), &["10.81.0.3/24"]);
+    let namespace = |name: &str| exec(engine, name, "readlink /proc/self/ns/net");
+    assert_eq!(namespace("xx"), namespace("side"));
+}
+
+#[test]
+fn a_shared_namespace_outlives_the_restart_of_its_owner() {
+    let mut engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker takes the namespace's interfaces away with its owner's process");
+    }
+    share(&engine);
+    engine.docker(&["restart", "-t", "0", "xx"]).ok();
+    goes_on(&engine);
+    let pid = inspect(&engine, "xx", "{{.State.Pid}}");
+    engine.host().run(&["kill", "-9", &pid]).ok();
+    eventually("its policy restarts it", 5, || {
+        let now = inspect(&engine, "xx", "{{.State.Running}} {{.State.Pid}}");
+        (now.starts_with("true") && !now.ends_with(&format!(" {pid}"))).then_some(())
+    });
+    goes_on(&engine);
+    engine.docker(&["stop", "-t", "0", "xx"]).ok();
+    has_line(&exec(&engine, "side", "ip -o addr show eth0"), &["10.81.0.3/24"]);
+    has_line(engine.docker(&["network", "rm", "net"]).fails(), &["has active endpoints"]);
+    engine.docker(&["start", "xx"]).ok();
+    goes_on(&engine);
+    // Its process ends while no daemon looks.
+    let pid = inspect(&engine, "xx", "{{.State.Pid}}");
+    engine.kill_daemon();
+    engine.host().run(&["kill", "-9", &pid]).ok();
+    engine.start_daemon();
+    eventually("the new daemon restarts it", 10, || {
+        inspect(&engine, "xx", "{{.State.Running}}").contains("true").then_some(())
+    });
+    goes_on(&engine);
+}
+
+#[test]
+fn a_shared_namespace_goes_with_the_last_who_needs_it() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker takes the namespace's interfaces away with its owner's process");
+    }
+    share(&engine);
+    engine.docker(&["stop", "-t", "0", "xx"]).ok();
+    engine.docker(&["rm", "-f", "side"]).ok();
+    let attached =
+        || engine.docker(&["network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", "net"]);
+    assert_eq!(attached().ok(), "peer", "nobody runs in it");
+    engine.docker(&["start", "xx"]).ok();
+    run(&engine, "side", &["--network", "container:xx"]);
+    engine.docker(&["rm", "-f", "xx"]).ok();
+    assert_eq!(attached().ok(), "peer", "the owner is removed");
+    assert_eq!(exec(&engine, "side", "ip -o link | wc -l"), "1", "the loopback is left");
+    has_line(engine.docker(&["restart", "-t", "0", "side"]).fails(), &["No such container"]);
+    engine.docker(&["rm", "-f", "side", "peer"]).ok();
+    engine.docker(&["network", "rm", "net"]).ok();
+    assert!(!engine.host().run(&["ip", "-o", "link"]).ok().contains("veth"));
+}
