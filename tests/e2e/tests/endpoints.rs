@@ -112,9 +112,11 @@ fn the_default_route_moves_to_the_next_gateway_and_back() {
     engine.docker(&["network", "disconnect", "anet", "cc"]).ok();
     assert_eq!(default_route(&engine, "cc"), "10.82.0.1 eth0");
     engine.docker(&["network", "connect", "anet", "cc"]).ok();
-    assert_eq!(default_route(&engine, "cc"), "10.81.0.1 eth1");
+    // Docker counts on, we take the lowest name that is free.
+    let again = if is_portolan(&engine) { "10.81.0.1 eth1" } else { "10.81.0.1 eth2" };
+    assert_eq!(default_route(&engine, "cc"), again);
     engine.docker(&["network", "disconnect", "bnet", "cc"]).ok();
-    assert_eq!(default_route(&engine, "cc"), "10.81.0.1 eth1");
+    assert_eq!(default_route(&engine, "cc"), again);
     if is_portolan(&engine) {
         engine.docker(&["network", "connect", "--gw-priority", "1", "bnet", "cc"]).ok();
         assert_eq!(default_route(&engine, "cc"), "10.82.0.1 eth0");
