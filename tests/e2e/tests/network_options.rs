@@ -66,7 +66,7 @@ fn a_macvlan_network_gives_the_host_access_on_request() {
     create(&engine, &[&options[..], &["--subnet", "10.71.0.0/24", "lan"]].concat());
     run(&engine, "one", &["--network", "lan"]);
     let address = inspect(&engine, "one", "{{.NetworkSettings.Networks.lan.IPAddress}}");
-    engine.host().run(&["ping", "-c1", "-W2", &address]).ok();
+    engine.host().run(&["busybox", "ping", "-c1", "-W2", &address]).ok();
     engine.docker(&["rm", "-f", "one"]).ok();
     engine.docker(&["network", "rm", "lan"]).ok();
     let links = engine.host().run(&["ip", "-o", "link"]).ok().to_owned();
@@ -183,7 +183,7 @@ fn isolation_holds_for_published_ports_too() {
     create(&engine, &["open"]);
     create(&engine, &["-o", "portolan.isolate=true", "apart"]);
     let serve = "while true; do echo hello | nc -l -p 80; done";
-    for (name, network, port) in [("a", "apart", "8081:80"), ("o", "open", "8082:80")] {
+    for (name, network, port) in [("alone", "apart", "8081:80"), ("other", "open", "8082:80")] {
         let words =
             ["run", "-d", "--name", name, "--network", network, "-p", port, "busybox", "sh", "-c", serve];
         engine.docker(&words).ok();
@@ -195,7 +195,7 @@ fn isolation_holds_for_published_ports_too() {
     };
     run(&engine, "client", &["--network", "open"]);
     assert!(hears("client", "8082"), "open networks lead to published ports");
-    assert!(!hears("client", "8081") && !hears("a", "8082"));
+    assert!(!hears("client", "8081") && !hears("alone", "8082"));
 }
 
 #[test]
