@@ -15,6 +15,7 @@ use portolan_netlinux::{LinuxHost, LinuxHostConfig};
 use portolan_runtime::{Launcher, LauncherConfig};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::lender::Lender;
 use crate::resolver::Resolver;
 
 /// `portolan daemon`, with the program's name first.
@@ -56,7 +57,8 @@ async fn run(config: Config, launcher: Launcher, log: LogControl) -> anyhow::Res
     resolver.open().context("--host-names")?;
     let host = LinuxHost::open(&LinuxHostConfig { exec_root, firewall }).context("the host's network")?;
     let images = ImageStore::open(&data_root).context("the image store")?;
-    let parts = Parts { host: Arc::new(host), names: Arc::new(resolver.clone()), images, launcher };
+    let leases = Arc::new(Lender::new(tokio::runtime::Handle::current()));
+    let parts = Parts { host: Arc::new(host), names: Arc::new(resolver.clone()), leases, images, launcher };
     let engine = Engine::open(config.engine.clone(), parts).await?;
     let served = serve(config, engine, log, stop).await;
     resolver.close();

@@ -8,6 +8,7 @@
 //! | `launcher`, `resolver` (hidden) | processes that the daemon starts |
 
 mod daemon;
+mod lender;
 mod resolver;
 
 use std::ffi::OsString;

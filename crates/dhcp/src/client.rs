@@ -118,9 +118,14 @@ impl Dhcp {
         Err(LeaseError { ifname, cause })
     }
 
-    /// Keeps a lease that was acquired by an earlier process.
-    pub fn resume(&self, request: LeaseRequest, lease: DhcpLease) {
-        let machine = Machine::resume(lease, chance(), self.shared.clock.now());
+    /// Keeps a lease that an earlier process acquired; without one, asks for it in the background. What
+    /// comes of it is told to the listener.
+    pub fn resume(&self, request: LeaseRequest, lease: Option<DhcpLease>) {
+        let now = self.shared.clock.now();
+        let machine = match lease {
+            Some(lease) => Machine::resume(lease, chance(), now),
+            None => Machine::start(request.previous, chance(), now),
+        };
         self.run(request, machine, None);
     }
 

@@ -181,7 +181,7 @@ fn the_next_process_goes_on_with_a_lease_and_a_restart_asks_for_the_same_address
     lan.use_address(&lease);
     drop(dhcp);
     let (dhcp, news) = lan.dhcp();
-    dhcp.resume(lan.request(None), lease.clone());
+    dhcp.resume(lan.request(None), Some(lease.clone()));
     let renewed = news.recv_timeout(Duration::from_secs(10)).unwrap().lease.unwrap();
     assert!(renewed.same_but_for_time(&lease));
     dhcp.release(&lan.request(None).endpoint);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portolan_image::ImageStore;
 use portolan_image::registry::RegistryConfig;
-use portolan_net::{Names, NetConfig};
+use portolan_net::{Leases, Names, NetConfig};
 use portolan_netcore::host::Host;
 use portolan_runtime::{Launcher, Rlimit};
 
@@ -71,6 +71,8 @@ pub struct Parts {
     pub host: Arc<dyn Host>,
     /// The embedded resolver.
     pub names: Arc<dyn Names>,
+    /// The DHCP client.
+    pub leases: Arc<dyn Leases>,
     /// Images.
     pub images: ImageStore,
     /// Makes containers.

@@ -65,7 +65,9 @@ impl Engine {
         }
         let (database, mut loaded, writer) = Database::open(&database_path)?;
         let store = NetworkStore::new(database.clone(), std::mem::take(&mut loaded.network));
-        let networks = Networks::open(config.net.clone(), parts.host, Arc::new(store), parts.names).await?;
+        let networks =
+            Networks::open(config.net.clone(), parts.host, Arc::new(store), parts.names, parts.leases)
+                .await?;
         let id = installation_id(&database, &loaded.settings).await?;
         let engine = Self {
             inner: Arc::new(Inner {

@@ -78,6 +78,7 @@ pub(crate) fn attach_spec(definition: &Definition, network: &str, joined: &Joine
         links: if predefined { BTreeMap::new() } else { links.collect() },
         driver_opts: settings.driver_opts.clone(),
         gw_priority: settings.gw_priority,
+        hostname: definition.config.hostname.clone(),
     }
 }
 

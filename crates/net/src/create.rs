@@ -13,6 +13,8 @@ use portolan_netcore::plan::HOST_ADDRESS;
 use crate::options::{self, GenericOptions};
 use crate::{Error, IpamPoolSpec, NetworkSpec, parent};
 
+/// The IPAM driver whose addresses a DHCP server of the link lends. Podman's name for it.
+pub(crate) const DHCP: &str = "dhcp";
 /// Docker's key: addresses are given one after the other.
 const SERIAL: &str = "com.docker.network.ipam.serial";
 
@@ -56,6 +58,7 @@ pub(crate) fn network(
     let pools = pools_of(&spec.ipam, ipv6)?;
     let ipam = match spec.ipam_driver.as_str() {
         "null" => no_subnets(&pools, ipv6)?,
+        DHCP => lent(&pools, &driver, ipv4, ipv6)?,
         _ => subnets(pools, ipv4, ipv6, &driver, around)?,
     };
     check_routes(&routing, &ipam)?;
@@ -92,6 +95,37 @@ fn no_subnets(pools: &[ParsedPool], ipv6: bool) -> Result<Vec<IpamConfig>, Error
         return Err(Error::invalid("null ipam driver does not handle IPv6 address pool pool requests"));
     }
     Ok(Vec::new())
+}
+
+/// A DHCP server is somebody else's and knows the subnet: it needs a link that leads to it, on which
+/// each container has a hardware address of its own.
+fn lent(pools: &[ParsedPool], driver: &Driver, ipv4: bool, ipv6: bool) -> Result<Vec<IpamConfig>, Error> {
+    let mut errors = Vec::new();
+    let leads_there = match driver {
+        Driver::Bridge(options) => options.unmanaged,
+        Driver::Macvlan(options) => {
+            if options.host_access.is_some() {
+                errors.push(
+                    "the host's own address on the network needs a subnet: leave portolan.host_access out",
+                );
+            }
+            true
+        }
+        _ => false,
+    };
+    if !leads_there {
+        errors.push("it is for macvlan networks and unmanaged bridges (-o portolan.unmanaged=true) only");
+    }
+    if !pools.is_empty() {
+        errors.push("subnets, ranges, gateways and auxiliary addresses are the server's to say");
+    }
+    if ipv6 || !ipv4 {
+        errors.push("it gives IPv4 addresses only");
+    }
+    match errors.as_slice() {
+        [] => Ok(Vec::new()),
+        errors => Err(Error::invalid(format!("invalid use of the IPAM driver dhcp: {}", errors.join("; ")))),
+    }
 }
 
 /// The next hops of static routes are neighbours.
@@ -148,7 +182,7 @@ fn check_kind(spec: &NetworkSpec) -> Result<(), Error> {
             spec.scope
         )));
     }
-    if !matches!(spec.ipam_driver.as_str(), "" | "default" | "null") {
+    if !matches!(spec.ipam_driver.as_str(), "" | "default" | "null" | DHCP) {
         return Err(Error::not_found(format!("plugin {:?} not found", spec.ipam_driver)));
     }
     match spec.ipam_options.iter().find(|(key, _)| *key != SERIAL) {

@@ -11,6 +11,7 @@ mod error;
 mod exposure;
 mod heal;
 mod info;
+mod leases;
 mod names;
 mod networks;
 mod options;
@@ -29,6 +30,7 @@ pub use info::{
     EndpointInfo, HostEvent, NetworkAction, NetworkEndpoint, NetworkEvent, NetworkInfo, SandboxInfo,
     SubnetUsage,
 };
+pub use leases::{Leases, NoLeases};
 pub use names::{Names, NoNames};
 pub use networks::Networks;
 pub use spec::{

@@ -1,12 +1,13 @@
 //! The handle: each request is decided by the owner, carried out on a thread that may block, and
 //! reported back to the owner.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use portolan_netcore::host::{Host, StepError};
-use portolan_netcore::model::{ContainerId, EndpointId, Network, NetworkId, SandboxId};
+use portolan_netcore::model::{ContainerId, DhcpLease, EndpointId, LeaseNews, Network, NetworkId, SandboxId};
 use portolan_netcore::plan::{Ns, Step};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{broadcast, oneshot};
 use tokio::task;
 
@@ -14,8 +15,8 @@ use crate::heal::{self, Counters};
 use crate::owner::{Announcements, Owner, Parts, Removal, Task, Turn, Work, open};
 use crate::publisher::Publisher;
 use crate::{
-    AttachSpec, DnsUpdate, Error, Exposure, Healing, HostEvent, Names, NetConfig, NetworkEvent, NetworkInfo,
-    NetworkSpec, PortChange, SandboxInfo, SandboxSpec, Store, apply,
+    AttachSpec, DnsUpdate, Error, Exposure, Healing, HostEvent, Leases, Names, NetConfig, NetworkEvent,
+    NetworkInfo, NetworkSpec, PortChange, SandboxInfo, SandboxSpec, Store, apply,
 };
 
 /// How many events a slow listener may be behind.
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) owner: mpsc::Sender<Task>,
     pub(crate) host: Arc<dyn Host>,
     names: Arc<dyn Names>,
+    leases: Arc<dyn Leases>,
     publisher: Arc<Publisher>,
     events: broadcast::Sender<NetworkEvent>,
     pub(crate) host_events: broadcast::Sender<HostEvent>,
@@ -61,8 +63,14 @@ impl Networks {
         host: Arc<dyn Host>,
         store: Arc<dyn Store>,
         names: Arc<dyn Names>,
+        leases: Arc<dyn Leases>,
     ) -> Result<Self, Error> {
-        blocking(move || {
+        let (tell, news) = unbounded_channel();
+        leases.listen(Box::new(move |one| {
+            // Nobody listens once the networks are closed.
+            let _ = tell.send(one);
+        }));
+        let me = blocking(move || {
             let publisher = Publisher::start(Arc::clone(&names))
                 .map_err(|error| Error::internal(format!("cannot start the thread of names: {error}")))?;
             let publisher = Arc::new(publisher);
@@ -74,14 +82,21 @@ impl Networks {
                 publisher: Arc::clone(&publisher),
                 events: events.clone(),
             };
-            let owner = open(parts, names.as_ref())?.start()?;
+            let owner = open(parts, names.as_ref())?;
+            for (request, lease) in owner.lent() {
+                leases.resume(request, lease);
+            }
+            let owner = owner.start()?;
             let host_events = broadcast::Sender::new(EVENTS);
             let healing = Counters::default();
-            let shared = Arc::new(Shared { owner, host, names, publisher, events, host_events, healing });
+            let shared =
+                Arc::new(Shared { owner, host, names, leases, publisher, events, host_events, healing });
             heal::start(&shared)?;
-            Ok(Self { shared })
+            Ok::<_, Error>(Self { shared })
         })
-        .await?
+        .await??;
+        tokio::spawn(follow_leases(Arc::downgrade(&me.shared), news));
+        Ok(me)
     }
 
     /// `POST /networks/create`.
@@ -208,7 +223,15 @@ impl Networks {
         let me = self.clone();
         detached(async move {
             let work = me.turn(move |owner| owner.begin_sandbox(&spec)).await?;
-            me.carry_out(work).await
+            let info = me.carry_out(work).await?;
+            let id = info.id.clone();
+            match me.ask_for_addresses(info).await {
+                Ok(info) => Ok(info),
+                Err(error) => {
+                    me.remove_sandbox(&id).await?;
+                    Err(error)
+                }
+            }
         })
         .await
     }
@@ -240,8 +263,17 @@ impl Networks {
     pub async fn connect(&self, id: &SandboxId, attach: AttachSpec) -> Result<SandboxInfo, Error> {
         let (me, id) = (self.clone(), id.clone());
         detached(async move {
-            let work = me.turn(move |owner| owner.begin_connect(&id, &attach)).await?;
-            me.carry_out(work).await
+            let network = attach.network.clone();
+            let sandbox = id.clone();
+            let work = me.turn(move |owner| owner.begin_connect(&sandbox, &attach)).await?;
+            let info = me.carry_out(work).await?;
+            match me.ask_for_addresses(info).await {
+                Ok(info) => Ok(info),
+                Err(error) => {
+                    me.disconnect(&id, &network).await?;
+                    Err(error)
+                }
+            }
         })
         .await
     }
@@ -400,9 +432,39 @@ impl Networks {
         }
     }
 
+    /// Has the endpoints that need it ask a DHCP server. The sandbox as it is then.
+    async fn ask_for_addresses(&self, info: SandboxInfo) -> Result<SandboxInfo, Error> {
+        if info.endpoints.iter().all(|info| info.endpoint.dhcp.is_none()) {
+            return Ok(info);
+        }
+        let id = info.id.clone();
+        let mut latest = info;
+        for request in self.call(move |owner| owner.lease_requests(&id)).await? {
+            let (leases, endpoint) = (Arc::clone(&self.shared.leases), request.endpoint.clone());
+            let lease = blocking(move || leases.acquire(request)).await?.map_err(Error::unavailable)?;
+            if let Some(info) = self.take_lease(endpoint, Some(lease)).await? {
+                latest = info;
+            }
+        }
+        Ok(latest)
+    }
+
+    /// None if the endpoint is gone.
+    async fn take_lease(
+        &self,
+        endpoint: EndpointId,
+        lease: Option<DhcpLease>,
+    ) -> Result<Option<SandboxInfo>, Error> {
+        match self.turn(move |owner| owner.begin_lease(&endpoint, lease.as_ref())).await? {
+            Some(work) => Ok(Some(self.carry_out(work).await?)),
+            None => Ok(None),
+        }
+    }
+
     async fn take_down(&self, removal: Removal) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
         let removal = blocking(move || {
+            removal.release.iter().for_each(|endpoint| shared.leases.release(endpoint));
             if removal.served {
                 shared.names.stop(&removal.sandbox);
             }
@@ -437,6 +499,7 @@ impl Networks {
 impl Shared {
     /// All of it, or nothing: the resolver's ports, if it serves the sandbox from now on.
     fn do_work(&self, work: &Work) -> Result<Option<(u16, u16)>, Error> {
+        work.release.iter().for_each(|endpoint| self.leases.release(endpoint));
         apply::run_or_undo(self.host.as_ref(), &work.steps, &work.undo)?;
         let result = self.serve_names(work);
         if result.is_err() {
@@ -482,6 +545,17 @@ impl Shared {
             let links: Vec<Step> =
                 removal.links.iter().map(|name| Step::RemoveLink((Ns::Host, name.clone()))).collect();
             apply::run_whatever_fails(self.host.as_ref(), &links);
+        }
+    }
+}
+
+/// Takes over what DHCP servers change, until the networks are closed.
+async fn follow_leases(networks: Weak<Shared>, mut news: UnboundedReceiver<LeaseNews>) {
+    while let Some(LeaseNews { endpoint, lease }) = news.recv().await {
+        let Some(shared) = networks.upgrade() else { return };
+        let id = endpoint.clone();
+        if let Err(error) = (Networks { shared }).take_lease(endpoint, lease).await {
+            tracing::error!(endpoint = %id, %error, "cannot follow a change of a DHCP lease");
         }
     }
 }

@@ -151,6 +151,8 @@ pub struct AttachSpec {
     pub driver_opts: BTreeMap<String, String>,
     /// `GwPriority`.
     pub gw_priority: i64,
+    /// The container's host name, for DHCP servers.
+    pub hostname: String,
 }
 
 /// One `-p`: ports to publish.

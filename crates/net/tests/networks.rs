@@ -3,7 +3,7 @@
 mod lab;
 
 use lab::{Lab, attach, config, container, pool};
-use portolan_net::{ErrorKind, IpamPoolSpec, MemoryStore, NetworkSpec, Networks, NoNames};
+use portolan_net::{ErrorKind, IpamPoolSpec, MemoryStore, NetworkSpec, Networks, NoLeases, NoNames};
 use portolan_netcore::model::IfName;
 use portolan_netsim::SimHost;
 use std::sync::Arc;
@@ -142,7 +142,8 @@ async fn a_foreign_docker0_is_left_alone_and_the_way_out_is_named() {
     let host = Arc::new(SimHost::default());
     host.add_foreign_link(IfName::new("docker0").unwrap());
     let store = Arc::new(MemoryStore::default());
-    let error = Networks::open(config(), host, store, Arc::new(NoNames)).await.unwrap_err();
+    let error =
+        Networks::open(config(), host, store, Arc::new(NoNames), Arc::new(NoLeases)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.message().contains("--bridge"), "{error}");
 }
@@ -171,7 +172,9 @@ async fn configured_pools_run_out() {
     let config = portolan_net::NetConfig { address_pools: pools, ..config() };
     let host = Arc::new(SimHost::default());
     let networks =
-        Networks::open(config, host, Arc::new(MemoryStore::default()), Arc::new(NoNames)).await.unwrap();
+        Networks::open(config, host, Arc::new(MemoryStore::default()), Arc::new(NoNames), Arc::new(NoLeases))
+            .await
+            .unwrap();
     for number in 0..3 {
         networks.create(named(&format!("n{number}"))).await.unwrap();
     }

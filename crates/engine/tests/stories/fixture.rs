@@ -11,7 +11,7 @@ use portolan_engine::model::{
 };
 use portolan_engine::{Engine, EngineConfig, Output, OutputStream, Parts};
 use portolan_image::{ImageStore, ImportOptions, Reference};
-use portolan_net::{NetConfig, NoNames};
+use portolan_net::{NetConfig, NoLeases, NoNames};
 use portolan_netsim::SimHost;
 use portolan_runtime::Launcher;
 
@@ -159,6 +159,7 @@ async fn open(directory: &Path, host: &Arc<SimHost>, launcher: &Launcher) -> Eng
     let parts = Parts {
         host: host.clone(),
         names: Arc::new(NoNames),
+        leases: Arc::new(NoLeases),
         images: ImageStore::open(&data_root).unwrap(),
         launcher: launcher.clone(),
     };

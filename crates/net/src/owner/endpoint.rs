@@ -135,6 +135,7 @@ impl Owner {
             source_guard: source_guard(attach)?,
             published: Vec::new(),
             allowed: Vec::new(),
+            dhcp: None,
         };
         let sysctls = sysctls(attach, &endpoint.ifname);
         Ok(NewEndpoint { endpoint, sysctls })

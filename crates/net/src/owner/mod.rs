@@ -6,6 +6,7 @@
 //! is free.
 
 mod advertise;
+mod dhcp;
 mod endpoint;
 mod lease;
 mod live_ports;

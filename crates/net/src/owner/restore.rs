@@ -296,7 +296,9 @@ impl Owner {
         for lease in &stored.leases {
             let Some(spaces) = self.spaces.get_mut(&lease.network) else { continue };
             let both = [lease.ipv4.map(IpAddr::V4), lease.ipv6.map(IpAddr::V6)];
-            for address in both.into_iter().flatten() {
+            // Without subnets the address was a server's to give.
+            let ours = spaces.all().next().is_some();
+            for address in both.into_iter().flatten().filter(|_| ours) {
                 let space = spaces.all_mut().find(|space| space.subnet().contains(&address));
                 if !space.is_some_and(|space| space.restore(&lease.container, address, lease.fixed)) {
                     tracing::warn!(%address, container = %lease.container, "a stored address does not fit its network any more");

@@ -26,6 +26,8 @@ pub(crate) struct Work {
     pub(crate) serve: Option<PathBuf>,
     /// The zones to wait for.
     pub(crate) zones: Option<Version>,
+    /// Endpoints whose addresses are given back first, while their links are there.
+    pub(crate) release: Vec<EndpointId>,
     back: Back,
     events: Vec<(NetworkAction, NetworkId)>,
     /// To be sent once it is done.
@@ -54,6 +56,8 @@ pub(crate) struct Removal {
     pub(crate) served: bool,
     /// The zones without its names.
     pub(crate) zones: Option<Version>,
+    /// Endpoints whose addresses are given back first, while their links are there.
+    pub(crate) release: Vec<EndpointId>,
     published: Vec<PortBinding>,
     container: ContainerId,
     networks: Vec<NetworkId>,
@@ -112,7 +116,8 @@ impl Owner {
         draft.leases.extend(noted);
         let taken: BTreeSet<IfName> =
             draft.endpoints.iter().map(|endpoint| endpoint.ifname.clone()).collect();
-        let new = self.new_endpoint(&draft.record.sandbox.id, network, attach, addresses, &taken)?;
+        let mut new = self.new_endpoint(&draft.record.sandbox.id, network, attach, addresses, &taken)?;
+        self.make_client(&mut new.endpoint, &container, attach);
         draft.record.sandbox.sysctls.extend(new.sysctls);
         draft.record.order.push(new.endpoint.id.clone());
         draft.advertised.push((new.endpoint.id.clone(), advertising(attach)));
@@ -202,7 +207,17 @@ impl Owner {
         let needs = self.needs_resolver(&sandbox);
         let serve = (needs && !self.desired.dns.contains_key(&sandbox)).then(|| self.netns(&sandbox));
         let zones = self.names_changed(&sandbox, needs);
-        Work { zones, sandbox, steps, undo, serve, back, events, announcements: Vec::new() }
+        Work {
+            zones,
+            sandbox,
+            steps,
+            undo,
+            serve,
+            release: Vec::new(),
+            back,
+            events,
+            announcements: Vec::new(),
+        }
     }
 
     fn with_announcements(&self, mut work: Work, advertised: &[(EndpointId, Advertising)]) -> Work {
@@ -339,6 +354,7 @@ impl Owner {
             container: record.sandbox.container.clone(),
             served: self.desired.dns.remove(id).is_some() || self.needs_resolver(id),
             zones: None,
+            release: self.clients(record.order.iter()),
             published: Vec::new(),
         };
         let container = &record.sandbox.container;
@@ -451,6 +467,7 @@ impl Owner {
                 "container cannot be disconnected from host network or connected to host network",
             ));
         }
+        let gone = gone.clone();
         let mut draft = Draft::of(record.clone());
         draft.record.order.retain(|id| *id != gone.id);
         draft.endpoints =
@@ -470,13 +487,15 @@ impl Owner {
             new_leases: Vec::new(),
             old_lease: Some(network.clone()),
         };
+        let release = self.clients(std::iter::once(&gone.id));
         self.adopt_change(draft, &back);
-        Ok(Turn::Done(self.work(id.clone(), back, vec![(NetworkAction::Disconnect, network)])))
+        let work = self.work(id.clone(), back, vec![(NetworkAction::Disconnect, network)]);
+        Ok(Turn::Done(Work { release, ..work }))
     }
 
     /// The gateway after a change, and the published ports with it: ports move along if the new one
     /// can serve them, and are asked for anew if there was none before.
-    fn reelect(&mut self, draft: &mut Draft) -> Result<(), Error> {
+    pub(super) fn reelect(&mut self, draft: &mut Draft) -> Result<(), Error> {
         let gateway = self.elect(draft.endpoints.iter());
         for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) != gateway.as_ref()) {
             endpoint.is_gateway = false;
@@ -615,6 +634,13 @@ impl Draft {
             ndots: spec.ndots,
             exposed: spec.exposed.clone(),
         })
+    }
+
+    /// An address that the container has from now on.
+    pub(super) fn remember(&mut self, lease: LeaseRecord) -> Result<(), Error> {
+        self.batch.put_lease(&lease)?;
+        self.leases.push(lease);
+        Ok(())
     }
 
     pub(super) fn of(record: SandboxRecord) -> Self {

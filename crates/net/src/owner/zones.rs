@@ -97,16 +97,23 @@ impl Owner {
         let reaches_out = endpoints.iter().any(|endpoint| endpoint.is_gateway);
         Some(ZoneView {
             links: links(&endpoints),
-            upstreams: self.upstreams(&live.record.dns, &networks, reaches_out),
+            upstreams: self.upstreams(&live.record.dns, &networks, &lent_resolvers(&endpoints), reaches_out),
             ndots: live.record.ndots,
             networks,
         })
     }
 
-    /// The container's resolvers, else its networks', else the daemon's, else the host's. The latter are
+    /// The container's resolvers, else its networks', else those that came with its leases, else the
+    /// daemon's, else the host's. The latter are
     /// asked from the host's namespace, and only for a sandbox that may reach out at all
     /// (CVE-2024-29018); the others from within the sandbox, which gets no farther than its networks.
-    fn upstreams(&self, own: &[IpAddr], networks: &[NetworkId], reaches_out: bool) -> Upstreams {
+    fn upstreams(
+        &self,
+        own: &[IpAddr],
+        networks: &[NetworkId],
+        lent: &[IpAddr],
+        reaches_out: bool,
+    ) -> Upstreams {
         let of_networks = || {
             let networks = networks.iter().filter_map(|id| self.desired.networks.get(id));
             let mut servers: Vec<IpAddr> = Vec::new();
@@ -117,7 +124,7 @@ impl Owner {
             }
             servers
         };
-        let chosen = [own.to_vec(), of_networks(), self.config.dns.clone()];
+        let chosen = [own.to_vec(), of_networks(), lent.to_vec(), self.config.dns.clone()];
         match chosen.into_iter().find(|servers| !servers.is_empty()) {
             Some(servers) => {
                 let servers = servers.into_iter().take(options::MAX_DNS_SERVERS);
@@ -182,6 +189,12 @@ impl Owner {
         members.iter().for_each(|sandbox| self.refresh_view(sandbox));
         Ok((!members.is_empty()).then(|| self.publish_zones()))
     }
+}
+
+/// The resolvers that DHCP servers name.
+fn lent_resolvers(endpoints: &[&Endpoint]) -> Vec<IpAddr> {
+    let leases = endpoints.iter().filter_map(|endpoint| endpoint.dhcp.as_ref()?.lease.as_ref());
+    leases.flat_map(|lease| lease.dns.iter().copied().map(IpAddr::V4)).collect()
 }
 
 /// Aliases that only this sandbox knows. They are followed at each look-up, to whoever has the name then.

@@ -9,11 +9,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use portolan_net::{
-    AttachSpec, Error, IpamPoolSpec, MemoryStore, Names, NetConfig, NetworkSpec, Networks, PortRequest,
-    SandboxInfo, SandboxSpec,
+    AttachSpec, Error, IpamPoolSpec, Leases, MemoryStore, Names, NetConfig, NetworkSpec, Networks,
+    PortRequest, SandboxInfo, SandboxSpec,
 };
 use portolan_netcore::dns::{Answer, Question, QuestionType, RecordData, ZoneChange, Zones, answer};
-use portolan_netcore::model::{ContainerId, IfName, PortRange, Proto, SandboxId, SandboxMode};
+use portolan_netcore::model::{
+    ContainerId, DhcpLease, EndpointId, IfName, LeaseNews, LeaseRequest, PortRange, Proto, SandboxId,
+    SandboxMode,
+};
 use portolan_netsim::SimHost;
 
 /// A resolver that remembers what it was told.
@@ -62,10 +65,57 @@ impl Recorder {
     }
 }
 
+type Listener = Box<dyn Fn(LeaseNews) + Send + Sync>;
+
+/// A DHCP server that lends 10.9.0.9, or what a test says.
+#[derive(Default)]
+pub(crate) struct Lender {
+    pub(crate) lease: Mutex<Option<DhcpLease>>,
+    pub(crate) log: Mutex<Vec<String>>,
+    listener: Mutex<Option<Listener>>,
+}
+
+impl std::fmt::Debug for Lender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lender").finish_non_exhaustive()
+    }
+}
+
+impl Lender {
+    pub(crate) fn tell(&self, endpoint: &EndpointId, lease: Option<DhcpLease>) {
+        let listener = self.listener.lock().unwrap();
+        listener.as_ref().unwrap()(LeaseNews { endpoint: endpoint.clone(), lease });
+    }
+
+    fn note(&self, text: String) {
+        self.log.lock().unwrap().push(text);
+    }
+}
+
+impl Leases for Lender {
+    fn listen(&self, listener: Box<dyn Fn(LeaseNews) + Send + Sync>) {
+        *self.listener.lock().unwrap() = Some(listener);
+    }
+
+    fn acquire(&self, request: LeaseRequest) -> Result<DhcpLease, String> {
+        self.note(format!("acquire {} {:?}", request.hostname, request.previous));
+        self.lease.lock().unwrap().clone().ok_or_else(|| "no DHCP server answered".to_owned())
+    }
+
+    fn resume(&self, _request: LeaseRequest, lease: Option<DhcpLease>) {
+        self.note(format!("resume {:?}", lease.map(|lease| lease.address)));
+    }
+
+    fn release(&self, _endpoint: &EndpointId) {
+        self.note("release".to_owned());
+    }
+}
+
 pub(crate) struct Lab {
     pub(crate) host: Arc<SimHost>,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) names: Arc<Recorder>,
+    pub(crate) lender: Arc<Lender>,
     pub(crate) networks: Networks,
 }
 
@@ -101,14 +151,16 @@ impl Lab {
 
     pub(crate) async fn open_on(host: Arc<SimHost>, store: Arc<MemoryStore>) -> Result<Self, Error> {
         let names = Arc::new(Recorder::default());
-        let networks = Networks::open(config(), host.clone(), store.clone(), names.clone()).await?;
-        Ok(Self { host, store, names, networks })
+        let lender = Arc::new(Lender::default());
+        let networks =
+            Networks::open(config(), host.clone(), store.clone(), names.clone(), lender.clone()).await?;
+        Ok(Self { host, store, names, lender, networks })
     }
 
     /// The daemon is killed and comes back.
     pub(crate) async fn restart(self) -> Self {
-        let Self { host, store, names, networks } = self;
-        drop((names, networks));
+        let Self { host, store, names, lender, networks } = self;
+        drop((names, lender, networks));
         host.crash();
         Self::open_on(host, store).await.unwrap()
     }
@@ -146,6 +198,7 @@ pub(crate) fn attach(number: u8, network: &str) -> AttachSpec {
         network: network.to_owned(),
         container_name: format!("c{number}"),
         dns_names: vec![format!("c{number}"), container(number).short().to_owned()],
+        hostname: format!("host{number}"),
         ..AttachSpec::default()
     }
 }

@@ -61,6 +61,15 @@ pub struct DhcpRoute {
     pub gateway: Option<Ipv4Addr>,
 }
 
+/// An endpoint whose address comes from a DHCP server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpClient {
+    /// The host name that servers are told; none if empty.
+    pub hostname: String,
+    /// What is lent at present.
+    pub lease: Option<DhcpLease>,
+}
+
 /// Who asks for an address, and how the server is to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseRequest {

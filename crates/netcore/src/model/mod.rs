@@ -7,7 +7,7 @@ mod network;
 mod port;
 mod sandbox;
 
-pub use dhcp::{DhcpLease, DhcpRoute, LeaseNews, LeaseRequest};
+pub use dhcp::{DhcpClient, DhcpLease, DhcpRoute, LeaseNews, LeaseRequest};
 pub use ids::{ContainerId, EndpointId, InvalidId, NetworkId, SandboxId};
 pub use link::{IfName, InvalidIfName, InvalidMac, MacAddr};
 pub use network::{

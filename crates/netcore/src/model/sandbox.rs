@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerId, EndpointId, IfName, MacAddr, NetworkId, PortBinding, SandboxId};
+use super::{ContainerId, DhcpClient, EndpointId, IfName, MacAddr, NetworkId, PortBinding, SandboxId};
 
 /// Which namespace a container's processes see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ pub struct Endpoint {
     /// Those of them that not everybody may use.
     #[serde(default)]
     pub allowed: Vec<AllowedSources>,
+    /// Its IPv4 address, gateway and MTU come from a DHCP server.
+    #[serde(default)]
+    pub dhcp: Option<DhcpClient>,
 }
 
 impl Endpoint {

@@ -225,7 +225,8 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
             let kind = LinkKind::Macvlan { parent: options.parent.parent.clone(), mode: options.mode };
             // In mode passthru the parent's hardware address is the container's.
             let mac = Some(endpoint.mac).filter(|_| options.mode != MacvlanMode::Passthru);
-            add_stacked(state, endpoint, Link { mac, mtu: options.parent.mtu, ..bare(kind) });
+            let mtu = options.parent.mtu.or(lent_mtu(endpoint));
+            add_stacked(state, endpoint, Link { mac, mtu, ..bare(kind) });
             if let Some(host) = &options.host_access {
                 add_host_routes(state, endpoint, host);
             }
@@ -246,6 +247,7 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
         }
     }
     let routes = default_routes(network, endpoint).chain(static_routes(network, endpoint));
+    let routes = routes.chain(lent_routes(network, endpoint));
     state.routes.extend(routes.map(|route| (ns.clone(), route)));
 }
 
@@ -350,16 +352,35 @@ fn static_routes<'a>(network: &'a Network, endpoint: &'a Endpoint) -> impl Itera
     })
 }
 
+/// The MTU that came with a lease.
+fn lent_mtu(endpoint: &Endpoint) -> Option<u32> {
+    endpoint.dhcp.as_ref()?.lease.as_ref()?.mtu
+}
+
+/// The routes that came with a lease.
+fn lent_routes<'a>(network: &'a Network, endpoint: &'a Endpoint) -> impl Iterator<Item = Route> + 'a {
+    let lease = endpoint.dhcp.as_ref().and_then(|client| client.lease.as_ref());
+    let routes = lease.into_iter().flat_map(|lease| &lease.routes);
+    routes.map(|route| Route {
+        destination: route.destination.into(),
+        kind: RouteKind::Unicast,
+        gateway: route.gateway.map(IpAddr::V4),
+        dev: endpoint.ifname.clone(),
+        metric: network.routing.metric,
+    })
+}
+
 fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions, hairpin: bool) {
     let host = (Ns::Host, endpoint.host_ifname.clone());
     let container = (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone());
     let addresses = [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)];
+    let mtu = options.mtu.or(lent_mtu(endpoint));
     state.links.insert(
         host.clone(),
         Link {
             kind: LinkKind::Veth { peer: container.clone() },
             mac: None,
-            mtu: options.mtu,
+            mtu,
             master: Some(options.bridge.clone()),
             // Where bridged frames pass the IP hooks, a container's way to its own published port
             // is turned round within the bridge; elsewhere it is routed and needs nothing.
@@ -376,7 +397,7 @@ fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions,
         Link {
             kind: LinkKind::Veth { peer: host },
             mac: Some(endpoint.mac),
-            mtu: options.mtu,
+            mtu,
             master: None,
             hairpin: false,
             addresses: addresses.into_iter().flatten().collect(),

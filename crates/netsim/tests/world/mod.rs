@@ -152,6 +152,7 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         source_guard: true,
         published: if publishes { vec![binding] } else { Vec::new() },
         allowed: Vec::new(),
+        dhcp: None,
     })
 }
 
