@@ -11,10 +11,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use portolan_netcore::firewall::iptables::{self, Found, Lines};
-use portolan_netcore::firewall::ruleset::IpFamily;
+use portolan_netcore::firewall::ruleset::{IpFamily, Table};
 use portolan_netcore::firewall::{
     BridgePolicy, Change, Compile, Compiled, Elements, EndpointPolicy, FirewallPolicy, PolicyItem,
-    PublishedPort, dns_table, render, render_table, user_table,
+    PublishedPort, dns_table, floor, render, render_table, user_table,
 };
 use portolan_netcore::model::{EndpointId, GatewayMode, IfName, MacAddr, PortBinding, Proto};
 use proptest::prelude::*;
@@ -101,6 +101,10 @@ fn the_reference_documents_story() {
     same_as_file("story.iptables", &text);
     same_as_file("sandbox-dns.nft", &render_table(&dns_table(40000, 40001), &[]));
     same_as_file("user.nft", &render_table(&user_table(), &[]));
+    // The sets and the other table are those of the story.
+    let [inet, _] = floor();
+    let chains = inet.chains.into_iter().filter(|chain| chain.hook.is_some()).collect();
+    same_as_file("floor.nft", &render_table(&Table { sets: Vec::new(), chains, ..inet }, &[]));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 /// Longest that a refusal may take to find out who has the port.
-const HOLDER_BUDGET: Duration = Duration::from_millis(100);
+const HOLDER_BUDGET: Duration = Duration::from_millis(500);
 
 /// A port that cannot be held. The texts are Docker's, and who has the port.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use portolan_e2e::{inspect, is_portolan};
-use portolan_testkit::{Engine, skip};
+use portolan_testkit::{Engine, Host, skip};
 
 /// Prints the names of the frames that come by a link until one is called `end`.
 const SNIFF: &str = r#"
@@ -116,6 +116,26 @@ fn heard(engine: &Engine, attacker: &str, by_host: bool) -> (BTreeSet<String>, B
     sniffer.wait().expect("it is ours");
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
     (words(&text), words(&String::from_utf8_lossy(&attack.stdout)))
+}
+
+/// CVE-2024-32473: IPv6 that nobody asked for is a way round the rules.
+#[test]
+fn a_container_without_ipv6_has_none() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Debian's dockerd has this hole");
+    }
+    let other = Host::new("lan");
+    other.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    let lan =
+        ["network", "create", "-d", "macvlan", "-o", "parent=up1", "--subnet", "198.51.100.0/24", "lan"];
+    engine.docker(&lan).ok();
+    for network in ["bridge", "lan"] {
+        let seen = ["cat", "/proc/net/if_inet6"];
+        let run = ["run", "--rm", "--network", network, "busybox"];
+        let text = engine.docker(&[run.as_slice(), &seen].concat()).ok().to_owned();
+        assert!(!text.contains("eth0"), "on {network}: {text}");
+    }
 }
 
 #[test]

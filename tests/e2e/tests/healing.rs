@@ -1,10 +1,11 @@
 //! Self-healing: what strangers do to the host's networking is put right, and nothing opens meanwhile.
 
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
-use portolan_testkit::{Engine, Firewall, Host, skip};
+use portolan_testkit::{Engine, Host, skip};
 
 fn metric(engine: &Engine, name: &str) -> f64 {
     let socket = engine.socket().display().to_string();
@@ -79,6 +80,7 @@ import socket, sys, time
 end = time.time() + float(sys.argv[1])
 all = [socket.create_connection(('198.51.100.2', 8000), 5) for _ in range(20)]
 for c in all: c.settimeout(8)
+print('ready', flush=True)
 rounds = 0
 worst = 0
 while time.time() < end:
@@ -96,8 +98,9 @@ const ATTACKER: &str = "
 import socket, sys, time
 end = time.time() + float(sys.argv[1])
 opened = tried = 0
+print('ready', flush=True)
 while time.time() < end:
-    for place in (('172.17.0.2', 7000), ('172.17.0.2', 7001), ('198.51.100.2', 8002)):
+    for place in (('172.17.0.2', 7000), ('172.17.0.2', 7001), ('198.51.100.2', 8002), ('127.0.0.1', 8002)):
         s = socket.socket(); s.settimeout(0.03); tried += 1
         try:
             s.connect(place); opened += 1
@@ -114,9 +117,21 @@ fn python(prefix: Vec<std::ffi::OsString>, script: &str, argument: &str) -> Chil
     command.spawn().expect("python3 runs")
 }
 
-fn said(child: Child) -> String {
-    let output = child.wait_with_output().expect("it ends");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+/// Waits for a script's word that it has begun.
+fn ready(child: &mut Child) -> BufReader<ChildStdout> {
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    lines.read_line(&mut line).expect("it speaks");
+    assert_eq!(line, "ready\n");
+    lines
+}
+
+/// What a script says at its end.
+fn said((mut child, mut lines): (Child, BufReader<ChildStdout>)) -> String {
+    let mut text = String::new();
+    lines.read_to_string(&mut text).expect("it ends");
+    child.wait().expect("it is ours");
+    text.trim().to_owned()
 }
 
 #[test]
@@ -125,9 +140,6 @@ fn a_storm_of_flushes_breaks_no_connection_and_opens_nothing() {
     if !is_portolan(&engine) {
         skip!("Docker does not heal");
     }
-    if Firewall::from_env() == Firewall::Iptables {
-        skip!("rules of iptables are gone from a flush until they are back");
-    }
     let host = engine.host();
     let (client, attacker) = (Host::new("client"), Host::new("attacker"));
     client.wire("up0", "198.51.100.1/24", host, "up1", "198.51.100.2/24");
@@ -135,18 +147,32 @@ fn a_storm_of_flushes_breaks_no_connection_and_opens_nothing() {
     for route in ["172.17.0.0/16", "198.51.100.0/24"] {
         attacker.run(&["ip", "route", "add", route, "via", "203.0.113.2"]).ok();
     }
+    // It sends to 127.0.0.1 over the wire (CVE-2020-8558, moby#45610).
+    attacker
+        .sh("ip route del table local local 127.0.0.0/8 dev lo; ip route del table local local 127.0.0.1 dev lo
+             sysctl -qw net.ipv4.conf.up0.route_localnet=1; ip route add 127.0.0.1/32 via 203.0.113.2")
+        .ok();
     let flags = ["-p", "8000:7000", "-p", "127.0.0.1:8002:7002"];
     engine
         .docker(&[&["run", "-d", "--name", "echo"], flags.as_slice(), &["busybox", "sleep", "600"]].concat())
         .ok();
+    engine.docker(&["network", "create", "apart"]).ok();
+    engine.docker(&["run", "-d", "--name", "other", "--network", "apart", "busybox", "sleep", "600"]).ok();
     // The image has no program that serves many: one of the machine's runs in the container's namespace.
-    let inside = format!("--net=/proc/{}/ns/net", inspect(&engine, "echo", "{{.State.Pid}}"));
-    let mut server = python(vec!["nsenter".into(), inside.into(), "--".into()], ECHO, "");
+    let at = |name: &str| format!("--net=/proc/{}/ns/net", inspect(&engine, name, "{{.State.Pid}}"));
+    let mut server = python(vec!["nsenter".into(), at("echo").into(), "--".into()], ECHO, "");
     let probe = "import socket; c = socket.create_connection(('127.0.0.1', 8000), 1); c.sendall(b'x'); assert c.recv(1)";
     eventually("it serves", 10, || host.run(&["python3", "-c", probe]).code.eq(&0).then_some(()));
     let seconds = "6";
-    let clients = python(client.prefix(), CLIENTS, seconds);
-    let attack = python(attacker.prefix(), ATTACKER, seconds);
+    let start = |prefix, script| {
+        let mut child = python(prefix, script, seconds);
+        let lines = ready(&mut child);
+        (child, lines)
+    };
+    // Established before the storm: with iptables nothing new is translated between a flush and its end.
+    let clients = start(client.prefix(), CLIENTS);
+    let attack = start(attacker.prefix(), ATTACKER);
+    let neighbour = start(vec!["nsenter".into(), at("other").into(), "--".into()], ATTACKER);
     let end = Instant::now() + Duration::from_secs(5);
     let storm = "nft flush ruleset; iptables -F; iptables -t nat -F; ip address del 172.17.0.1/16 dev docker0; ip link set VETH down; ip link set docker0 down";
     let storm = storm.replace("VETH", &veth(&engine));
@@ -156,17 +182,20 @@ fn a_storm_of_flushes_breaks_no_connection_and_opens_nothing() {
         gusts += 1;
         std::thread::sleep(Duration::from_millis(100));
     }
-    let (clients, attack) = (said(clients), said(attack));
+    let (clients, attack, neighbour) = (said(clients), said(attack), said(neighbour));
     server.kill().expect("it is ours");
     server.wait().expect("it is ours");
     let worst = metric(&engine, "portolan_heal_max_seconds");
     #[allow(clippy::print_stdout, reason = "figures for a person")]
     {
-        println!("{gusts} gusts; {clients}; {attack}; longest repair {worst} s");
+        println!(
+            "{gusts} gusts; {clients}; a neighbour {attack}; another network {neighbour}; longest repair {worst} s"
+        );
     }
     assert!(gusts >= 5, "{gusts}");
     has_line(&clients, &["alive 20"]);
     has_line(&attack, &["opened 0 of"]);
+    has_line(&neighbour, &["opened 0 of"]);
     eventually("all is as it was", 5, || {
         let links = host.sh("ip -o link show docker0; ip -o address show docker0").stdout;
         (links.contains("UP") && links.contains("172.17.0.1/16")).then_some(())

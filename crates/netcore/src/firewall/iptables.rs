@@ -82,7 +82,12 @@ pub fn chains(table: XTable) -> &'static [&'static str] {
 pub fn jumps(table: XTable, family: IpFamily) -> &'static [&'static str] {
     match (table, family) {
         (XTable::Raw, _) => &["PREROUTING -j PORTOLAN-RAW"],
-        (XTable::Filter, _) => &["FORWARD -j DOCKER-USER", "FORWARD -j DOCKER-FORWARD"],
+        // The mark is `IPTABLES_MARK` of the tables that stand behind these rules.
+        (XTable::Filter, _) => &[
+            "FORWARD -j MARK --set-xmark 0x40000000/0x40000000",
+            "FORWARD -j DOCKER-USER",
+            "FORWARD -j DOCKER-FORWARD",
+        ],
         // The kernel takes no answer to ::1 from a link: better refused at once than never answered.
         (XTable::Nat, IpFamily::V6) => &[
             "PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",

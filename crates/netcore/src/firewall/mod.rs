@@ -17,4 +17,6 @@ mod skeleton;
 pub use compile::{Change, Compile, Compiled, Conflict, Difference, Elements, Undo};
 pub use policy::{BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
 pub use render::{render, render_table};
-pub use skeleton::{ACCEPT_MARK, DNS_TABLE, RESOLVER, TABLE, USER_TABLE, dns_table, skeleton, user_table};
+pub use skeleton::{
+    ACCEPT_MARK, DNS_TABLE, RESOLVER, TABLE, USER_TABLE, dns_table, floor, skeleton, user_table,
+};

@@ -47,6 +47,10 @@ const ICC_MARK: u32 = 0x2000_0000;
 /// other hosts and namespaces without a mark.
 pub const ACCEPT_MARK: u32 = 0x1000_0000;
 
+/// The bit that the first rule of iptables' chain FORWARD sets: its rules are in force. It exists
+/// between that chain and ours behind it only.
+pub(super) const IPTABLES_MARK: u32 = 0x4000_0000;
+
 /// The chain of a bridge in mode nat.
 pub(super) const TO_NAT: &str = "to_nat";
 /// The chain of a bridge in mode routed.
@@ -65,6 +69,37 @@ const PUBLISHED: &str = "published";
 /// Our tables, empty of elements.
 pub fn skeleton() -> [Table; 2] {
     [inet_table(), bridge_table()]
+}
+
+/// Our tables behind iptables' rules, which decide: should they be gone, these are still there. What
+/// iptables' chain FORWARD has seen carries [`IPTABLES_MARK`] and passes; anything else is held to the same
+/// policy. The chains for translation are empty, and keep the kernel translating the connections that
+/// there are when the last of iptables' rules is flushed.
+pub fn floor() -> [Table; 2] {
+    let mut inet = inet_table();
+    inet.chains.retain(|chain| chain.name != PUBLISHED);
+    for chain in &mut inet.chains {
+        let Some(hook) = &mut chain.hook else { continue };
+        match (hook.kind, hook.point) {
+            (ChainKind::Nat, _) => {
+                hook.priority += 1;
+                chain.rules.clear();
+            }
+            (ChainKind::Filter, HookPoint::Forward) => {
+                hook.priority += 1;
+                let decided = vec![
+                    Statement::Marked(IPTABLES_MARK),
+                    Statement::Unmark(IPTABLES_MARK),
+                    verdict(Verdict::Accept),
+                ];
+                // In place of what the user's table says: here that is the chain DOCKER-USER.
+                let user = std::mem::replace(&mut chain.rules, vec![rule("iptables has decided", decided)]);
+                chain.rules.extend(user.into_iter().skip(1));
+            }
+            (ChainKind::Filter, _) => {}
+        }
+    }
+    [inet, bridge_table()]
 }
 
 /// The user's table: an empty chain before our filter. A drop here is final; DOCKER-USER's place.

@@ -15,9 +15,10 @@ use crate::nft::{self, NftFirewall};
 #[derive(Debug)]
 pub(crate) struct IptablesFirewall {
     in_force: Mutex<Option<Compiled<Lines>>>,
-    /// The source guard is in a bridge table of nf_tables: iptables sees no ARP and no frames. None
-    /// where the kernel has no nf_tables.
-    guard: Option<NftFirewall>,
+    /// Tables of nf_tables that stand behind iptables' rules: the source guard, as iptables sees no ARP
+    /// and no frames, and the same policy once more, for when somebody flushes the rules. None where the
+    /// kernel has no nf_tables.
+    floor: Option<NftFirewall>,
 }
 
 impl IptablesFirewall {
@@ -26,18 +27,18 @@ impl IptablesFirewall {
         for family in families() {
             save(Variant::Default, family)?;
         }
-        let guard = NftFirewall::open_bridge()
-            .and_then(|guard| guard.probe().map(|()| guard))
+        let floor = NftFirewall::open_floor()
+            .and_then(|floor| floor.probe().map(|()| floor))
             .inspect_err(|error| tracing::warn!(%error, "no source guard: the kernel has no nf_tables"))
             .ok();
-        Ok(Self { in_force: Mutex::new(None), guard })
+        Ok(Self { in_force: Mutex::new(None), floor })
     }
 
     pub(crate) fn apply(&self, transaction: &Transaction) -> Result<(), FirewallError> {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         // First: what it closes must be closed before anything else opens.
-        if let Some(guard) = &self.guard {
-            guard.apply(transaction)?;
+        if let Some(floor) = &self.floor {
+            floor.apply(transaction)?;
         }
         match transaction {
             Transaction::Replace(policy) => {
@@ -45,14 +46,23 @@ impl IptablesFirewall {
                 let compiled = compile(policy)?;
                 install(&compiled)?;
                 *in_force = Some(compiled);
-                // Ours are in force by now, so nothing is open while the other backend's go.
-                if self.guard.is_some() { nft::remove_inet_table() } else { Ok(()) }
+                Ok(())
             }
-            Transaction::Change { remove, add } => apply_change(&mut in_force, remove, add),
+            Transaction::Change { remove, add } => {
+                apply_change(&mut in_force, remove, add).inspect_err(|_| self.take_back(remove, add))
+            }
             Transaction::Clear => {
                 *in_force = None;
                 families().try_for_each(|family| clear(Variant::Default, family))
             }
+        }
+    }
+
+    /// What the floor has been told is not to be, as iptables refused it.
+    fn take_back(&self, remove: &[PolicyItem], add: &[PolicyItem]) {
+        let back = Transaction::Change { remove: add.to_vec(), add: remove.to_vec() };
+        if let Some(Err(error)) = self.floor.as_ref().map(|floor| floor.apply(&back)) {
+            tracing::error!(%error, "a change of the firewall that failed could not be taken back as a whole");
         }
     }
 
@@ -61,8 +71,8 @@ impl IptablesFirewall {
         let Some(compiled) = &*in_force else {
             return Ok(None);
         };
-        if let Some(guard) = &self.guard
-            && guard.verify()?.is_none()
+        if let Some(floor) = &self.floor
+            && floor.verify()?.is_none()
         {
             return Ok(None);
         }
@@ -74,9 +84,9 @@ impl IptablesFirewall {
         Ok(Some(compiled.policy().clone()))
     }
 
-    /// The netlink address of the source guard's transactions.
+    /// The netlink address of the floor's transactions.
     pub(crate) fn port(&self) -> Option<u32> {
-        self.guard.as_ref().map(NftFirewall::port)
+        self.floor.as_ref().map(NftFirewall::port)
     }
 
     /// See [`crate::Firewall::restore`]. The lock is held from the look to the repair: nothing that is
@@ -86,8 +96,8 @@ impl IptablesFirewall {
         let Some(compiled) = &*in_force else {
             return Ok(false);
         };
-        let mut restored = match &self.guard {
-            Some(guard) => guard.restore()?,
+        let mut restored = match &self.floor {
+            Some(floor) => floor.restore()?,
             None => false,
         };
         for family in families() {

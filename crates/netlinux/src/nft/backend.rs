@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use portolan_netcore::firewall::ruleset::{ElementKey, SetName, TableFamily};
 use portolan_netcore::firewall::{
-    Change, Compiled, Elements, FirewallPolicy, PolicyItem, TABLE, Transaction, USER_TABLE, skeleton,
+    Change, Compiled, Elements, FirewallPolicy, PolicyItem, TABLE, Transaction, USER_TABLE, floor, skeleton,
     user_table,
 };
 
@@ -36,40 +36,38 @@ struct State {
     generation: Option<u32>,
     /// The other backend's leftovers have been looked for.
     cleaned: bool,
-    /// The families of the tables that are ours to make.
-    families: &'static [TableFamily],
+    /// The tables are those that stand behind iptables' rules.
+    floor: bool,
 }
 
-/// The nftables backend has both; beside iptables it has what iptables has no word for.
-const BOTH: &[TableFamily] = &[TableFamily::Inet, TableFamily::Bridge];
-const BRIDGE: &[TableFamily] = &[TableFamily::Bridge];
+const FAMILIES: [TableFamily; 2] = [TableFamily::Inet, TableFamily::Bridge];
 
 impl NftFirewall {
     pub(crate) fn open() -> Result<Self, FirewallError> {
         Self::open_with(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST)
     }
 
-    /// Only the bridge table, for the iptables backend.
-    pub(crate) fn open_bridge() -> Result<Self, FirewallError> {
-        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, BRIDGE)
+    /// What stands behind the iptables backend: the source guard, which iptables has no word for, and a
+    /// floor for when its rules are flushed.
+    pub(crate) fn open_floor() -> Result<Self, FirewallError> {
+        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, true)
     }
 
     /// With flags of 0 it is as on a kernel that keeps no table for us.
     pub(super) fn open_with(flags: u32) -> Result<Self, FirewallError> {
-        Self::open_for(flags, BOTH)
+        Self::open_for(flags, false)
     }
 
-    fn open_for(flags: u32, families: &'static [TableFamily]) -> Result<Self, FirewallError> {
+    fn open_for(flags: u32, floor: bool) -> Result<Self, FirewallError> {
         let socket = NftSocket::open()?;
-        let state =
-            State { socket, flags, in_force: None, generation: None, cleaned: families == BRIDGE, families };
+        let state = State { socket, flags, in_force: None, generation: None, cleaned: floor, floor };
         Ok(Self { state: Mutex::new(state) })
     }
 
     /// Fails if the kernel has no nf_tables.
     pub(crate) fn probe(&self) -> Result<(), FirewallError> {
         let state = self.lock();
-        state.families.iter().try_for_each(|family| table(&state.socket, *family, TABLE).map(drop))
+        FAMILIES.iter().try_for_each(|family| table(&state.socket, *family, TABLE).map(drop))
     }
 
     pub(crate) fn apply(&self, transaction: &Transaction) -> Result<(), FirewallError> {
@@ -79,7 +77,7 @@ impl NftFirewall {
             Transaction::Change { remove, add } => state.change(remove, add),
             Transaction::Clear => {
                 state.in_force = None;
-                delete_ours(&state.socket, state.families)
+                delete_ours(&state.socket)
             }
         }
     }
@@ -141,8 +139,8 @@ impl State {
             return Ok(self.generation.is_some() && generation(&self.socket)? == self.generation);
         }
         // Nobody but the owner can change an owned table, so being its owner is enough.
-        for family in self.families {
-            if !owned(&self.socket, *family)? {
+        for family in FAMILIES {
+            if !owned(&self.socket, family)? {
                 return Ok(false);
             }
         }
@@ -152,7 +150,7 @@ impl State {
     /// Makes the tables be this, whatever was there: gone and back in one transaction.
     fn install(&mut self, compiled: Compiled<Elements>) -> Result<(), FirewallError> {
         self.in_force = None;
-        if self.families.contains(&TableFamily::Inet) {
+        if !self.floor {
             add_user_table(&self.socket)?;
         }
         let mut result = self.socket.commit(self.replacement(&compiled)?);
@@ -206,7 +204,8 @@ impl State {
 
     fn replacement(&self, compiled: &Compiled<Elements>) -> Result<Batch, FirewallError> {
         let mut batch = Batch::new();
-        for our in skeleton().iter().filter(|our| self.families.contains(&our.family)) {
+        let tables = if self.floor { floor() } else { skeleton() };
+        for our in &tables {
             if table(&self.socket, our.family, our.name)?.is_some() {
                 encode::delete_table(&mut batch, our.family, our.name);
             }
@@ -216,9 +215,9 @@ impl State {
         Ok(batch)
     }
 
-    /// Whether an element is ours to make. Beside iptables, inter-container communication is iptables'.
+    /// Whether an element is ours to make. Beside iptables, frames between containers are iptables'.
     fn has(&self, key: &ElementKey) -> bool {
-        self.families.contains(&key.set.family()) && (self.families == BOTH || key.set != SetName::IccOff)
+        !self.floor || key.set != SetName::IccOff
     }
 
     fn committed(&mut self, compiled: Compiled<Elements>) -> Result<(), FirewallError> {
@@ -232,20 +231,14 @@ impl State {
 
 /// Removes what this backend left, if it did.
 pub(crate) fn remove_tables() -> Result<(), FirewallError> {
-    delete_ours(&NftSocket::open()?, BOTH)
+    delete_ours(&NftSocket::open()?)
 }
 
-/// Removes what this backend left of what filters packets; the bridge table is the iptables backend's
-/// too.
-pub(crate) fn remove_inet_table() -> Result<(), FirewallError> {
-    delete_ours(&NftSocket::open()?, &[TableFamily::Inet])
-}
-
-fn delete_ours(socket: &NftSocket, families: &[TableFamily]) -> Result<(), FirewallError> {
+fn delete_ours(socket: &NftSocket) -> Result<(), FirewallError> {
     let mut batch = Batch::new();
-    for family in families {
-        if table(socket, *family, TABLE)?.is_some() {
-            encode::delete_table(&mut batch, *family, TABLE);
+    for family in FAMILIES {
+        if table(socket, family, TABLE)?.is_some() {
+            encode::delete_table(&mut batch, family, TABLE);
         }
     }
     socket.commit(batch)

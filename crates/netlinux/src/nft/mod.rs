@@ -21,7 +21,7 @@ use self::consts::{NFPROTO_IPV4, NFT_MSG_GETCHAIN, NFTA_CHAIN_NAME, NFTA_CHAIN_T
 use self::socket::NftSocket;
 use crate::firewall::FirewallError;
 
-pub(crate) use self::backend::{NftFirewall, remove_inet_table, remove_tables};
+pub(crate) use self::backend::{NftFirewall, remove_tables};
 
 /// Leads port 53 of 127.0.0.11 in the calling thread's network namespace to the resolver's sockets on
 /// the same address at these ports, statelessly (no conntrack entries), and leaves the container's
