@@ -36,6 +36,8 @@ e2e() {
 
 scripts/packages.sh build run test || exit
 scripts/images.sh || exit
+# Before the tests, which may ask for it several at once.
+scripts/registry.sh >/dev/null || exit
 export PORTOLAN_BIN=${PORTOLAN_BIN:-$target/release/portolan}
 networking=(transcript networks publish crash healing live_ports guard)
 

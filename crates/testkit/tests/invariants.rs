@@ -66,3 +66,24 @@ fn arrows_point_at_what_knows_less() {
         }
     }
 }
+
+#[test]
+fn what_holds_the_invariants_is_there() {
+    let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let table = text.split("| invariant | held by |").nth(1).expect("the table of invariants");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let mut files = 0;
+    for row in rows {
+        let holders = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default();
+        for file in holders.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs")) {
+            let text = std::fs::read_to_string(repository().join(file)).unwrap_or_default();
+            assert!(text.contains("#[test]") || text.contains("proptest!"), "{file} holds nothing: {row}");
+            files += 1;
+        }
+        for lint in holders.split("clippy `").skip(1).filter_map(|rest| rest.split('`').next()) {
+            let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).expect("a manifest");
+            assert!(manifest.contains(&format!("\n{lint} = \"")), "the lint {lint} is not set: {row}");
+        }
+    }
+    assert!(files > 5, "only {files} files of tests are named");
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use portolan_e2e::{eventually, has_line, inspect, is_portolan};
-use portolan_testkit::{Engine, Output, run};
+use portolan_testkit::{Engine, Output, repository, run};
 use serde_json::{Value, json};
 
 /// `user` with the password `secret`.
@@ -57,7 +57,9 @@ impl Registry {
         let file = home.join("config.yml");
         std::fs::write(&file, config).expect("a file");
         let mut words = engine.host().prefix();
-        words.extend(["docker-registry".into(), "serve".into(), file.into()]);
+        let script = repository().join("scripts/registry.sh");
+        let program = run(&[script], None).ok().to_owned();
+        words.extend([program.into(), "serve".into(), file.into()]);
         let log = std::fs::File::create(home.join("log")).expect("a file");
         let process = Command::new(&words[0])
             .args(&words[1..])
@@ -65,7 +67,7 @@ impl Registry {
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)
             .spawn()
-            .expect("docker-registry is installed");
+            .expect("docker-registry starts");
         let ask = format!("curl -sk -o /dev/null -w '%{{http_code}}' {url}/v2/");
         eventually("the registry answers", 20, || {
             ["200", "401"].contains(&engine.host().sh(&ask).stdout.trim()).then_some(())
