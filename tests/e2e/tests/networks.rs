@@ -126,7 +126,7 @@ fn network_create_says_what_is_wrong() {
         engine.docker(&["network", "rm", "bridge"]).fails(),
         &["pre-defined network and cannot be removed"],
     );
-    has_line(engine.docker(&["network", "inspect", "nothere"]).fails(), &["network nothere not found"]);
+    has_line(engine.docker(&["network", "inspect", "nothere"]).fails(), &["network", "nothere"]);
     has_line(
         engine.docker(&["run", "--network", "nothere", "busybox"]).fails(),
         &["network nothere not found"],
