@@ -7,10 +7,10 @@ use portolan_net::{
     AttachSpec, DnsUpdate, NetworkAction, NetworkInfo, NetworkSpec, PortRequest, SandboxInfo, SandboxSpec,
 };
 use portolan_netcore::model::{Network, SandboxMode};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::container::record::{Container, Definition, Joined};
-use crate::engine::{Engine, to_the_end};
+use crate::engine::{Engine, Inner, to_the_end};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::model::{ContainerPort, EndpointSettings, EventType, Filters, HostPort, NetworkMode, Status};
 use crate::time::parse_until;
@@ -342,23 +342,13 @@ impl Engine {
 
     /// Makes events of what the networks tell about the host.
     pub(crate) fn forward_host_events(&self) {
-        let mut events = self.inner.networks.host_events();
-        // Weak: the forwarder must not keep the engine.
-        let inner = Arc::downgrade(&self.inner);
-        tokio::spawn(async move {
-            loop {
-                let event = match events.recv().await {
-                    Ok(event) => event,
-                    Err(RecvError::Lagged(missed)) => {
-                        tracing::warn!(missed, "events of the host were missed");
-                        continue;
-                    }
-                    Err(RecvError::Closed) => return,
-                };
-                let Some(inner) = inner.upgrade() else { return };
+        self.forward(
+            self.inner.networks.host_events(),
+            "the host",
+            |inner, event: portolan_net::HostEvent| {
                 inner.events.publish(EventType::Daemon, event.action, inner.id.clone(), event.attributes);
-            }
-        });
+            },
+        );
     }
 
     /// How often the host's networking had to be put right.
@@ -368,34 +358,41 @@ impl Engine {
 
     /// Makes events of what the networks tell.
     pub(crate) fn forward_network_events(&self) {
-        let mut events = self.inner.networks.events();
+        self.forward(self.inner.networks.events(), "networks", |inner, event: portolan_net::NetworkEvent| {
+            let mut attributes = BTreeMap::from([
+                ("name".to_owned(), event.name.clone()),
+                ("type".to_owned(), event.driver.to_owned()),
+            ]);
+            if let Some(container) = &event.container {
+                attributes.insert("container".to_owned(), container.to_string());
+            }
+            let action: NetworkAction = event.action;
+            let network = event.network.to_string();
+            inner.events.publish(EventType::Network, action.as_str(), network, attributes);
+        });
+    }
+
+    /// Hands on what is told about `what` until its end or the engine's.
+    fn forward<T: Clone + Send + 'static>(
+        &self,
+        mut told: broadcast::Receiver<T>,
+        what: &'static str,
+        publish: impl Fn(&Inner, T) + Send + 'static,
+    ) {
         // Weak: the forwarder must not keep the engine.
         let inner = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
             loop {
-                let event = match events.recv().await {
+                let event = match told.recv().await {
                     Ok(event) => event,
                     Err(RecvError::Lagged(missed)) => {
-                        tracing::warn!(missed, "events of networks were missed");
+                        tracing::warn!(missed, "events of {what} were missed");
                         continue;
                     }
                     Err(RecvError::Closed) => return,
                 };
                 let Some(inner) = inner.upgrade() else { return };
-                let mut attributes = BTreeMap::from([
-                    ("name".to_owned(), event.name.clone()),
-                    ("type".to_owned(), event.driver.to_owned()),
-                ]);
-                if let Some(container) = &event.container {
-                    attributes.insert("container".to_owned(), container.to_string());
-                }
-                let action: NetworkAction = event.action;
-                inner.events.publish(
-                    EventType::Network,
-                    action.as_str(),
-                    event.network.to_string(),
-                    attributes,
-                );
+                publish(&inner, event);
             }
         });
     }

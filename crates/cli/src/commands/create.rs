@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::pull;
 use crate::client::{ClientError, target};
 use crate::command::{Arity, Command};
-use crate::create::{CREATE, request};
+use crate::create::{CREATE, LIMITS, request};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Matches;
 use crate::json::Json;
@@ -16,7 +16,7 @@ use crate::session::{Session, line_err, line_out};
 
 /// `create`.
 pub(super) const CREATE_COMMAND: Command = Command {
-    flags: &[CREATE],
+    flags: &[CREATE, LIMITS],
     stop_at_word: true,
     also: &["container create", "create"],
     examples: &[

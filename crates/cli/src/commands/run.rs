@@ -6,7 +6,7 @@ use super::create::{make, post_container, request_of};
 use super::follow::{Finish, Follow, wait};
 use crate::client::{Client, ClientError, Duplex, target};
 use crate::command::{Arity, Command};
-use crate::create::CREATE;
+use crate::create::{CREATE, LIMITS};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Kind, Matches};
 use crate::session::{Session, line_out};
@@ -20,7 +20,7 @@ const RUN_FLAGS: &[Flag] = &[
 
 /// `run`.
 pub(super) const RUN: Command = Command {
-    flags: &[CREATE, RUN_FLAGS],
+    flags: &[CREATE, LIMITS, RUN_FLAGS],
     stop_at_word: true,
     also: &["container run", "run"],
     examples: &[

@@ -6,34 +6,11 @@ use serde_json::{Map, Value};
 use super::create::container_path;
 use super::exec::to_json;
 use crate::command::{Arity, Command};
-use crate::create::{resources, restart_policy};
+use crate::create::{LIMITS, resources, restart_policy};
 use crate::failure::{Failure, Outcome};
-use crate::flags::{Flag, Kind, Matches};
+use crate::flags::Matches;
 use crate::json::Json;
 use crate::session::{Session, line_err, line_out};
-
-const FLAGS: &[Flag] = &[
-    Flag::new("blkio-weight", Kind::Uint(16), "uint16", "Relative weight for block I/O (10 to 1000, 0: off)"),
-    Flag::int("cpu-period", "Period of the CPU quota in microseconds"),
-    Flag::int("cpu-quota", "CPU quota in microseconds a period"),
-    Flag::int("cpu-rt-period", "Period of real-time CPU in microseconds"),
-    Flag::int("cpu-rt-runtime", "Real-time CPU in microseconds a period"),
-    Flag::int("cpu-shares", "Relative weight for CPU").short('c'),
-    Flag::new("cpus", Kind::Cpus, "decimal", "Number of CPUs"),
-    Flag::text("cpuset-cpus", "CPUs to run on (0-3, 0,1)"),
-    Flag::text("cpuset-mems", "Memory nodes to use (0-3, 0,1)"),
-    Flag::new("kernel-memory", Kind::Bytes, "bytes", "").refused("kernels no longer have this limit"),
-    Flag::new("memory", Kind::Bytes, "bytes", "Memory limit").short('m'),
-    Flag::new("memory-reservation", Kind::Bytes, "bytes", "Soft memory limit"),
-    Flag::new(
-        "memory-swap",
-        Kind::BytesOrUnlimited,
-        "bytes",
-        "Limit of memory and swap together (-1: no limit)",
-    ),
-    Flag::int("pids-limit", "Limit of processes (-1: no limit)"),
-    Flag::text("restart", "What happens when it ends"),
-];
 
 /// The fields of the request that `update` may send; the others keep what they are.
 const FIELDS: &[&str] = &[
@@ -55,7 +32,7 @@ const FIELDS: &[&str] = &[
 
 /// `update`.
 pub(super) const UPDATE: Command = Command {
-    flags: &[FLAGS],
+    flags: &[LIMITS],
     also: &["container update", "update"],
     examples: &[("", "update --memory 512m --memory-swap 1g web")],
     ..Command::new(
@@ -68,7 +45,7 @@ pub(super) const UPDATE: Command = Command {
 };
 
 async fn update(session: Session, matches: Matches) -> Outcome {
-    if !FLAGS.iter().any(|flag| matches.has(flag.long)) {
+    if !LIMITS.iter().any(|flag| matches.has(flag.long)) {
         return Err(Failure::new("you must provide one or more flags when using this command"));
     }
     let mut config = UpdateConfig::default();

@@ -5,12 +5,35 @@ use crate::flags::{Flag, Kind};
 
 const WINDOWS: &str = "it exists on Windows only";
 
-/// Flags of `run` and of `create`.
+/// What `run` and `create` set and `update` changes.
+pub(crate) const LIMITS: &[Flag] = &[
+    Flag::new("blkio-weight", Kind::Uint(16), "uint16", "Relative weight for block I/O (10 to 1000, 0: off)"),
+    Flag::int("cpu-period", "Period of the CPU quota in microseconds"),
+    Flag::int("cpu-quota", "CPU quota in microseconds a period"),
+    Flag::int("cpu-rt-period", "Period of real-time CPU in microseconds"),
+    Flag::int("cpu-rt-runtime", "Real-time CPU in microseconds a period"),
+    Flag::int("cpu-shares", "Relative weight for CPU").short('c'),
+    Flag::new("cpus", Kind::Cpus, "decimal", "Number of CPUs"),
+    Flag::text("cpuset-cpus", "CPUs to run on (0-3, 0,1)"),
+    Flag::text("cpuset-mems", "Memory nodes to use (0-3, 0,1)"),
+    Flag::new("kernel-memory", Kind::Bytes, "bytes", "").refused("kernels no longer have this limit"),
+    Flag::new("memory", Kind::Bytes, "bytes", "Memory limit").short('m'),
+    Flag::new("memory-reservation", Kind::Bytes, "bytes", "Soft memory limit"),
+    Flag::new(
+        "memory-swap",
+        Kind::BytesOrUnlimited,
+        "bytes",
+        "Limit of memory and swap together (-1: no limit)",
+    ),
+    Flag::int("pids-limit", "Limit of processes (-1: no limit)"),
+    Flag::text("restart", "What happens when it ends: no, on-failure[:max], always or unless-stopped"),
+];
+
+/// What else `run` and `create` take.
 pub(crate) const CREATE: &[Flag] = &[
     Flag::list("add-host", "Add a line to /etc/hosts (host:ip)").checked(network::check_extra_host),
     Flag::new("annotation", Kind::List(crate::flags::any), "map", "Pass an annotation on to the runtime"),
     Flag::list("attach", "Attach to stdin, stdout or stderr").short('a').checked(env::check_attach),
-    Flag::new("blkio-weight", Kind::Uint(16), "uint16", "Relative weight for block I/O (10 to 1000, 0: off)"),
     Flag::list("blkio-weight-device", "Relative weight for block I/O on a device")
         .checked(resources::check_weight),
     Flag::list("cap-add", "Add a Linux capability"),
@@ -20,14 +43,6 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::text("cidfile", "Write the container ID to the file"),
     Flag::int("cpu-count", "").refused(WINDOWS),
     Flag::int("cpu-percent", "").refused(WINDOWS),
-    Flag::int("cpu-period", "Period of the CPU quota in microseconds"),
-    Flag::int("cpu-quota", "CPU quota in microseconds a period"),
-    Flag::int("cpu-rt-period", "Period of real-time CPU in microseconds"),
-    Flag::int("cpu-rt-runtime", "Real-time CPU in microseconds a period"),
-    Flag::int("cpu-shares", "Relative weight for CPU").short('c'),
-    Flag::new("cpus", Kind::Cpus, "decimal", "Number of CPUs"),
-    Flag::text("cpuset-cpus", "CPUs to run on (0-3, 0,1)"),
-    Flag::text("cpuset-mems", "Memory nodes to use (0-3, 0,1)"),
     Flag::list("device", "Give a device of the host (host[:container[:rwm]])"),
     Flag::list("device-cgroup-rule", "Add a rule to the allowed devices")
         .checked(resources::check_device_rule),
@@ -71,7 +86,6 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::text("ip6", "IPv6 address (2001:db8::33)"),
     Flag::text("ipc", "IPC mode to use"),
     Flag::text("isolation", "").refused(WINDOWS),
-    Flag::new("kernel-memory", Kind::Bytes, "bytes", "").refused("kernels no longer have this limit"),
     Flag::list("label", "Set metadata").short('l').checked(env::check_label),
     Flag::list("label-file", "Read labels from a file"),
     Flag::list("link", "Link to another container").checked(network::check_link),
@@ -79,14 +93,6 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::text("log-driver", "Where output is kept"),
     Flag::list("log-opt", "Option of the log driver"),
     Flag::text("mac-address", "MAC address (92:d0:c6:0a:29:33)"),
-    Flag::new("memory", Kind::Bytes, "bytes", "Memory limit").short('m'),
-    Flag::new("memory-reservation", Kind::Bytes, "bytes", "Soft memory limit"),
-    Flag::new(
-        "memory-swap",
-        Kind::BytesOrUnlimited,
-        "bytes",
-        "Limit of memory and swap together (-1: no limit)",
-    ),
     Flag::int("memory-swappiness", "Swappiness (0 to 100, -1: the system's)"),
     Flag::new(
         "mount",
@@ -102,7 +108,6 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::switch("oom-kill-disable", "Do not kill on out of memory"),
     Flag::int("oom-score-adj", "Preference of the out-of-memory killer (-1000 to 1000)"),
     Flag::text("pid", "PID namespace to use"),
-    Flag::int("pids-limit", "Limit of processes (-1: no limit)"),
     Flag::text("platform", "Platform of the image"),
     Flag::switch("privileged", "Give the container full access to the host"),
     Flag::list("publish", "Publish a port to the host ([ip:][host:]container[/proto])").short('p'),
@@ -110,7 +115,6 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::text("pull", "When to pull the image: always, missing (default) or never"),
     Flag::switch("quiet", "Do not show progress of the pull").short('q'),
     Flag::switch("read-only", "Make the root file system read-only"),
-    Flag::text("restart", "What happens when it ends: no, on-failure[:max], always or unless-stopped"),
     Flag::switch("rm", "Remove the container and its anonymous volumes when it ends"),
     Flag::text("runtime", "OCI runtime to use"),
     Flag::list("security-opt", "Security option"),

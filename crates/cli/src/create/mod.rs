@@ -14,7 +14,7 @@ use portolan_api::{
     StrSlice,
 };
 
-pub(crate) use flags::CREATE;
+pub(crate) use flags::{CREATE, LIMITS};
 
 use crate::flags::Matches;
 
@@ -281,7 +281,7 @@ mod tests {
 
     fn read(line: &str) -> Result<CreateRequest, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        request(&Matches::parse(&[CREATE], &words, true)?)
+        request(&Matches::parse(&[CREATE, LIMITS], &words, true)?)
     }
 
     #[test]

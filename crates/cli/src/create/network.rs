@@ -287,11 +287,11 @@ pub(crate) fn is_mac(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::create::flags::CREATE;
+    use crate::create::flags::{CREATE, LIMITS};
 
     fn read(line: &str) -> Result<String, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let matches = Matches::parse(&[CREATE], &words, true)?;
+        let matches = Matches::parse(&[CREATE, LIMITS], &words, true)?;
         let (mode, endpoints) = endpoints(&matches)?;
         let names: Vec<_> = endpoints
             .0
