@@ -27,6 +27,6 @@ mod volume;
 pub use config::{EngineConfig, Parts};
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind, Result};
-pub use live_ports::{PortSelector, PortUpdate};
+pub use live_ports::{PortMove, PortSelector, PortUpdate};
 pub use pull::PullReport;
 pub use streams::{Archive, Attachment, Events, Input, Logs, Output, OutputChunk, OutputStream, Waiter};

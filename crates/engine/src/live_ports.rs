@@ -24,8 +24,19 @@ pub struct PortUpdate {
     pub add: BTreeMap<ContainerPort, Vec<HostPort>>,
     /// To unpublish.
     pub remove: Vec<PortSelector>,
-    /// End the connections that came by the removed ports.
+    /// To publish elsewhere, for the same sources: in one step, so that nobody else gets a word in.
+    pub moves: Vec<PortMove>,
+    /// End the connections that came by the removed and moved ports.
     pub cut: bool,
+}
+
+/// A published port and where it is to be instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortMove {
+    /// Where it is; of the same protocol as `to`.
+    pub from: PortSelector,
+    /// Where it goes; on the same address if it names none.
+    pub to: PortSelector,
 }
 
 /// A published port by its place on the host.
@@ -93,7 +104,8 @@ impl Engine {
                 container.with(|record| (record.definition.clone(), record.sandbox.clone()));
             check_publishes(&definition)?;
             let before = port_requests(&definition);
-            let removed = remove(&mut definition, sandbox.as_ref(), &update.remove)?;
+            let mut removed = remove(&mut definition, sandbox.as_ref(), &update.remove)?;
+            removed.extend(relocate(&mut definition, sandbox.as_ref(), &update.moves)?);
             for (port, hosts) in update.add {
                 definition.host_config.port_bindings.entry(port).or_default().extend(hosts);
             }
@@ -151,20 +163,55 @@ fn remove(
 ) -> Result<Vec<PortBinding>> {
     let mut removed = Vec::new();
     for selector in selectors {
-        let live: Vec<PortBinding> = sandbox
-            .iter()
-            .flat_map(|sandbox| &sandbox.ports)
-            .filter(|binding| selector.is(binding))
-            .cloned()
-            .collect();
-        let asked = take_out(definition, selector, &live);
-        if !asked {
+        removed.extend(remove_one(definition, sandbox, selector)?.1);
+    }
+    Ok(removed)
+}
+
+/// What asked for a port, and the bindings that it has now.
+type Asked = ((ContainerPort, HostPort), Vec<PortBinding>);
+
+fn remove_one(
+    definition: &mut Definition,
+    sandbox: Option<&SandboxInfo>,
+    selector: &PortSelector,
+) -> Result<Asked> {
+    let live: Vec<PortBinding> = sandbox
+        .iter()
+        .flat_map(|sandbox| &sandbox.ports)
+        .filter(|binding| selector.is(binding))
+        .cloned()
+        .collect();
+    match take_out(definition, selector, &live) {
+        Some(asked) => Ok((asked, live)),
+        None => {
             let at = selector.ip.map_or_else(String::new, |ip| format!(" on {ip} alone"));
-            return Err(EngineError::not_found(format!(
+            Err(EngineError::not_found(format!(
                 "container {} does not publish host port {}/{}{at}",
                 definition.name, selector.port, selector.proto
+            )))
+        }
+    }
+}
+
+/// Asks for ports elsewhere; those that go.
+fn relocate(
+    definition: &mut Definition,
+    sandbox: Option<&SandboxInfo>,
+    moves: &[PortMove],
+) -> Result<Vec<PortBinding>> {
+    let mut removed = Vec::new();
+    for PortMove { from, to } in moves {
+        if from.proto != to.proto {
+            return Err(EngineError::invalid(format!(
+                "host port {}/{} cannot move to {}/{}: the protocol is the container's",
+                from.port, from.proto, to.port, to.proto
             )));
         }
+        let ((port, asked), live) = remove_one(definition, sandbox, from)?;
+        let ports = Some(PortRange { first: to.port, last: to.port });
+        let host = HostPort { ip: to.ip.or(asked.ip), ports, ..asked };
+        definition.host_config.port_bindings.entry(port).or_default().push(host);
         removed.extend(live);
     }
     Ok(removed)
@@ -172,23 +219,28 @@ fn remove(
 
 /// Takes the entry out that asked for a host port: by its number, or else the one without a number that
 /// leads to the same port of the container.
-fn take_out(definition: &mut Definition, selector: &PortSelector, live: &[PortBinding]) -> bool {
+fn take_out(
+    definition: &mut Definition,
+    selector: &PortSelector,
+    live: &[PortBinding],
+) -> Option<(ContainerPort, HostPort)> {
     let covers = |range: &PortRange| (range.first..=range.last).contains(&selector.port);
     let bindings = &mut definition.host_config.port_bindings;
-    let mut found = false;
+    let mut found = None;
     for (port, hosts) in bindings.iter_mut().filter(|(port, _)| port.proto == selector.proto) {
         let leads = live.iter().any(|binding| binding.container_port == port.port);
-        hosts.retain(|host| {
-            let fits = (selector.ip.is_none() || selector.ip == host.ip)
+        let fits = |host: &HostPort| {
+            (selector.ip.is_none() || selector.ip == host.ip)
                 && match &host.ports {
                     Some(range) => covers(range) && (live.is_empty() || leads),
                     None => leads,
-                };
-            // One entry for one port: others may ask for the same in another way.
-            let goes = fits && !found;
-            found |= goes;
-            !goes
-        });
+                }
+        };
+        // One entry for one port: others may ask for the same in another way.
+        if let Some(at) = hosts.iter().position(fits) {
+            found = Some((*port, hosts.remove(at)));
+            break;
+        }
     }
     bindings.retain(|_, hosts| !hosts.is_empty());
     found

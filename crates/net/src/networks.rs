@@ -487,6 +487,12 @@ impl Networks {
         tokio::spawn(async move {
             let (shared, gone) = (Arc::clone(&me.shared), Arc::clone(&removal));
             let waited = blocking(move || shared.await_gone(&gone)).await;
+            let left = Arc::clone(&removal);
+            if let Ok(Some(step)) = me.call(move |owner| owner.take_stale(&left.addresses)).await {
+                let host = Arc::clone(&me.shared.host);
+                // What is left of a connection ends by itself; the host tells its log.
+                let _ = blocking(move || apply::run_whatever_fails(host.as_ref(), &[step])).await;
+            }
             let ended = me.call(move |owner| owner.end_quarantine(&removal.sandbox)).await;
             if let Err(error) = waited.and(ended) {
                 tracing::warn!(%error, "the clean-up after a sandbox was not seen to its end");

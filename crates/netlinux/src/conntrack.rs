@@ -1,13 +1,13 @@
 //! Forgetting connections (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 //!
-//! A flow keeps the translation of its first packet. When a published port comes or goes, UDP flows
-//! that are already known would go on to the old place for as long as they are busy.
+//! A flow keeps the translation of its first packet. When a published port or an address changes hands,
+//! flows that are already known would go on to the old place for as long as they are busy.
 
 use std::net::IpAddr;
 
 use portolan_netcore::model::PortBinding;
 
-use crate::netlink::{Attrs, Batch, NetlinkError, Protocol, Reply, Socket, flags};
+use crate::netlink::{Attr, Attrs, Batch, Message, NetlinkError, Protocol, Reply, Socket, flags};
 use crate::rt::{AF_INET, AF_INET6, address_from};
 
 const SUBSYSTEM: u16 = 1 << 8;
@@ -17,86 +17,175 @@ const DELETE: u16 = SUBSYSTEM | 2;
 const NFGENMSG_LEN: usize = 4;
 
 const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
-/// Bits of the filter: compare protocol number and destination port.
+/// Bits of the filter: compare the source address, the protocol number and the destination port.
+const FILTER_IP_SRC: u32 = 1;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 const FILTER_DST_PORT: u32 = 1 << 5;
 
+/// Requests in one message.
+const AT_A_TIME: usize = 256;
+
 /// A flow to be forgotten: its original tuple and zone, as the kernel gave them.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Flow {
+    family: u8,
     tuple: Vec<u8>,
     zone: Option<Vec<u8>>,
 }
 
-/// Deletes the entries whose first packet went to this host address and port; their number.
-pub(crate) fn forget(binding: &PortBinding) -> Result<usize, NetlinkError> {
+/// Deletes the entries whose first packet went to one of these host addresses and ports; their number.
+/// One look at the table is for all of them.
+pub(crate) fn forget(bindings: &[PortBinding]) -> Result<usize, NetlinkError> {
     let mut socket = Socket::open(Protocol::Netfilter)?;
-    let family = if binding.host_ip.is_ipv4() { AF_INET } else { AF_INET6 };
-    let flows = match dump(&mut socket, family, binding, true) {
-        // Filters by port came with 5.8; before, the whole table has to be looked at.
-        Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-            dump(&mut socket, family, binding, false)?
+    let mut flows = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        let here: Vec<&PortBinding> =
+            bindings.iter().filter(|binding| binding.host_ip.is_ipv4() == (family == AF_INET)).collect();
+        let filter = |request: &mut Message<'_>| {
+            if let [binding] = here.as_slice() {
+                filter_by_port(request, binding);
+            }
+        };
+        if !here.is_empty() {
+            let wanted = |attrs: &Attrs<'_>| here.iter().any(|binding| goes_to(attrs, binding).is_some());
+            flows.extend(find(&mut socket, family, filter, wanted)?);
         }
-        result => result?,
+    }
+    delete(&mut socket, &flows)
+}
+
+/// Deletes the entries of connections from and to these addresses, whoever began them; their number.
+pub(crate) fn forget_addresses(addresses: &[IpAddr]) -> Result<usize, NetlinkError> {
+    let mut socket = Socket::open(Protocol::Netfilter)?;
+    let mut flows = Vec::new();
+    for address in addresses {
+        let family = if address.is_ipv4() { AF_INET } else { AF_INET6 };
+        // What it began has it as the source; what others began, translated or not, is answered by it.
+        for (tuple, flag) in
+            [(CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS), (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS)]
+        {
+            let filter = |request: &mut Message<'_>| filter_by_source(request, tuple, flag, *address);
+            let wanted = |attrs: &Attrs<'_>| source(attrs, tuple) == Some(*address);
+            flows.extend(find(&mut socket, family, filter, wanted)?);
+        }
+    }
+    // One of a host with itself is found both ways.
+    flows.sort();
+    flows.dedup();
+    delete(&mut socket, &flows)
+}
+
+/// Dumps what the filter leaves, or all where the kernel knows no filters (before 5.8).
+fn find(
+    socket: &mut Socket,
+    family: u8,
+    filter: impl Fn(&mut Message<'_>),
+    wanted: impl Fn(&Attrs<'_>) -> bool,
+) -> Result<Vec<Flow>, NetlinkError> {
+    let mut dump = |filtered: bool| {
+        let mut batch = Batch::new();
+        let mut request = batch.message(GET, flags::DUMP, &[family, 0, 0, 0]);
+        if filtered {
+            filter(&mut request);
+        }
+        socket.dump(&mut batch, Vec::new, |flows, reply| flows.extend(flow(&reply, family, &wanted)))
     };
+    let unknown = |error: &NetlinkError| matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP));
+    match dump(true) {
+        Err(error) if unknown(&error) => match dump(false) {
+            Err(error) if unknown(&error) => {
+                tracing::warn!(%error, "the kernel does not tell connections: they cannot be ended");
+                Ok(Vec::new())
+            }
+            result => result,
+        },
+        result => result,
+    }
+}
+
+fn filter_by_port(request: &mut Message<'_>, binding: &PortBinding) {
+    request
+        .nest(CTA_TUPLE_ORIG, |tuple| {
+            tuple.nest(CTA_TUPLE_PROTO, |proto| {
+                proto
+                    .attr_u8(CTA_PROTO_NUM, binding.proto.number())
+                    .attr_be16(CTA_PROTO_DST_PORT, binding.host_port);
+            });
+        })
+        .nest(CTA_FILTER, |filter| {
+            filter.attr_u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM | FILTER_DST_PORT);
+        });
+}
+
+fn filter_by_source(request: &mut Message<'_>, tuple: u16, flag: u16, address: IpAddr) {
+    request
+        .nest(tuple, |tuple| {
+            tuple.nest(CTA_TUPLE_IP, |ip| {
+                match address {
+                    IpAddr::V4(v4) => ip.attr(CTA_IP_V4_SRC, &v4.octets()),
+                    IpAddr::V6(v6) => ip.attr(CTA_IP_V6_SRC, &v6.octets()),
+                };
+            });
+        })
+        .nest(CTA_FILTER, |filter| {
+            filter.attr_u32(flag, FILTER_IP_SRC);
+        });
+}
+
+fn flow(reply: &Reply<'_>, family: u8, wanted: impl Fn(&Attrs<'_>) -> bool) -> Option<Flow> {
+    let attrs = reply.attrs(NFGENMSG_LEN);
+    let tuple = attrs.get(CTA_TUPLE_ORIG)?;
+    let zone = attrs.get(CTA_ZONE).map(|zone| zone.payload.to_vec());
+    wanted(&attrs).then(|| Flow { family, tuple: tuple.payload.to_vec(), zone })
+}
+
+/// The flow's first packet went to this host address and port.
+fn goes_to(attrs: &Attrs<'_>, binding: &PortBinding) -> Option<()> {
+    let tuple = attrs.get(CTA_TUPLE_ORIG)?;
+    let proto = tuple.nested().get(CTA_TUPLE_PROTO)?.nested();
+    let ip = tuple.nested().get(CTA_TUPLE_IP)?.nested();
+    let to = if binding.host_ip.is_ipv4() { ip.get(CTA_IP_V4_DST)? } else { ip.get(CTA_IP_V6_DST)? };
+    let same = proto.get(CTA_PROTO_NUM)?.u8()? == binding.proto.number()
+        && proto.get(CTA_PROTO_DST_PORT)?.be16()? == binding.host_port
+        && (binding.host_ip.is_unspecified() || address_from(to.payload) == Some(binding.host_ip));
+    same.then_some(())
+}
+
+fn source(attrs: &Attrs<'_>, tuple: u16) -> Option<IpAddr> {
+    let ip = attrs.get(tuple)?.nested().get(CTA_TUPLE_IP)?.nested();
+    let from: Attr<'_> = ip.get(CTA_IP_V4_SRC).or_else(|| ip.get(CTA_IP_V6_SRC))?;
+    address_from(from.payload)
+}
+
+/// Deletes by exact tuple: a flow that began meanwhile is not meant.
+fn delete(socket: &mut Socket, flows: &[Flow]) -> Result<usize, NetlinkError> {
+    for flows in flows.chunks(AT_A_TIME) {
+        delete_some(socket, flows)?;
+    }
+    Ok(flows.len())
+}
+
+fn delete_some(socket: &mut Socket, flows: &[Flow]) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
-    for flow in &flows {
-        let mut message = batch.message(DELETE, 0, &[family, 0, 0, 0]);
+    for flow in flows {
+        let mut message = batch.message(DELETE, 0, &[flow.family, 0, 0, 0]);
         message.tolerate(&[libc::ENOENT]).attr(CTA_TUPLE_ORIG | 0x8000, &flow.tuple);
         if let Some(zone) = &flow.zone {
             message.attr(CTA_ZONE, zone);
         }
     }
-    socket.transact(&mut batch)?;
-    Ok(flows.len())
-}
-
-fn dump(
-    socket: &mut Socket,
-    family: u8,
-    binding: &PortBinding,
-    filtered: bool,
-) -> Result<Vec<Flow>, NetlinkError> {
-    let mut batch = Batch::new();
-    let mut request = batch.message(GET, flags::DUMP, &[family, 0, 0, 0]);
-    if filtered {
-        request
-            .nest(CTA_TUPLE_ORIG, |tuple| {
-                tuple.nest(CTA_TUPLE_PROTO, |proto| {
-                    proto
-                        .attr_u8(CTA_PROTO_NUM, binding.proto.number())
-                        .attr_be16(CTA_PROTO_DST_PORT, binding.host_port);
-                });
-            })
-            .nest(CTA_FILTER, |filter| {
-                filter.attr_u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM | FILTER_DST_PORT);
-            });
-    }
-    socket.dump(&mut batch, Vec::new, |flows, reply| flows.extend(matching(&reply, binding)))
-}
-
-fn matching(reply: &Reply<'_>, binding: &PortBinding) -> Option<Flow> {
-    let attrs = reply.attrs(NFGENMSG_LEN);
-    let tuple = attrs.get(CTA_TUPLE_ORIG)?;
-    let proto = tuple.nested().get(CTA_TUPLE_PROTO)?.nested();
-    let ip = tuple.nested().get(CTA_TUPLE_IP)?.nested();
-    let to = if binding.host_ip.is_ipv4() { ip.get(CTA_IP_V4_DST)? } else { ip.get(CTA_IP_V6_DST)? };
-    let wanted = proto.get(CTA_PROTO_NUM)?.u8()? == binding.proto.number()
-        && proto.get(CTA_PROTO_DST_PORT)?.be16()? == binding.host_port
-        && concerns(binding.host_ip, address_from(to.payload)?);
-    let zone = Attrs::get(&attrs, CTA_ZONE).map(|zone| zone.payload.to_vec());
-    wanted.then(|| Flow { tuple: tuple.payload.to_vec(), zone })
-}
-
-fn concerns(published: IpAddr, destination: IpAddr) -> bool {
-    published.is_unspecified() || published == destination
+    socket.transact(&mut batch)
 }

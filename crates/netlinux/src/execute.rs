@@ -59,7 +59,8 @@ fn way(step: &Step) -> Way<'_> {
         | Step::ProxyPort(..)
         | Step::UnproxyPort(_)
         | Step::Announce(..)
-        | Step::ForgetFlows(_) => Way::Alone,
+        | Step::ForgetFlows(_)
+        | Step::ForgetAddresses(_) => Way::Alone,
     }
 }
 
@@ -226,7 +227,8 @@ impl LinuxHost {
                 Ok(self.ports.stop_listening(binding)?)
             }
             Step::Announce(key, addresses) => self.announce(key, addresses),
-            Step::ForgetFlows(binding) => Ok(conntrack::forget(binding).map(drop)?),
+            Step::ForgetFlows(bindings) => Ok(conntrack::forget(bindings).map(drop)?),
+            Step::ForgetAddresses(addresses) => Ok(conntrack::forget_addresses(addresses).map(drop)?),
             _ => unreachable!("way() sends {step} elsewhere"),
         }
     }

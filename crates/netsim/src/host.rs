@@ -198,7 +198,7 @@ impl Inner {
                 Some(link) if link.up => Ok(()),
                 _ => Err(ENODEV),
             },
-            Step::ForgetFlows(_) => Ok(()),
+            Step::ForgetFlows(_) | Step::ForgetAddresses(_) => Ok(()),
             link_step => links::apply(state, link_step, false),
         }
     }

@@ -1,6 +1,9 @@
 //! Ports that come and go while a container runs, and who may use them.
 
-use portolan_e2e::{eventually, has_line, hear, is_portolan, run_server};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
 use portolan_testkit::{Engine, Host, Output, portolan_binary, run, skip};
 
 fn portolan(engine: &Engine, words: &[&str]) -> Output {
@@ -24,6 +27,14 @@ fn ports_of_a_running_container_come_and_go_and_stay_over_restarts() {
     portolan(&engine, &["port", "add", "web", "8001:7000"]).ok();
     eventually("the second too", 5, || (heard(8001) == "hello").then_some(()));
     has_line(engine.docker(&["port", "web"]).ok(), &["7000/tcp -> 0.0.0.0:8001"]);
+    portolan(&engine, &["port", "move", "web", "8001", "8009"]).ok();
+    assert_eq!(heard(8001), "", "it has moved");
+    eventually("it answers where it is now", 5, || (heard(8009) == "hello").then_some(()));
+    portolan(&engine, &["port", "move", "web", "8009", "8001"]).ok();
+    has_line(
+        portolan(&engine, &["port", "move", "web", "8009", "8001"]).fails(),
+        &["does not publish host port 8009/tcp"],
+    );
     portolan(&engine, &["port", "rm", "web", "8000"]).ok();
     assert_eq!(heard(8000), "", "unpublished");
     has_line(
@@ -68,4 +79,134 @@ fn a_port_for_some_is_closed_to_others() {
         shown.ok(),
         &["0.0.0.0:8001/tcp", "web", "172.17.0.2:7000", "every interface", "203.0.113.1/32"],
     );
+}
+
+/// A script of the machine's python3 in a network namespace, which is told and tells line by line.
+struct Script {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Script {
+    fn start(prefix: &[String], script: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(&prefix[0]);
+        command.args(&prefix[1..]).args(["python3", "-c", script]).args(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 runs");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped"));
+        Self { child, lines }
+    }
+
+    fn in_container(engine: &Engine, name: &str, script: &str, arguments: &[&str]) -> Self {
+        let netns = format!("--net=/proc/{}/ns/net", inspect(engine, name, "{{.State.Pid}}"));
+        Self::start(&["nsenter".into(), netns, "--".into()], script, arguments)
+    }
+
+    fn in_host(host: &Host, script: &str, arguments: &[&str]) -> Self {
+        let prefix: Vec<String> =
+            host.prefix().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self::start(&prefix, script, arguments)
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("it speaks");
+        line.trim().to_owned()
+    }
+
+    fn go_on(&mut self) -> String {
+        self.child.stdin.as_mut().expect("it is piped").write_all(b"go\n").expect("it listens");
+        self.line()
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // Gone already is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const ECHO: &str = "
+import socket, threading
+s = socket.socket(); s.bind(('', 7000)); s.listen(8)
+print('ready', flush=True)
+def serve(c):
+    while (d := c.recv(64)): c.sendall(d)
+while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
+";
+
+/// One connection, used once a line.
+const TALK: &str = "
+import socket, sys
+c = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+while True:
+    try:
+        c.sendall(b'x'); print('alive' if c.recv(1) else 'ended', flush=True)
+    except OSError as e: print('ended', flush=True)
+    sys.stdin.readline()
+";
+
+#[test]
+fn connections_of_a_port_that_goes_are_kept_or_cut() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker unpublishes at the end only");
+    }
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    engine.docker(&["run", "-d", "--name", "web", "-p", "8000:7000", "busybox", "sleep", "600"]).ok();
+    let mut server = Script::in_container(&engine, "web", ECHO, &[]);
+    assert_eq!(server.line(), "ready");
+    let mut client = Script::in_host(&outside, TALK, &["198.51.100.2", "8000"]);
+    assert_eq!(client.line(), "alive");
+    portolan(&engine, &["port", "move", "web", "8000", "8001"]).ok();
+    assert_eq!(client.go_on(), "alive", "kept");
+    let mut other = Script::in_host(&outside, TALK, &["198.51.100.2", "8001"]);
+    assert_eq!(other.line(), "alive");
+    portolan(&engine, &["port", "rm", "--cut", "web", "8001"]).ok();
+    assert_eq!(other.go_on(), "ended", "cut");
+    assert_eq!(client.go_on(), "alive", "it came by another port");
+}
+
+const ANSWER: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5000))
+print('ready', flush=True)
+while True:
+    d, who = s.recvfrom(64); s.sendto(sys.argv[1].encode(), who)
+";
+
+/// One socket that never rests; tells who answers whenever that changes.
+const ASK: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], int(sys.argv[2]))); s.settimeout(0.05)
+last = ''
+while True:
+    try:
+        s.send(b'?'); who = s.recv(64).decode()
+        if who != last: print(who, flush=True); last = who
+    except OSError: pass
+";
+
+/// moby#53384 and its like: a flow of datagrams that does not pause follows its port to the new holder.
+#[test]
+fn datagrams_follow_a_port_that_changes_hands() {
+    let engine = Engine::start();
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    let mut client = Script::in_host(&outside, ASK, &["198.51.100.2", "5000"]);
+    let mut hold = Vec::new();
+    for name in ["first", "second", "third"] {
+        // Each has another address.
+        engine.docker(&["run", "-d", "--name", &format!("{name}-pad"), "busybox", "sleep", "600"]).ok();
+        let flags = ["run", "-d", "--name", name, "-p", "5000:5000/udp", "busybox", "sleep", "600"];
+        engine.docker(&flags).ok();
+        let mut server = Script::in_container(&engine, name, ANSWER, &[name]);
+        assert_eq!(server.line(), "ready");
+        assert_eq!(client.line(), name);
+        hold.push(server);
+        engine.docker(&["rm", "-f", name]).ok();
+    }
 }

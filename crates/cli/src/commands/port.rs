@@ -20,18 +20,19 @@ pub(super) const PORT: Command = Command {
     also: &["container port", "port"],
     flags: &[&[
         Flag::list("from", "With 'add': only these sources (10.0.0.0/8) may use the port"),
-        Flag::switch("cut", "With 'rm': end the connections that came by the port"),
-        Flag::switch("keep-connections", "With 'rm': connections go on to their end (default)"),
+        Flag::switch("cut", "With 'rm' and 'move': end the connections that came by the port"),
+        Flag::switch("keep-connections", "With 'rm' and 'move': connections go on to their end (default)"),
     ]],
     examples: &[
         ("Where port 80 of the container is published", "port web 80"),
         ("Publish a port of a running container, for some", "port add --from 10.0.0.0/8 web 8081:80"),
+        ("Publish it elsewhere on the host", "port move web 8081 9081"),
         ("Unpublish it and end its connections", "port rm --cut web 8081/tcp"),
     ],
     ..Command::new(
         "port",
-        "[add|rm] CONTAINER [PORT...]",
-        "List port mappings or a specific mapping for the container; add and remove published ports",
+        "[add|rm|move] CONTAINER [PORT...]",
+        "List port mappings or a specific mapping for the container; add, remove and move published ports",
         Arity::AtLeast(1),
         |session, matches| Box::pin(port(session, matches)),
     )
@@ -46,16 +47,22 @@ async fn port(session: Session, matches: Matches) -> Outcome {
         [verb, name, ports @ ..] if verb == "rm" && !ports.is_empty() => {
             return remove(&session, &matches, name, ports).await;
         }
+        [verb, name, from, to] if verb == "move" => {
+            let moves = json!([{ "From": from, "To": to }]);
+            let body = json!({ "Move": moves, "Connections": connections(&matches)? });
+            return change(&session, name, body).await;
+        }
         [_] | [_, _] => {}
         _ => {
             return Err(Failure::new(
-                "use 'port CONTAINER [PORT]', 'port add CONTAINER PORT...' or 'port rm CONTAINER PORT...'",
+                "use 'port CONTAINER [PORT]', 'port add CONTAINER PORT...', 'port rm CONTAINER PORT...' or \
+                 'port move CONTAINER FROM TO'",
             ));
         }
     }
     for flag in ["from", "cut", "keep-connections"] {
         if matches.has(flag) {
-            return Err(Failure::new(format!("--{flag} goes with 'port add' or 'port rm'")));
+            return Err(Failure::new(format!("--{flag} goes with 'port add', 'port rm' or 'port move'")));
         }
     }
     let name = &matches.args[0];
@@ -100,11 +107,16 @@ async fn add(session: &Session, matches: &Matches, name: &str, ports: &[String])
 
 /// `port rm`: host ports, `[address:]port[/protocol]`.
 async fn remove(session: &Session, matches: &Matches, name: &str, ports: &[String]) -> Outcome {
-    if matches.on("cut") && matches.on("keep-connections") {
-        return Err(Failure::new("--cut and --keep-connections exclude each other"));
+    change(session, name, json!({ "Remove": ports, "Connections": connections(matches)? })).await
+}
+
+/// What becomes of the connections that there are.
+fn connections(matches: &Matches) -> Result<&'static str, Failure> {
+    match (matches.on("cut"), matches.on("keep-connections")) {
+        (true, true) => Err(Failure::new("--cut and --keep-connections exclude each other")),
+        (true, false) => Ok("cut"),
+        _ => Ok("keep"),
     }
-    let connections = if matches.on("cut") { "cut" } else { "keep" };
-    change(session, name, json!({ "Remove": ports, "Connections": connections })).await
 }
 
 async fn change(session: &Session, name: &str, body: Value) -> Outcome {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::http::StatusCode;
 use portolan_api as api;
-use portolan_engine::{PortSelector, PortUpdate};
+use portolan_engine::{PortMove, PortSelector, PortUpdate};
 use serde::{Deserialize, Serialize};
 
 use crate::convert;
@@ -28,8 +28,20 @@ struct PortsBody {
     add: api::PortMap,
     /// Host ports: `8080`, `8080/udp`, `127.0.0.1:8080`, `[::1]:8080/tcp`.
     remove: Vec<String>,
+    /// Published ports that are to be elsewhere on the host.
+    #[serde(rename = "Move")]
+    moves: Vec<MoveBody>,
     /// `keep` (default): TCP connections go on to their end; `cut`: they end now.
     connections: String,
+}
+
+/// One of `Move`, both as in `Remove`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct MoveBody {
+    from: String,
+    /// Without an address it stays on its own.
+    to: String,
 }
 
 async fn ports(state: &Arc<State>, request: &mut Request, name: &str) -> Answer {
@@ -42,7 +54,9 @@ async fn ports(state: &Arc<State>, request: &mut Request, name: &str) -> Answer 
         }
     };
     let remove = body.remove.iter().map(|text| selector(text)).collect::<Result<_, _>>()?;
-    let update = PortUpdate { add: convert::port_bindings(body.add)?, remove, cut };
+    let relocate = |one: &MoveBody| Ok(PortMove { from: selector(&one.from)?, to: selector(&one.to)? });
+    let moves = body.moves.iter().map(relocate).collect::<Result<_, ApiError>>()?;
+    let update = PortUpdate { add: convert::port_bindings(body.add)?, remove, moves, cut };
     let (engine, name) = (state.engine.clone(), name.to_owned());
     complete(async move { engine.container_ports(&name, update).await }).await?;
     Ok(no_content())

@@ -32,13 +32,17 @@ impl Owner {
                 .steps
                 .iter()
                 .filter_map(|step| match step {
-                    Step::ForgetFlows(binding) => Some(binding.clone()),
+                    Step::ForgetFlows(bindings) => Some(bindings.clone()),
                     _ => None,
                 })
+                .flatten()
                 .collect();
             let holds =
                 change.remove.iter().map(|binding| PortBinding { container_port: 0, ..binding.clone() });
-            work.steps.extend(holds.filter(|hold| !forgotten.contains(hold)).map(Step::ForgetFlows));
+            let left: Vec<PortBinding> = holds.filter(|hold| !forgotten.contains(hold)).collect();
+            if !left.is_empty() {
+                work.steps.push(Step::ForgetFlows(left));
+            }
         }
         Ok(Turn::Done(work))
     }

@@ -16,9 +16,11 @@ mod ports;
 mod repair;
 mod restore;
 mod sandbox;
+mod stale;
 mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -108,6 +110,8 @@ pub(crate) struct Owner {
     views: BTreeSet<SandboxId>,
     /// Sandboxes of containers that are not healthy.
     unready: BTreeSet<SandboxId>,
+    /// Addresses of endpoints that are gone, whose connections the kernel has not forgotten yet.
+    stale: BTreeSet<IpAddr>,
 }
 
 impl Owner {

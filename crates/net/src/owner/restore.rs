@@ -102,6 +102,7 @@ pub(crate) fn open(parts: Parts, names: &dyn Names) -> Result<Owner, Error> {
         zones_version: 0,
         views: BTreeSet::new(),
         unready: BTreeSet::new(),
+        stale: BTreeSet::new(),
     };
     let mut batch = Batch::default();
     forget_dead_sandboxes(&mut stored, &observed, &mut batch);

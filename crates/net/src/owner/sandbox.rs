@@ -1,6 +1,7 @@
 //! Sandboxes: making, changing and taking them down.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use portolan_netcore::model::{
@@ -56,6 +57,8 @@ pub(crate) struct Removal {
     pub(crate) served: bool,
     /// The zones without its names.
     pub(crate) zones: Option<Version>,
+    /// The addresses that it had.
+    pub(crate) addresses: Vec<IpAddr>,
     /// Endpoints whose addresses are given back first, while their links are there.
     pub(crate) release: Vec<EndpointId>,
     published: Vec<PortBinding>,
@@ -202,7 +205,10 @@ impl Owner {
         back: Back,
         events: Vec<(NetworkAction, NetworkId)>,
     ) -> Work {
-        let steps = without_holds(change(&back.before, &self.desired, &back.touched));
+        let mut steps = without_holds(change(&back.before, &self.desired, &back.touched));
+        if let Some(step) = self.forget_for(&back) {
+            steps.insert(0, step);
+        }
         let undo = change(&self.desired, &back.before, &back.touched);
         let needs = self.needs_resolver(&sandbox);
         let serve = (needs && !self.desired.dns.contains_key(&sandbox)).then(|| self.netns(&sandbox));
@@ -354,12 +360,14 @@ impl Owner {
             container: record.sandbox.container.clone(),
             served: self.desired.dns.remove(id).is_some() || self.needs_resolver(id),
             zones: None,
+            addresses: Vec::new(),
             release: self.clients(record.order.iter()),
             published: Vec::new(),
         };
         let container = &record.sandbox.container;
         for endpoint in record.order.iter().filter_map(|id| self.take_out_endpoint(id)).collect::<Vec<_>>() {
             removal.networks.push(endpoint.network.clone());
+            removal.addresses.extend(self.leave_addresses(&endpoint));
             self.quarantine(&endpoint.network, container, id);
             removal.published.extend(endpoint.published);
             if endpoint.host_ifname.as_str() != "lo" {
@@ -489,7 +497,10 @@ impl Owner {
         };
         let release = self.clients(std::iter::once(&gone.id));
         self.adopt_change(draft, &back);
-        let work = self.work(id.clone(), back, vec![(NetworkAction::Disconnect, network)]);
+        let addresses = self.leave_addresses(&gone);
+        let forget = self.take_stale(&addresses);
+        let mut work = self.work(id.clone(), back, vec![(NetworkAction::Disconnect, network)]);
+        work.steps.extend(forget);
         Ok(Turn::Done(Work { release, ..work }))
     }
 

@@ -344,8 +344,8 @@ fn diff_firewall(observed: Option<&FirewallPolicy>, wanted: Option<&FirewallPoli
     // hands would still go to its old holder.
     let changed = observed.published.symmetric_difference(&wanted.published).map(|port| &port.binding);
     let forget: BTreeSet<PortBinding> = changed.filter(|port| port.proto == Proto::Udp).map(hold).collect();
-    for port in forget {
-        plan.push(Phase::ForgetFlows, Step::ForgetFlows(port));
+    if !forget.is_empty() {
+        plan.push(Phase::ForgetFlows, Step::ForgetFlows(forget.into_iter().collect()));
     }
     for (phase, remove, add) in [
         (Phase::CloseFirewall, close, Vec::new()),

@@ -1,6 +1,7 @@
 //! Steps: what an executor does without a choice.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -78,8 +79,10 @@ pub enum Step {
     },
     /// Announce the endpoint's addresses (gratuitous ARP and unsolicited NA) on its network.
     Announce(LinkKey, Vec<IpNet>),
-    /// Delete conntrack entries of a published port that changed hands.
-    ForgetFlows(PortBinding),
+    /// Delete conntrack entries of published ports that changed hands.
+    ForgetFlows(Vec<PortBinding>),
+    /// Delete conntrack entries of connections from and to addresses that changed hands.
+    ForgetAddresses(Vec<IpAddr>),
 }
 
 impl fmt::Display for Step {
@@ -168,8 +171,13 @@ impl fmt::Display for Step {
                 }
                 write!(f, " dev {name}")
             }
-            Self::ForgetFlows(port) => {
-                write!(f, "[host] conntrack -D -p {} --dport {}", port.proto, port.host_port)
+            Self::ForgetFlows(ports) => {
+                f.write_str("[host] conntrack -D")?;
+                ports.iter().try_for_each(|port| write!(f, " -p {} --dport {}", port.proto, port.host_port))
+            }
+            Self::ForgetAddresses(addresses) => {
+                f.write_str("[host] conntrack -D")?;
+                addresses.iter().try_for_each(|address| write!(f, " -s {address} -r {address}"))
             }
         }
     }

@@ -79,7 +79,7 @@ fn flows_of_a_port_are_forgotten_and_no_others() {
     Lab::run("flows", |lab| {
         lab.execute(&add_bridge());
         // Without a rule that needs it the kernel tracks nothing; that there is nothing is no failure.
-        lab.execute(&[Step::ForgetFlows(binding(Proto::Udp, "0.0.0.0", 53))]);
+        lab.execute(&[Step::ForgetFlows(vec![binding(Proto::Udp, "0.0.0.0", 53)])]);
         let rules =
             "table inet t { chain c { type filter hook output priority 0; ct state new accept\n }\n }";
         match std::process::Command::new("nft").arg(rules).status() {
@@ -93,13 +93,27 @@ fn flows_of_a_port_are_forgotten_and_no_others() {
             client6.send_to(b"x", ("fd77::1", port)).unwrap();
         }
         let udp = |address, port| binding(Proto::Udp, address, port);
-        assert_eq!(crate::conntrack::forget(&binding(Proto::Tcp, "0.0.0.0", 53)).unwrap(), 0);
-        assert_eq!(crate::conntrack::forget(&udp("10.77.0.2", 53)).unwrap(), 0);
-        assert_eq!(crate::conntrack::forget(&udp("10.77.0.1", 53)).unwrap(), 1);
-        assert_eq!(crate::conntrack::forget(&udp("0.0.0.0", 53)).unwrap(), 0);
-        assert_eq!(crate::conntrack::forget(&udp("0.0.0.0", 54)).unwrap(), 1);
-        assert_eq!(crate::conntrack::forget(&udp("::", 53)).unwrap(), 1);
-        assert_eq!(crate::conntrack::forget(&udp("fd77::1", 54)).unwrap(), 1);
+        let forget = |bindings: &[PortBinding]| crate::conntrack::forget(bindings).unwrap();
+        assert_eq!(forget(&[binding(Proto::Tcp, "0.0.0.0", 53)]), 0);
+        assert_eq!(forget(&[udp("10.77.0.2", 53)]), 0);
+        assert_eq!(forget(&[udp("10.77.0.1", 53)]), 1);
+        assert_eq!(forget(&[udp("0.0.0.0", 53)]), 0);
+        let many = [udp("0.0.0.0", 54), udp("::", 53), udp("0.0.0.0", 55), udp("fd77::1", 54)];
+        assert_eq!(forget(&many), 3, "by one look");
+
+        let server = UdpSocket::bind("10.77.0.1:60").unwrap();
+        for to in [56, 60] {
+            client.send_to(b"x", ("10.77.0.1", to)).unwrap();
+        }
+        let loopback = UdpSocket::bind("127.0.0.1:0").unwrap();
+        loopback.send_to(b"x", ("127.0.0.1", 60)).unwrap();
+        let gone = |address: &str| crate::conntrack::forget_addresses(&[address.parse().unwrap()]).unwrap();
+        assert_eq!(gone("10.77.0.9"), 0);
+        // The kernel may have said something of its own by then (IGMP).
+        assert!(gone("10.77.0.1") >= 2);
+        assert_eq!(gone("10.77.0.1"), 0);
+        assert_eq!(gone("127.0.0.1"), 1, "the others stay");
+        drop(server);
     });
 }
 
