@@ -166,9 +166,10 @@ impl Engine {
     ) -> Result<Option<Attachment>> {
         let id = exec.id.clone();
         self.exec_event(container, &format!("exec_start: {}", exec.config.cmd.join(" ")), &id, None);
-        let (config, privileged) = container
-            .with(|record| (record.definition.config.clone(), record.definition.host_config.privileged));
-        let mut env = environment(&config, exec.config.tty);
+        let definition = container.with(|record| record.definition.clone());
+        let links = self.link_variables(&definition);
+        let (config, privileged) = (definition.config, definition.host_config.privileged);
+        let mut env = environment(&config, exec.config.tty, links);
         replace_or_append(&mut env, &exec.config.env);
         let tty = exec.config.tty;
         let spec = ExecSpec {

@@ -73,6 +73,7 @@ pub(crate) fn attach_spec(definition: &Definition, network: &str, joined: &Joine
         container_name: definition.name.clone(),
         ipv4: settings.ipv4,
         ipv6: settings.ipv6,
+        link_local: settings.link_local_ips.clone(),
         mac: settings.mac,
         dns_names: if nameless { Vec::new() } else { dns_names(definition, settings) },
         links: if predefined { BTreeMap::new() } else { links.collect() },
@@ -170,27 +171,24 @@ impl Engine {
     /// `GET /networks`. Filters: `driver`, `type`, `name`, `id`, `label`, `scope`, `dangling`.
     ///
     /// # Errors
-    /// An unknown filter.
+    /// An unknown filter, or an impossible value of one.
     pub async fn network_list(&self, filters: Filters) -> Result<Vec<NetworkInfo>> {
-        filters.check_keys(&["dangling", "driver", "id", "label", "label!", "name", "scope", "type"])?;
-        let dangling = filters.boolean("dangling")?;
+        filters.check_keys(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+        let dangling = dangling(&filters)?;
         if let Some(bad) = filters
             .values("type")
             .and_then(|v| v.iter().find(|v| !matches!(v.as_str(), "builtin" | "custom")))
         {
             return Err(EngineError::invalid(format!("invalid filter: 'type'='{bad}'")));
         }
-        let contains = |key: &str, text: &str| {
-            filters.values(key).is_none_or(|values| values.iter().any(|value| text.contains(value.as_str())))
-        };
         let mut networks = self.inner.networks.list().await?;
         networks.retain(|info| {
             let network = &info.network;
             filters.exact("driver", network.driver.name())
                 && filters.exact("scope", "local")
                 && filters.exact("type", if network.predefined { "builtin" } else { "custom" })
-                && contains("name", &network.name)
-                && contains("id", network.id.as_str())
+                && filters.finds("name", &network.name)
+                && filters.finds("id", network.id.as_str())
                 && filters.labels_match(&network.labels)
                 && dangling.is_none_or(|wanted| (!network.predefined && info.endpoints.is_empty()) == wanted)
         });
@@ -214,7 +212,7 @@ impl Engine {
         let unwanted = move |network: &Network| {
             !used.contains(&network.name)
                 && filters.labels_match(&network.labels)
-                && until.is_none_or(|until| i128::from(network.created_ns) < until.as_nanosecond())
+                && until.is_none_or(|until| i128::from(network.created_ns) <= until.as_nanosecond())
         };
         let removed = self.inner.networks.prune(unwanted).await?;
         self.inner.events.publish(
@@ -395,6 +393,19 @@ impl Engine {
                 publish(&inner, event);
             }
         });
+    }
+}
+
+/// The filter `dangling`, with Docker's errors.
+fn dangling(filters: &Filters) -> Result<Option<bool>> {
+    let Some(values) = filters.values("dangling") else { return Ok(None) };
+    match values.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["0" | "false"] => Ok(Some(false)),
+        ["1" | "true"] => Ok(Some(true)),
+        [_] => Err(EngineError::invalid(
+            "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")",
+        )),
+        _ => Err(EngineError::invalid("got more than one value for filter key \"dangling\"")),
     }
 }
 

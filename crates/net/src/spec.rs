@@ -141,6 +141,8 @@ pub struct AttachSpec {
     pub ipv4: Option<Ipv4Addr>,
     /// `IPAMConfig.IPv6Address`.
     pub ipv6: Option<Ipv6Addr>,
+    /// `IPAMConfig.LinkLocalIPs`: put on the link beside the network's addresses.
+    pub link_local: Vec<IpAddr>,
     /// `MacAddress`.
     pub mac: Option<MacAddr>,
     /// `DNSNames`: container name, aliases, short id, hostname, in that order, without duplicates.

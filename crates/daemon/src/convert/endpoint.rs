@@ -1,6 +1,7 @@
 //! `EndpointSettings`: what a client asks for, and what it got.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use portolan_api::{self as api, ApiVersion, EndpointIpamConfig};
 use portolan_engine::model::{EndpointSettings, EndpointSnapshot};
@@ -33,13 +34,20 @@ pub(crate) fn endpoint_from_api(
     Ok(EndpointSettings {
         ipv4,
         ipv6,
-        link_local_ips: ipam.link_local_ips,
+        link_local_ips: link_local(&ipam.link_local_ips)?,
         links: settings.links.unwrap_or_default(),
         aliases: settings.aliases.unwrap_or_default(),
         mac,
         driver_opts: settings.driver_opts.unwrap_or_default(),
         gw_priority: settings.gw_priority.filter(|_| version >= ApiVersion::new(1, 48)).unwrap_or_default(),
     })
+}
+
+fn link_local(given: &[String]) -> Result<Vec<IpAddr>, ApiError> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_| ApiError::invalid(format!("invalid link-local IP address: {text}")))
+    };
+    given.iter().map(parse).collect()
 }
 
 /// An endpoint as inspect shows it. `short_id` is an alias that versions before 1.45 show too.
@@ -52,7 +60,7 @@ pub(super) fn endpoint_to_api(
     let ipam = EndpointIpamConfig {
         ipv4_address: text(asked.ipv4),
         ipv6_address: text(asked.ipv6),
-        link_local_ips: asked.link_local_ips,
+        link_local_ips: asked.link_local_ips.iter().map(ToString::to_string).collect(),
     };
     let mut aliases = asked.aliases;
     let user_defined = !snapshot.dns_names.is_empty();
@@ -81,6 +89,6 @@ pub(super) fn endpoint_to_api(
         ipv6_gateway: text(got.and_then(|endpoint| endpoint.gateway_ipv6)),
         global_ipv6_address: text(ipv6.map(|net| net.addr())),
         global_ipv6_prefix_len: ipv6.map_or(0, |net| net.prefix_len()),
-        dns_names: none_if_empty(snapshot.dns_names),
+        dns_names: (version >= ApiVersion::new(1, 44)).then(|| none_if_empty(snapshot.dns_names)),
     }
 }

@@ -47,14 +47,25 @@ async fn create(state: &Arc<State>, request: &mut Request) -> Answer {
 
 async fn inspect(state: &State, request: &Request, id: &str) -> Answer {
     let network = state.engine.network_inspect(id).await?;
-    // What it would add is about swarm services.
-    let _ = request.query.flag("verbose");
+    // Docker adds swarm services; we have none, and show older clients how many addresses are in use.
+    let verbose = verbose(request.query.get("verbose"))?;
     if request.query.get("scope").is_some_and(|scope| scope != "local") {
         return Err(ApiError::not_found(format!("network {id} not found")));
     }
-    let status = convert::network_status(&network, request.query.flag("verbose"), request.version);
+    let status = convert::network_status(&network, verbose, request.version);
     let shown = api::Network { status, ..convert::network(network, true, request.version) };
     json(StatusCode::OK, &shown)
+}
+
+/// The one flag that Docker refuses if it makes no sense of it.
+fn verbose(given: Option<&str>) -> Result<bool, ApiError> {
+    match given.unwrap_or_default() {
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        other => Err(ApiError::invalid(format!(
+            "invalid value for verbose: {other}: strconv.ParseBool: parsing {other:?}: invalid syntax"
+        ))),
+    }
 }
 
 async fn connect(state: &Arc<State>, request: &mut Request, id: &str) -> Answer {

@@ -127,7 +127,7 @@ impl Engine {
         let spec = ExecSpec {
             id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
             args: command.to_vec(),
-            env: super::environment(config, false),
+            env: super::environment(config, false, Vec::new()),
             cwd: config.working_dir.clone(),
             user: config.user.clone(),
             tty: false,

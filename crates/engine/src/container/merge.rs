@@ -91,14 +91,15 @@ pub(crate) fn command_line(config: &ContainerConfig) -> Result<Vec<String>> {
     if line.is_empty() { Err(EngineError::invalid("no command specified")) } else { Ok(line) }
 }
 
-/// The environment of the first process: PATH, HOSTNAME and TERM unless the container sets them, then its
-/// own variables; a bare `KEY` unsets.
-pub(crate) fn environment(config: &ContainerConfig, tty: bool) -> Vec<String> {
+/// The environment of the first process: PATH, HOSTNAME, TERM and those of links unless the container sets
+/// them, then its own variables; a bare `KEY` unsets.
+pub(crate) fn environment(config: &ContainerConfig, tty: bool, links: Vec<String>) -> Vec<String> {
     let mut variables = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
     variables.push(format!("HOSTNAME={}", config.hostname));
     if tty {
         variables.push("TERM=xterm".to_owned());
     }
+    variables.extend(links);
     replace_or_append(&mut variables, &config.env);
     variables
 }
@@ -188,9 +189,13 @@ mod tests {
             env: list(&["X=1", "PATH=/bin", "HOSTNAME"]),
             ..ContainerConfig::default()
         };
-        assert_eq!(environment(&config, true), ["PATH=/bin", "TERM=xterm", "X=1"]);
+        assert_eq!(environment(&config, true, Vec::new()), ["PATH=/bin", "TERM=xterm", "X=1"]);
         assert_eq!(
-            environment(&ContainerConfig { hostname: "box".to_owned(), ..ContainerConfig::default() }, false),
+            environment(
+                &ContainerConfig { hostname: "box".to_owned(), ..ContainerConfig::default() },
+                false,
+                Vec::new()
+            ),
             ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=box"]
         );
     }

@@ -6,6 +6,7 @@ mod create;
 mod detach;
 mod exit;
 mod health;
+mod links;
 mod list;
 mod merge;
 mod mounts;

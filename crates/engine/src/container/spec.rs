@@ -153,7 +153,7 @@ impl Engine {
         Ok(ContainerSpec {
             rootfs,
             args: definition.args.clone(),
-            env: merge::environment(config, config.tty),
+            env: merge::environment(config, config.tty, self.link_variables(definition)),
             cwd: if config.working_dir.is_empty() { "/" } else { &config.working_dir }.to_owned(),
             user: UserSpec { user: config.user.clone(), additional_groups: host.group_add.clone() },
             hostname: config.hostname.clone(),

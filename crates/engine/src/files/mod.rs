@@ -188,7 +188,10 @@ impl Engine {
             }
             let endpoints = record.sandbox.iter().flat_map(|info| &info.endpoints);
             let address = endpoints.filter(|e| e.network_name == "bridge").find_map(|e| e.endpoint.ipv4);
-            let names = format!("{alias} {} {other_name}", record.definition.config.hostname);
+            let mut names = format!("{alias} {}", record.definition.config.hostname);
+            if alias != other_name {
+                names.push_str(&format!(" {other_name}"));
+            }
             Ok(address.map(|net| HostLine { address: net.addr().into(), names }))
         })
     }
@@ -286,7 +289,7 @@ fn own_lines(endpoints: &[EndpointInfo], names: &str) -> Vec<HostLine> {
 }
 
 /// The links of the host configuration: the other's name, and what it is called here.
-fn links_of(definition: &Definition) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn links_of(definition: &Definition) -> impl Iterator<Item = (&str, &str)> {
     definition.host_config.links.iter().map(|link| {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
         (name.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or(alias))

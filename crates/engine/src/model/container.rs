@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use portolan_netcore::model::{MacAddr, Proto};
@@ -136,8 +136,8 @@ pub struct EndpointSettings {
     pub ipv4: Option<Ipv4Addr>,
     /// `IPAMConfig.IPv6Address`.
     pub ipv6: Option<Ipv6Addr>,
-    /// `IPAMConfig.LinkLocalIPs`: kept and shown.
-    pub link_local_ips: Vec<String>,
+    /// `IPAMConfig.LinkLocalIPs`.
+    pub link_local_ips: Vec<IpAddr>,
     /// `Links`: `container:alias` or `container`.
     pub links: Vec<String>,
     /// `Aliases`.

@@ -69,6 +69,15 @@ impl Filters {
         self.values(key).is_none_or(|values| values.contains(text))
     }
 
+    /// Whether any value of `key` is `text` or a regular expression that finds something in it; true if the key
+    /// is absent. As in Docker, what is no expression finds nothing.
+    pub fn finds(&self, key: &str, text: &str) -> bool {
+        let finds = |value: &String| {
+            value == text || regex::Regex::new(value).is_ok_and(|expression| expression.is_match(text))
+        };
+        self.values(key).is_none_or(|values| values.iter().any(finds))
+    }
+
     /// Whether any value of `key` is a prefix of `text`; true if the key is absent.
     pub fn prefix(&self, key: &str, text: &str) -> bool {
         self.values(key).is_none_or(|values| values.iter().any(|v| text.starts_with(v.as_str())))
@@ -95,6 +104,16 @@ mod tests {
         assert!(!filters(&[("label", "a=2")]).labels_match(&labels));
         assert!(!filters(&[("label", "a"), ("label", "c")]).labels_match(&labels));
         assert!(!filters(&[("label!", "a=1")]).labels_match(&labels));
+    }
+
+    #[test]
+    fn names_are_found_by_expression() {
+        let finds = |value: &str| filters(&[("name", value)]).finds("name", "my-net");
+        assert!(
+            finds("net") && finds("^my-net$") && finds("^(a|my)-") && Filters::default().finds("name", "x")
+        );
+        assert!(!finds("^net") && !finds("my.net.") && !finds("("));
+        assert!(filters(&[("name", "(")]).finds("name", "("));
     }
 
     #[test]

@@ -55,8 +55,7 @@ impl Owner {
     /// The step that announces an endpoint's addresses, if it is still there.
     pub(crate) fn announcement(&self, announcements: &Announcements) -> Option<Step> {
         let endpoint = self.desired.endpoints.get(&announcements.endpoint)?;
-        let addresses: Vec<IpNet> =
-            endpoint.ipv4.map(IpNet::V4).into_iter().chain(endpoint.ipv6.map(IpNet::V6)).collect();
+        let addresses: Vec<IpNet> = endpoint.addresses().collect();
         let key = (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone());
         (!addresses.is_empty()).then_some(Step::Announce(key, addresses))
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use portolan_netcore::model::{
     Driver, Endpoint, EndpointId, IfName, IpvlanMode, MacAddr, Network, NetworkId, SandboxId, SandboxMode,
 };
@@ -56,6 +57,8 @@ impl Owner {
             errors.extend(attach.ipv4.and_then(|address| bad_address(network, address.into())));
             errors.extend(attach.ipv6.and_then(|address| bad_address(network, address.into())));
         }
+        let unspecified = attach.link_local.iter().filter(|address| address.is_unspecified());
+        errors.extend(unspecified.map(|address| format!("invalid link-local IP address: {address}")));
         errors.extend(attach.driver_opts.iter().filter_map(|(key, value)| bad_option(key, value)));
         let text = match errors.as_slice() {
             [] => return Ok(id),
@@ -126,6 +129,7 @@ impl Owner {
             host_ifname,
             ipv4: addresses.ipv4,
             ipv6: addresses.ipv6,
+            link_local: attach.link_local.iter().map(|address| link_local(*address)).collect(),
             gateway_ipv4: gateways.0.filter(|_| addresses.ipv4.is_some()),
             gateway_ipv6: gateways.1.filter(|_| addresses.ipv6.is_some()),
             is_gateway: false,
@@ -227,6 +231,12 @@ fn bad_address(network: &Network, address: IpAddr) -> Option<String> {
     } else {
         Some(format!("no configured subnet or ip-range contain the IP address {address}"))
     }
+}
+
+/// With the prefix length of the link-local networks, RFC 3927 and RFC 4291, as Docker has it.
+fn link_local(address: IpAddr) -> IpNet {
+    let prefix_len = if address.is_ipv4() { 16 } else { 64 };
+    IpNet::new_assert(address, prefix_len)
 }
 
 fn bad_option(key: &str, value: &str) -> Option<String> {

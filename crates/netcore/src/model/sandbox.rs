@@ -52,6 +52,9 @@ pub struct Endpoint {
     pub ipv4: Option<Ipv4Net>,
     /// Its IPv6 address with the subnet's prefix length.
     pub ipv6: Option<Ipv6Net>,
+    /// Further addresses that the user wants on the link, which no network manages. Docker: `LinkLocalIPs`.
+    #[serde(default)]
+    pub link_local: Vec<IpNet>,
     /// The network's IPv4 gateway.
     pub gateway_ipv4: Option<Ipv4Addr>,
     /// The network's IPv6 gateway.
@@ -78,6 +81,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// All addresses of its link, those of the network first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let managed = self.ipv4.map(IpNet::V4).into_iter().chain(self.ipv6.map(IpNet::V6));
+        managed.chain(self.link_local.iter().copied())
+    }
+
     /// Who may use a published port; everybody if there is none.
     pub fn sources(&self, binding: &PortBinding) -> &[IpNet] {
         let entry = self.allowed.iter().find(|entry| entry.binding == *binding);

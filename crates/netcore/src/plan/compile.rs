@@ -239,7 +239,7 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
         Driver::Host | Driver::Null => return,
     }
     let ns = Ns::Sandbox(endpoint.sandbox.clone());
-    if desired.settings.ipv6 && endpoint.ipv6.is_some() {
+    if desired.settings.ipv6 && endpoint.addresses().any(|net| net.addr().is_ipv6()) {
         // Addresses and routes come from us, not from a neighbour that plays the router.
         for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
             let key = format!("net/ipv6/conf/{}/{name}", endpoint.ifname);
@@ -253,12 +253,7 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
 
 /// The end of a macvlan or ipvlan link in its sandbox.
 fn add_stacked(state: &mut HostState, endpoint: &Endpoint, link: Link) {
-    let addresses = [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)];
-    let link = Link {
-        addresses: addresses.into_iter().flatten().collect(),
-        alias: Some(alias(&endpoint.id)),
-        ..link
-    };
+    let link = Link { addresses: endpoint.addresses().collect(), alias: Some(alias(&endpoint.id)), ..link };
     state.links.insert((Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone()), link);
 }
 
@@ -373,7 +368,6 @@ fn lent_routes<'a>(network: &'a Network, endpoint: &'a Endpoint) -> impl Iterato
 fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions, hairpin: bool) {
     let host = (Ns::Host, endpoint.host_ifname.clone());
     let container = (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone());
-    let addresses = [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)];
     let mtu = options.mtu.or(lent_mtu(endpoint));
     state.links.insert(
         host.clone(),
@@ -400,7 +394,7 @@ fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions,
             mtu,
             master: None,
             hairpin: false,
-            addresses: addresses.into_iter().flatten().collect(),
+            addresses: endpoint.addresses().collect(),
             up: true,
             alias: None,
             vlan: None,
@@ -419,7 +413,7 @@ fn add_endpoint_policy(policy: &mut FirewallPolicy, endpoint: &Endpoint, options
             bridge: bridge.clone(),
             host_ifname: endpoint.host_ifname.clone(),
             mac: endpoint.mac,
-            addresses: v4.into_iter().chain(v6).collect(),
+            addresses: endpoint.addresses().map(|net| net.addr()).collect(),
             source_guard: endpoint.source_guard && options.source_guard,
         },
     );

@@ -143,6 +143,7 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         mac: if host == 2 { MacAddr([2, 0, 0, 0, 0, number]) } else { MacAddr::of_ipv4(address) },
         ipv4: Some(Ipv4Net::new(address, 24).unwrap()),
         ipv6: None,
+        link_local: Vec::new(),
         gateway_ipv4: gateway,
         gateway_ipv6: None,
         is_gateway: false,
