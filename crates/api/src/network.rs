@@ -255,9 +255,9 @@ wire! {
         /// Prefix length of the IPv6 subnet.
         #[serde(rename = "GlobalIPv6PrefixLen")]
         pub global_ipv6_prefix_len: u8,
-        /// All names on this network; from v1.44, where it may be null.
-        #[serde(rename = "DNSNames", skip_serializing_if = "Option::is_none")]
-        pub dns_names: Option<Option<Vec<String>>>,
+        /// All names on this network (from v1.44).
+        #[serde(rename = "DNSNames")]
+        pub dns_names: Option<Vec<String>>,
     }
 
     /// Addresses that an endpoint asks for.

@@ -89,6 +89,6 @@ pub(super) fn endpoint_to_api(
         ipv6_gateway: text(got.and_then(|endpoint| endpoint.gateway_ipv6)),
         global_ipv6_address: text(ipv6.map(|net| net.addr())),
         global_ipv6_prefix_len: ipv6.map_or(0, |net| net.prefix_len()),
-        dns_names: (version >= ApiVersion::new(1, 44)).then(|| none_if_empty(snapshot.dns_names)),
+        dns_names: none_if_empty(snapshot.dns_names).filter(|_| version >= ApiVersion::new(1, 44)),
     }
 }
