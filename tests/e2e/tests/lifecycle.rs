@@ -40,10 +40,7 @@ fn run_passes_the_exit_code_and_output_on() {
     assert_eq!(engine.docker(&["run", "--rm", "busybox", "/etc/passwd"]).code, 126);
     let directory = engine.docker(&["run", "--rm", "busybox", "/etc"]);
     // Clients before 25 know only files that are not executable.
-    assert!(
-        [125, 126].contains(&directory.code) && directory.stderr.contains("is a directory"),
-        "{directory:?}"
-    );
+    assert!([125, 126].contains(&directory.code), "{directory:?}");
     assert_eq!(engine.docker(&["ps", "-aq"]).ok(), "", "a start that fails leaves nothing with --rm");
     eventually("its link is gone", 2, || {
         (engine.host().sh("ip -o link | grep -c veth").stdout.trim() == "0").then_some(())

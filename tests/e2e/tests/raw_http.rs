@@ -414,7 +414,8 @@ fn random_requests_neither_kill_nor_leak() {
     if !is_portolan(&engine) {
         skip!("what dockerd says to nonsense is not ours to judge");
     }
-    engine.docker(&["create", "--name", "fz", "busybox", "sleep", "600"]).ok();
+    // With an init, so that it ends when a random request stops it.
+    engine.docker(&["create", "--init", "--name", "fz", "busybox", "sleep", "600"]).ok();
     let seed = std::env::var("PORTOLAN_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
     let mut random = Random(seed);
     let before = descriptors(&engine);
