@@ -149,6 +149,9 @@ wire! {
         /// Its addresses.
         #[serde(rename = "IPAM")]
         pub ipam: IpamStatus,
+        /// Routes of the host that overlap with its subnets. Portolan's own.
+        #[serde(skip_serializing_if = "is_default")]
+        pub overlapping_routes: Vec<String>,
     }
 
     /// The addresses of a network.

@@ -364,6 +364,9 @@ impl Engine {
             if let Some(container) = &event.container {
                 attributes.insert("container".to_owned(), container.to_string());
             }
+            if let Some(route) = &event.route {
+                attributes.insert("route".to_owned(), route.to_string());
+            }
             let action: NetworkAction = event.action;
             let network = event.network.to_string();
             inner.events.publish(EventType::Network, action.as_str(), network, attributes);

@@ -42,7 +42,7 @@ pub(crate) fn network(
 ) -> Result<Network, Error> {
     check_name(&spec.name)?;
     check_kind(&spec)?;
-    let (mut driver, generic) = options::parse(&id, &spec.driver, &spec.options)?;
+    let (mut driver, generic) = all_or_mistakes(&id, &spec)?;
     let GenericOptions { ipv4, ipv6, internal, routing, mtu_of_egress } = generic;
     let ipv4 = spec.ipv4.or(ipv4).unwrap_or(true);
     let ipv6 = spec.ipv6.or(ipv6).unwrap_or(false);
@@ -80,6 +80,18 @@ pub(crate) fn network(
         config_only: false,
         config_from: Some(spec.config_from).filter(|name| !name.is_empty()),
         routing,
+    })
+}
+
+/// What the options say. Their mistakes are told together with those of the IPAM configuration, which
+/// is otherwise looked at later, when the options have had their say.
+fn all_or_mistakes(id: &NetworkId, spec: &NetworkSpec) -> Result<(Driver, GenericOptions), Error> {
+    options::parse(id, &spec.driver, &spec.options).map_err(|error| {
+        // Which family is on is not known for sure: an entry of either is looked at.
+        match pools_of(&spec.ipam, spec.ipv6.unwrap_or(true)) {
+            Ok(_) => error,
+            Err(others) => Error::invalid(format!("{}\n{}", others.message(), error.message())),
+        }
     })
 }
 
@@ -297,7 +309,8 @@ fn check_pool(pool: &ParsedPool, subnet: IpNet, errors: &mut Vec<String>) {
     if let Some(range) = pool.ip_range {
         check_range(range, subnet, errors);
     }
-    if let Some(gateway) = pool.gateway
+    // Routers of IPv6 are known by their link-local addresses (RFC 4861).
+    if let Some(gateway) = pool.gateway.filter(|gateway| !(is_link_local(*gateway) && !is_v4(&subnet)))
         && let Some(why) = outside(gateway, subnet)
     {
         errors.push(format!("invalid gateway {gateway}: {why}"));
@@ -307,6 +320,10 @@ fn check_pool(pool: &ParsedPool, subnet: IpNet, errors: &mut Vec<String>) {
             errors.push(format!("invalid auxiliary address {name}: {why}"));
         }
     }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn is_v4(net: &IpNet) -> bool {

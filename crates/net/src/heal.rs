@@ -109,6 +109,13 @@ pub(crate) struct Repair {
 }
 
 impl Repair {
+    fn join(&mut self, other: Self) {
+        self.firewall |= other.firewall;
+        self.steps.extend(other.steps);
+        self.errors.extend(other.errors);
+        self.busy |= other.busy;
+    }
+
     fn is_empty(&self) -> bool {
         !self.firewall && self.steps.is_empty() && self.errors.is_empty()
     }
@@ -168,8 +175,16 @@ fn turn(shared: &Shared, heard: &[Disturbance]) -> Result<Option<Repair>, ()> {
     let heard = heard.to_vec();
     let task: Task = Box::new(move |owner| {
         let look = timer || heard.iter().any(|one| owner.is_disturbance(one));
+        let around = timer || heard.contains(&Disturbance::Surroundings);
+        let followed = around.then(|| owner.look_around());
+        let mut repair = look.then(|| owner.repair());
+        match (&mut repair, followed) {
+            (Some(repair), Some(followed)) => repair.join(followed),
+            (None, Some(followed)) if followed.busy || !followed.is_empty() => repair = Some(followed),
+            _ => {}
+        }
         // The healer waits for this.
-        let _ = answer.send(look.then(|| owner.repair()));
+        let _ = answer.send(repair);
     });
     shared.owner.send(task).map_err(|_| ())?;
     let firewall = if rules { Some(shared.host.restore_firewall()) } else { None };

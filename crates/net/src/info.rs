@@ -16,6 +16,8 @@ pub struct NetworkInfo {
     pub endpoints: Vec<NetworkEndpoint>,
     /// How full its subnets are. Docker: `Status.IPAM.Subnets`.
     pub usage: Vec<SubnetUsage>,
+    /// Routes of the host that overlap with its subnets and are not ours.
+    pub overlaps: Vec<IpNet>,
 }
 
 /// One endpoint as its network shows it. Docker: `EndpointResource`.
@@ -90,6 +92,8 @@ pub struct NetworkEvent {
     pub driver: &'static str,
     /// The container, on connect and disconnect. Docker: attribute `container`.
     pub container: Option<ContainerId>,
+    /// The route, when one begins or ceases to overlap. Attribute `route`.
+    pub route: Option<IpNet>,
 }
 
 /// What happened to a network.
@@ -103,6 +107,10 @@ pub enum NetworkAction {
     Disconnect,
     /// `destroy`
     Destroy,
+    /// `overlap`, which Docker has not: a route of the host overlaps with it from now on.
+    Overlap,
+    /// `overlap-end`: no longer.
+    OverlapEnd,
 }
 
 impl NetworkAction {
@@ -113,6 +121,8 @@ impl NetworkAction {
             Self::Connect => "connect",
             Self::Disconnect => "disconnect",
             Self::Destroy => "destroy",
+            Self::Overlap => "overlap",
+            Self::OverlapEnd => "overlap-end",
         }
     }
 }

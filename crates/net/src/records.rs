@@ -40,6 +40,9 @@ pub(crate) struct LeaseRecord {
     pub(crate) ipv6: Option<Ipv6Addr>,
     /// Asked for by number: nobody else gets it as long as the container exists.
     pub(crate) fixed: bool,
+    /// The container's name when it got the address, for people.
+    #[serde(default)]
+    pub(crate) name: String,
 }
 
 /// One commit, as it grows.

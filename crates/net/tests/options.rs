@@ -19,6 +19,13 @@ const CASES: &[(&str, Case)] = &[
     ("bridge", ("bridge", &[], |_| {})),
     ("ipv6 from the pools", ("bridge", &[], |spec| spec.ipv6 = Some(true))),
     ("ipv6 only", ("bridge", &[], |spec| (spec.ipv4, spec.ipv6) = (Some(false), Some(true)))),
+    (
+        "a link-local gateway",
+        ("bridge", &[], |spec| {
+            spec.ipv6 = Some(true);
+            spec.ipam = vec![IpamPoolSpec { gateway: "fe80::1".into(), ..pool("fd33::/64") }];
+        }),
+    ),
     ("internal", ("bridge", &[], |spec| spec.internal = true)),
     (
         "isolated",
@@ -250,10 +257,57 @@ async fn a_conflict_names_the_holder() {
     let lab = Lab::open().await;
     let net = NetworkSpec { name: "net".into(), ipam: vec![pool("10.3.0.0/24")], ..NetworkSpec::default() };
     lab.networks.create(net).await.unwrap();
-    lab.run(1, "net", Vec::new()).await.unwrap();
+    let info = lab.run(1, "net", Vec::new()).await.unwrap();
     let ask = |address: [u8; 4]| portolan_net::AttachSpec { ipv4: Some(address.into()), ..attach(2, "net") };
     let error = lab.networks.reserve(&container(2), ask([10, 3, 0, 2])).await.unwrap_err();
     assert!(error.message().contains("belongs to container c1 ("), "{error}");
+    // The same for one that does not run and asked for its address by number.
+    lab.networks.remove_sandbox(&info.id).await.unwrap();
+    let fixed = portolan_net::AttachSpec { ipv4: Some([10, 3, 0, 5].into()), ..attach(1, "net") };
+    lab.networks.reserve(&container(1), fixed).await.unwrap();
+    let error = lab.networks.reserve(&container(2), ask([10, 3, 0, 5])).await.unwrap_err();
+    assert!(error.message().contains("belongs to container c1 ("), "{error}");
     let error = lab.networks.reserve(&container(2), ask([10, 3, 0, 1])).await.unwrap_err();
     assert!(error.message().contains("it is its gateway"), "{error}");
+}
+
+/// The overlaps that inspect shows.
+async fn overlaps(lab: &Lab) -> Vec<String> {
+    lab.networks.find("net").await.unwrap().overlaps.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_route_that_overlaps_shows() {
+    let lab = Lab::open().await;
+    lab.host.add_foreign_route("10.3.0.128/25".parse().unwrap());
+    let mut events = lab.networks.events();
+    let spec = NetworkSpec { name: "net".into(), ipam: vec![pool("10.3.0.0/24")], ..NetworkSpec::default() };
+    lab.networks.create(spec).await.unwrap();
+    assert_eq!(overlaps(&lab).await, ["10.3.0.128/25"]);
+    let actions = [events.recv().await.unwrap(), events.recv().await.unwrap()];
+    assert_eq!(actions.each_ref().map(|event| event.action.as_str()), ["create", "overlap"]);
+    assert_eq!(actions[1].route, Some("10.3.0.128/25".parse().unwrap()));
+    lab.host.add_foreign_route("10.0.0.0/8".parse().unwrap());
+    let lab = lab.restart().await;
+    assert_eq!(overlaps(&lab).await, ["10.3.0.128/25", "10.0.0.0/8"]);
+}
+
+#[tokio::test]
+async fn mistakes_in_options_and_addresses_are_told_together() {
+    let lab = Lab::open().await;
+    let spec = NetworkSpec {
+        name: "net".into(),
+        ipam: vec![pool("10.3.0.1/24")],
+        options: [
+            ("com.docker.network.driver.mtu".to_owned(), "9".to_owned()),
+            ("com.docker.network.bridge.enable_icc".to_owned(), "maybe".to_owned()),
+        ]
+        .into(),
+        ..NetworkSpec::default()
+    };
+    let error = lab.networks.create(spec).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    for part in ["invalid subnet 10.3.0.1/24", "driver.mtu", "enable_icc"] {
+        assert!(error.message().contains(part), "{error}");
+    }
 }

@@ -121,6 +121,9 @@ pub enum Disturbance {
         /// It touched a table of ours, or one in which iptables keeps rules.
         ours: bool,
     },
+    /// A route or a link of somebody else's came, changed or went: it may overlap with a network of ours,
+    /// or be the way out.
+    Surroundings,
     /// More happened than the queue had room for.
     Lost,
 }

@@ -21,9 +21,9 @@ use crate::netlink::{NetlinkError, Protocol, Reply, Socket};
 use crate::observe;
 use crate::rt::{
     IFA_ADDRESS, IFA_LOCAL, IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MASTER,
-    PROTOCOL, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWLINK, RTMSG_LEN, RTNLGRP_IPV4_IFADDR,
-    RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE,
-    RTNLGRP_LINK, address_from,
+    PROTOCOL, RT_TABLE_MAIN, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN,
+    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF,
+    RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, address_from,
 };
 
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -162,10 +162,10 @@ fn of_route(socket: &Socket, reply: &Reply<'_>) -> Option<Disturbance> {
                 return None;
             }
             let attrs = reply.attrs(IFINFOMSG_LEN);
-            let alias = attrs.get(IFLA_IFALIAS)?.text()?;
-            if !alias.starts_with(ALIAS_PREFIX) {
-                return None;
-            }
+            let alias = attrs.get(IFLA_IFALIAS).and_then(|alias| alias.text());
+            let Some(alias) = alias.filter(|alias| alias.starts_with(ALIAS_PREFIX)) else {
+                return Some(Disturbance::Surroundings);
+            };
             let flags = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
             let master = attrs.get(IFLA_MASTER).and_then(|index| index.u32());
             Some(Disturbance::Link {
@@ -180,9 +180,14 @@ fn of_route(socket: &Socket, reply: &Reply<'_>) -> Option<Disturbance> {
             let address = attrs.get(IFA_LOCAL).or_else(|| attrs.get(IFA_ADDRESS))?;
             address_from(address.payload).map(Disturbance::AddressGone)
         }
-        RTM_DELROUTE => {
+        RTM_NEWROUTE | RTM_DELROUTE => {
             let header = reply.payload.first_chunk::<RTMSG_LEN>()?;
-            (header[5] == PROTOCOL).then_some(Disturbance::RouteGone)
+            match (header[4], header[5], reply.kind) {
+                (_, PROTOCOL, RTM_DELROUTE) => Some(Disturbance::RouteGone),
+                (_, PROTOCOL, _) => None,
+                (RT_TABLE_MAIN, ..) => Some(Disturbance::Surroundings),
+                _ => None,
+            }
         }
         RTM_NEWNETCONF => {
             // Settings of single links come with every new link; those of all of them are the host's.

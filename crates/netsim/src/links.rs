@@ -1,6 +1,7 @@
 //! Namespaces, links, addresses and routes.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use portolan_netcore::model::{IfName, SandboxId};
 use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Route, RouteKind, Step};
@@ -174,7 +175,10 @@ fn add_route(state: &mut HostState, ns: &Ns, route: &Route) -> Result<(), Errno>
         return insert_route(state, ns, route);
     }
     let dev = state.links.get(&(ns.clone(), route.dev.clone())).ok_or(ENODEV)?;
-    let reachable = |gateway| dev.addresses.iter().any(|address| address.contains(&gateway));
+    let link_local = |gateway| matches!(gateway, IpAddr::V6(address) if address.is_unicast_link_local());
+    let reachable = |gateway: IpAddr| {
+        link_local(gateway) || dev.addresses.iter().any(|address| address.contains(&gateway))
+    };
     if !dev.up || !route.gateway.is_none_or(reachable) {
         return Err(ENETUNREACH);
     }

@@ -54,6 +54,7 @@ pub(crate) fn network_status(
     let wanted = verbose || version >= STATUS;
     (wanted && info.network.driver.has_links()).then(|| api::NetworkStatus {
         ipam: api::IpamStatus { subnets: info.usage.iter().map(subnet).collect() },
+        overlapping_routes: info.overlaps.iter().map(ToString::to_string).collect(),
     })
 }
 

@@ -93,6 +93,7 @@ impl Owner {
                 ipv4: Some(lease.address.addr()),
                 ipv6: None,
                 fixed: false,
+                name: endpoint.container_name.clone(),
             })?;
         }
         let stored = self.reelect(&mut draft).and_then(|()| self.store_draft(&mut draft, &before));

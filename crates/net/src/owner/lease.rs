@@ -138,6 +138,7 @@ impl Owner {
             ipv4: addresses.ipv4.map(|net| net.addr()),
             ipv6: addresses.ipv6.map(|net| net.addr()),
             fixed: attach.ipv4.is_some() || attach.ipv6.is_some(),
+            name: attach.container_name.clone(),
         };
         let known = self.leases.get(container).and_then(|leases| leases.get(network));
         if known != Some(&lease) {
@@ -224,7 +225,12 @@ impl Owner {
         };
         match self.endpoints_of(network).find(of) {
             Some(endpoint) => format!("container {} ({})", endpoint.container_name, container.short()),
-            None => format!("container {}", container.short()),
+            None => match self.leases.get(container).and_then(|leases| leases.get(network)) {
+                Some(lease) if !lease.name.is_empty() => {
+                    format!("container {} ({})", lease.name, container.short())
+                }
+                _ => format!("container {}", container.short()),
+            },
         }
     }
 

@@ -60,7 +60,8 @@ impl Owner {
             let usage = space.usage();
             SubnetUsage { subnet: space.subnet(), in_use: usage.in_use, available: usage.available }
         });
-        NetworkInfo { network: network.clone(), endpoints, usage: usage.collect() }
+        let overlaps = self.overlaps(network);
+        NetworkInfo { network: network.clone(), endpoints, usage: usage.collect(), overlaps }
     }
 
     fn network_endpoint(&self, network: &Network, endpoint: &Endpoint) -> Option<NetworkEndpoint> {

@@ -17,6 +17,7 @@ mod repair;
 mod restore;
 mod sandbox;
 mod stale;
+mod surroundings;
 mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use ipnet::IpNet;
 use portolan_netcore::dns::ZoneChange;
 use portolan_netcore::host::Host;
 use portolan_netcore::ipam::{AddressSpace, Pools};
@@ -112,6 +114,10 @@ pub(crate) struct Owner {
     unready: BTreeSet<SandboxId>,
     /// Addresses of endpoints that are gone, whose connections the kernel has not forgotten yet.
     stale: BTreeSet<IpAddr>,
+    /// Destinations of the host's other routes, when they were last looked at.
+    foreign_routes: Vec<IpNet>,
+    /// Those of them that overlap with a network.
+    overlapping: BTreeSet<(NetworkId, IpNet)>,
 }
 
 impl Owner {
@@ -155,6 +161,19 @@ impl Owner {
             name: network.name.clone(),
             driver: network.driver.name(),
             container: container.cloned(),
+            route: None,
+        });
+    }
+
+    fn emit_route(&self, action: NetworkAction, network: &NetworkId, route: IpNet) {
+        let Some(network) = self.desired.networks.get(network) else { return };
+        let _ = self.events.send(NetworkEvent {
+            action,
+            network: network.id.clone(),
+            name: network.name.clone(),
+            driver: network.driver.name(),
+            container: None,
+            route: Some(route),
         });
     }
 

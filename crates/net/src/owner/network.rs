@@ -41,6 +41,7 @@ impl Owner {
             }
             self.add_default_options(&mut spec);
             let routes = self.host.foreign_routes()?;
+            self.foreign_routes.clone_from(&routes);
             let around = Surroundings {
                 pools: &self.pools,
                 networks: &self.subnet_holders(),
@@ -146,6 +147,7 @@ impl Owner {
         self.hidden.remove(id);
         self.add_zone(id);
         self.emit(NetworkAction::Create, id, None);
+        self.note_routes(self.foreign_routes.clone());
         self.settle();
     }
 
@@ -170,6 +172,7 @@ impl Owner {
         self.spaces.remove(id);
         self.members.remove(id);
         self.desired.networks.remove(id);
+        self.overlapping.retain(|(network, _)| network != id);
         for leases in self.leases.values_mut() {
             leases.remove(id);
         }

@@ -38,7 +38,7 @@ impl Owner {
             }
             Disturbance::AddressGone(address) => self.is_own_address(*address),
             Disturbance::RouteGone | Disturbance::Setting | Disturbance::Lost => true,
-            Disturbance::Ruleset { .. } => false,
+            Disturbance::Ruleset { .. } | Disturbance::Surroundings => false,
         }
     }
 

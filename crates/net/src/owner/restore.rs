@@ -103,6 +103,8 @@ pub(crate) fn open(parts: Parts, names: &dyn Names) -> Result<Owner, Error> {
         views: BTreeSet::new(),
         unready: BTreeSet::new(),
         stale: BTreeSet::new(),
+        foreign_routes: Vec::new(),
+        overlapping: BTreeSet::new(),
     };
     let mut batch = Batch::default();
     forget_dead_sandboxes(&mut stored, &observed, &mut batch);
@@ -112,6 +114,8 @@ pub(crate) fn open(parts: Parts, names: &dyn Names) -> Result<Owner, Error> {
     owner.restore_sandboxes(stored);
     owner.serve_names(names);
     owner.apply(&observed)?;
+    let routes = owner.host.foreign_routes()?;
+    owner.note_routes(routes);
     Ok(owner)
 }
 

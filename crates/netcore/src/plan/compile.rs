@@ -132,6 +132,7 @@ fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, optio
             vlan: options.vlan,
         },
     );
+    add_subnet_routes(state, network, options);
     if desired.settings.ipv6 {
         // A router advertisement from a container must not configure the host (CVE-2020-13401).
         let key = format!("net/ipv6/conf/{}/accept_ra", options.bridge);
@@ -151,6 +152,27 @@ fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, optio
     }
 }
 
+/// RFC 4291, section 2.5.6.
+const LINK_LOCAL_PREFIX: u8 = 64;
+
+/// A bridge without an address in its subnet, only a link-local one, needs a route there.
+fn add_subnet_routes(state: &mut HostState, network: &Network, options: &BridgeOptions) {
+    let apart = network.ipam.iter().filter(|config| {
+        let outside = config.gateway.is_some_and(|gateway| !config.subnet.contains(&gateway));
+        outside && options.gateway_mode_ipv6 != GatewayMode::Isolated
+    });
+    state.routes.extend(apart.map(|config| {
+        let route = Route {
+            destination: config.subnet,
+            kind: RouteKind::Unicast,
+            gateway: None,
+            dev: options.bridge.clone(),
+            metric: 0,
+        };
+        (Ns::Host, route)
+    }));
+}
+
 fn bridge_addresses(network: &Network, options: &BridgeOptions) -> BTreeSet<IpNet> {
     let of = |gateway: IpAddr, subnet: IpNet| {
         let (mode, inhibit) = match gateway {
@@ -158,7 +180,8 @@ fn bridge_addresses(network: &Network, options: &BridgeOptions) -> BTreeSet<IpNe
             IpAddr::V6(_) => (options.gateway_mode_ipv6, false),
         };
         let wanted = mode != GatewayMode::Isolated && !inhibit;
-        if wanted { IpNet::new(gateway, subnet.prefix_len()).ok() } else { None }
+        let prefix = if subnet.contains(&gateway) { subnet.prefix_len() } else { LINK_LOCAL_PREFIX };
+        if wanted { IpNet::new(gateway, prefix).ok() } else { None }
     };
     network.ipam.iter().filter_map(|config| of(config.gateway?, config.subnet)).collect()
 }

@@ -1,0 +1,95 @@
+//! What somebody else's routes and links on the host mean for our networks: routes that overlap with
+//! them, and the MTU of the way out.
+
+use ipnet::IpNet;
+use portolan_netcore::model::{Driver, EndpointId, Network, NetworkId};
+use portolan_netcore::plan::{Touched, change};
+
+use super::{Owner, Phase};
+use crate::heal::Repair;
+use crate::records::Batch;
+use crate::{Error, NetworkAction, options, parent};
+
+impl Owner {
+    /// Looks at the host's routes and links, and follows what changed.
+    pub(crate) fn look_around(&mut self) -> Repair {
+        let mut repair = Repair::default();
+        match self.host.foreign_routes() {
+            Ok(routes) => self.note_routes(routes),
+            Err(error) => repair.errors.push(error),
+        }
+        let following: Vec<NetworkId> = self
+            .desired
+            .networks
+            .values()
+            .filter(|network| options::follows_mtu(&network.options) && !self.hidden.contains(&network.id))
+            .map(|network| network.id.clone())
+            .collect();
+        for id in following {
+            if let Err(error) = self.follow_mtu(&id, &mut repair) {
+                tracing::warn!(network = %id, %error, "cannot follow the MTU of the way out");
+            }
+        }
+        repair
+    }
+
+    /// The host's other routes as they are now: tells of those that begin or cease to overlap.
+    pub(super) fn note_routes(&mut self, routes: Vec<IpNet>) {
+        self.foreign_routes = routes;
+        let visible = self.desired.networks.values().filter(|network| !self.hidden.contains(&network.id));
+        let now = visible
+            .flat_map(|network| self.overlaps(network).into_iter().map(|route| (network.id.clone(), route)))
+            .collect();
+        let before = std::mem::replace(&mut self.overlapping, now);
+        let begun: Vec<_> = self.overlapping.difference(&before).cloned().collect();
+        let ended: Vec<_> = before.difference(&self.overlapping).cloned().collect();
+        for (network, route) in begun {
+            tracing::warn!(%network, %route, "a route of the host overlaps with a network");
+            self.emit_route(NetworkAction::Overlap, &network, route);
+        }
+        for (network, route) in ended {
+            self.emit_route(NetworkAction::OverlapEnd, &network, route);
+        }
+    }
+
+    /// Routes of the host that overlap with a network: one for a part of it takes packets away from its
+    /// containers, one for more than it loses those for them. Only the host routes to bridges of ours;
+    /// the other drivers' subnets are those of their surroundings.
+    pub(super) fn overlaps(&self, network: &Network) -> Vec<IpNet> {
+        let Driver::Bridge(bridge) = &network.driver else { return Vec::new() };
+        if bridge.unmanaged || network.config_only {
+            return Vec::new();
+        }
+        let overlap = |route: &&IpNet| {
+            network.ipam.iter().any(|config| config.subnet.contains(*route) || route.contains(&config.subnet))
+        };
+        self.foreign_routes.iter().filter(overlap).copied().collect()
+    }
+
+    fn follow_mtu(&mut self, id: &NetworkId, repair: &mut Repair) -> Result<(), Error> {
+        let mut network = self.network(id)?.clone();
+        parent::set_mtu(&mut network.driver, self.host.as_ref())?;
+        if network.driver == self.network(id)?.driver {
+            return Ok(());
+        }
+        let endpoints: Vec<EndpointId> = self.endpoints_of(id).map(|endpoint| endpoint.id.clone()).collect();
+        let busy = self.endpoints_of(id).any(|endpoint| {
+            self.sandboxes.get(&endpoint.sandbox).is_none_or(|live| live.phase == Phase::Busy)
+        });
+        if busy {
+            // Its plan is made already, with the MTU as it was.
+            repair.busy = true;
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.put_network(&network)?;
+        self.commit(&batch)?;
+        let touched = Touched { networks: [id.clone()].into(), ..Touched::endpoints(&endpoints) };
+        let before = self.desired.slice(&touched);
+        self.desired.networks.insert(id.clone(), network);
+        let steps = change(&before, &self.desired, &touched);
+        repair.errors.extend(crate::apply::run_whatever_fails(self.host.as_ref(), &steps));
+        tracing::info!(network = %id, steps = steps.len(), "the MTU of the way out changed, and the network's with it");
+        Ok(())
+    }
+}
