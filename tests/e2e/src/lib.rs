@@ -62,3 +62,13 @@ pub fn hear(host: &Host, address: &str, port: u16) -> String {
 pub fn is_portolan(engine: &Engine) -> bool {
     engine.kind() == EngineKind::Portolan
 }
+
+/// Whether to leave a test out because Docker's engine is the one under test and has no `what`; says so.
+#[expect(clippy::print_stdout, reason = "scripts/test.sh counts and names what is left out")]
+pub fn skip_on_docker(engine: &Engine, what: &str) -> bool {
+    let skips = !is_portolan(engine);
+    if skips {
+        println!("SKIPPED: Debian's dockerd has no {what}");
+    }
+    skips
+}

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use portolan_e2e::{eventually, has_line, inspect, is_portolan};
+use portolan_e2e::{eventually, has_line, inspect, skip_on_docker};
 use portolan_testkit::{Engine, Host};
 
 /// A router of the LAN at 10.93.0.1 that lends addresses and knows names.
@@ -90,7 +90,7 @@ const MACVLAN: [&str; 8] =
 #[test]
 fn a_macvlan_container_has_what_the_lan_s_server_lends() {
     let mut engine = Engine::start();
-    if !is_portolan(&engine) {
+    if skip_on_docker(&engine, "DHCP networks") {
         return;
     }
     let lan = Lan::new(&engine);
@@ -145,7 +145,7 @@ fn a_macvlan_container_has_what_the_lan_s_server_lends() {
 #[test]
 fn an_unmanaged_bridge_and_a_second_network_can_have_it_too() {
     let engine = Engine::start();
-    if !is_portolan(&engine) {
+    if skip_on_docker(&engine, "DHCP networks") {
         return;
     }
     let lan = Lan::new(&engine);
@@ -167,7 +167,7 @@ fn an_unmanaged_bridge_and_a_second_network_can_have_it_too() {
 #[test]
 fn a_lan_without_a_server_is_an_error_and_leaves_nothing() {
     let engine = Engine::start();
-    if !is_portolan(&engine) {
+    if skip_on_docker(&engine, "DHCP networks") {
         return;
     }
     let other = Host::new("lan");
