@@ -310,7 +310,7 @@ fn check_pool(pool: &ParsedPool, subnet: IpNet, errors: &mut Vec<String>) {
         check_range(range, subnet, errors);
     }
     // Routers of IPv6 are known by their link-local addresses (RFC 4861).
-    if let Some(gateway) = pool.gateway.filter(|gateway| !(is_link_local(*gateway) && !is_v4(&subnet)))
+    if let Some(gateway) = pool.gateway.filter(|gateway| is_v4(&subnet) || !is_link_local(*gateway))
         && let Some(why) = outside(gateway, subnet)
     {
         errors.push(format!("invalid gateway {gateway}: {why}"));
