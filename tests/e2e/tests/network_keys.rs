@@ -70,6 +70,15 @@ fn bridge(name: &str) -> String {
     format!("com.docker.network.bridge.name={name}")
 }
 
+/// Waits until a container's server is there. It answers one client at a time: this one is gone then.
+fn listens(engine: &Engine, name: &str, port: u16) {
+    let line = format!("nc -w 1 127.0.0.1 {port} </dev/null");
+    let answers = || !engine.docker(&["exec", name, "sh", "-c", &line]).stdout.is_empty();
+    eventually(&format!("a server at port {port} of {name}"), 10, || answers().then_some(()));
+    // The next one is started by a loop.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+}
+
 /// The answer to `POST /networks/create`, and its status as the last line.
 fn post(engine: &Engine, body: &str) -> String {
     let socket = engine.socket();
@@ -145,6 +154,7 @@ fn host_binding_is_the_address_of_ports_published_without_one() {
     create(&engine, &["-o", "com.docker.network.bridge.host_binding_ipv4=192.0.2.1", "lan"]);
     run_server(&engine, "web", 80, "hello", &["--network", "lan", "-p", "8080:80"]);
     has_line(engine.docker(&["port", "web"]).ok(), &["80/tcp -> 192.0.2.1:8080"]);
+    listens(&engine, "web", 80);
     assert_eq!(hear(&outside.host, "192.0.2.1", 8080), "hello");
     assert_eq!(hear(engine.host(), "127.0.0.1", 8080), "");
 }
@@ -262,6 +272,8 @@ fn gateway_modes_say_who_gets_in_and_as_whom_packets_leave() {
                 serve,
             ])
             .ok();
+        listens(&engine, mode, 80);
+        listens(&engine, mode, 81);
         let address = inspect(&engine, mode, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
         let heard = [80, 81].map(|port| hear(&outside.host, &address, port));
         assert_eq!(heard, [published, other], "{mode}");
@@ -283,6 +295,7 @@ fn a_trusted_link_leads_to_containers_directly() {
     create(&engine, &["--subnet", "10.85.0.0/24", "-o", trusted, "open"]);
     outside.knows("10.85.0.0/24");
     run_server(&engine, "web", 80, "hello", &["--network", "open", "-p", "8080:80"]);
+    listens(&engine, "web", 80);
     assert_eq!(hear(&outside.host, "10.85.0.2", 80), "hello");
 }
 
