@@ -226,6 +226,35 @@ fn published_ports_follow_the_gateway() {
 }
 
 #[test]
+fn each_family_has_a_way_out_of_its_own() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker chooses by family since 28");
+    }
+    network(&engine, "afour", &["--subnet", "10.81.0.0/24"]);
+    network(&engine, "both", &["--ipv6", "--subnet", "10.82.0.0/24", "--subnet", "fd00:82::/64"]);
+    network(&engine, "six", &["--ipv4=false", "--ipv6", "--subnet", "fd00:83::/64"]);
+    let ways = |name: &str| {
+        let line = "ip route | grep ^default; ip -6 route | grep ^default";
+        exec(&engine, name, line)
+            .lines()
+            .filter_map(|line| Some(line.split(' ').nth(2)?.to_owned()))
+            .collect::<Vec<_>>()
+    };
+    run(&engine, "plain", &["--network", "afour", "--network", "both"]);
+    assert_eq!(ways("plain"), ["10.82.0.1", "fd00:82::1"], "both families go before a lower name");
+    run(&engine, "cc", &["--network", "name=afour,gw-priority=1", "--network", "both", "--network", "six"]);
+    assert_eq!(ways("cc"), ["10.81.0.1", "fd00:82::1"], "the gateway has no IPv6: the next best stands in");
+    engine.docker(&["network", "disconnect", "both", "cc"]).ok();
+    assert_eq!(ways("cc"), ["10.81.0.1", "fd00:83::1"]);
+    engine.docker(&["network", "connect", "--gw-priority", "2", "both", "cc"]).ok();
+    assert_eq!(ways("cc"), ["10.82.0.1", "fd00:82::1"]);
+    engine.docker(&["network", "disconnect", "afour", "cc"]).ok();
+    engine.docker(&["network", "disconnect", "both", "cc"]).ok();
+    assert_eq!(ways("cc"), ["fd00:83::1"]);
+}
+
+#[test]
 fn neighbours_hear_of_an_ipv6_address() {
     let engine = Engine::start();
     if !is_portolan(&engine) {

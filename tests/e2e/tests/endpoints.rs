@@ -296,6 +296,15 @@ fn a_shared_namespace_outlives_the_restart_of_its_owner() {
     has_line(engine.docker(&["network", "rm", "net"]).fails(), &["has active endpoints"]);
     engine.docker(&["start", "xx"]).ok();
     goes_on(&engine);
+    // A daemon that finds it stopped leaves the others their namespace.
+    engine.docker(&["update", "--restart", "no", "xx"]).ok();
+    engine.docker(&["stop", "-t", "0", "xx"]).ok();
+    engine.kill_daemon();
+    engine.start_daemon();
+    has_line(&exec(&engine, "side", "ip -o addr show eth0"), &["10.81.0.3/24"]);
+    engine.docker(&["update", "--restart", "always", "xx"]).ok();
+    engine.docker(&["start", "xx"]).ok();
+    goes_on(&engine);
     // Its process ends while no daemon looks.
     let pid = inspect(&engine, "xx", "{{.State.Pid}}");
     engine.kill_daemon();

@@ -133,6 +133,57 @@ fn a_container_is_found_by_all_its_names() {
     assert_eq!(addresses(&engine, "web", "deux"), ["10.80.0.12"]);
 }
 
+/// A client that looks at what others hide: what one question brings, in numbers.
+const CLIENT: &str = r#"
+import json, socket, struct, sys
+name, kind, tcp, edns = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "tcp", int(sys.argv[4])
+labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+opt = b"\0" + struct.pack("!HHIH", 41, edns, 0, 0) if edns else b""
+query = struct.pack("!6H", 77, 0x0100, 1, 0, 0, 1 if edns else 0) + labels + struct.pack("!2H", kind, 1) + opt
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+s.settimeout(3)
+s.connect(("127.0.0.11", 53))
+s.sendall(struct.pack("!H", len(query)) + query if tcp else query)
+reply = s.recv(65535)
+if tcp:
+    while len(reply) < 2 + struct.unpack("!H", reply[:2])[0]:
+        reply += s.recv(65535)
+    reply = reply[2:]
+_, flags, _, answers, authority, additional = struct.unpack("!6H", reply[:12])
+at, ttl = 12 + len(labels) + 4, None
+if answers:
+    ttl = struct.unpack("!I", reply[at + 6:at + 10])[0]
+print(json.dumps({"answers": answers, "cut": bool(flags & 0x200), "code": flags & 15, "ttl": ttl,
+    "edns": b"\0\0\x29" in reply}))
+"#;
+
+#[test]
+fn answers_are_honest_on_the_wire() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker's answers live for ten minutes");
+    }
+    engine.docker(&["network", "create", "--subnet", "10.85.0.0/24", "front"]).ok();
+    sleeper(&engine, "asker", &["--network", "front"]);
+    sleeper(&engine, "web", &["--network", "front"]);
+    let ask = |name: &str, kind: &str, transport: &str, edns: &str| {
+        let output = inside(&engine, "asker", &["python3", "-c", CLIENT, name, kind, transport, edns]);
+        serde_json::from_str::<serde_json::Value>(output.ok()).expect("an answer")
+    };
+    for transport in ["udp", "tcp"] {
+        let answer = ask("web", "1", transport, "0");
+        assert_eq!((&answer["answers"], &answer["code"]), (&1.into(), &0.into()), "{transport}: {answer}");
+        assert!(answer["ttl"].as_u64().is_some_and(|ttl| ttl <= 5), "small: {answer}");
+        assert_eq!(answer["edns"], false);
+        assert_eq!(ask("web", "1", transport, "1232")["edns"], true, "EDNS is answered by EDNS");
+        // Known, but nothing of this kind: no error, and not somebody else's to answer.
+        for kind in ["28", "15", "16"] {
+            let none = ask("web", kind, transport, "0");
+            assert_eq!((&none["answers"], &none["code"]), (&0.into(), &0.into()), "{kind}: {none}");
+        }
+    }
+}
+
 #[test]
 fn services_and_wildcards_are_answered() {
     let engine = Engine::start();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_netcore::model::{
-    Driver, Endpoint, EndpointId, IfName, IpvlanMode, MacAddr, Network, NetworkId, SandboxId, SandboxMode,
+    Driver, Endpoint, EndpointId, IfName, MacAddr, Network, NetworkId, SandboxId, SandboxMode,
 };
 
 use super::lease::Addresses;
@@ -133,6 +133,7 @@ impl Owner {
             gateway_ipv4: gateways.0.filter(|_| addresses.ipv4.is_some()),
             gateway_ipv6: gateways.1.filter(|_| addresses.ipv6.is_some()),
             is_gateway: false,
+            stands_in: None,
             gw_priority: attach.gw_priority,
             dns_names: attach.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
             links: attach.links.clone(),
@@ -143,28 +144,6 @@ impl Owner {
         };
         let sysctls = sysctls(attach, &endpoint.ifname);
         Ok(NewEndpoint { endpoint, sysctls })
-    }
-
-    /// Which of a sandbox's endpoints the default route goes through: the highest priority, then the
-    /// lowest network name.
-    pub(super) fn elect<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) -> Option<EndpointId> {
-        let name = |endpoint: &Endpoint| {
-            self.desired.networks.get(&endpoint.network).map(|network| network.name.as_str())
-        };
-        endpoints
-            .filter(|endpoint| self.leads_out(endpoint))
-            .min_by(|a, b| b.gw_priority.cmp(&a.gw_priority).then_with(|| name(a).cmp(&name(b))))
-            .map(|endpoint| endpoint.id.clone())
-    }
-
-    /// The default route can go through it: it has a gateway, or needs none.
-    fn leads_out(&self, endpoint: &Endpoint) -> bool {
-        let needs_none = self.desired.networks.get(&endpoint.network).is_some_and(|network| {
-            !network.internal
-                && !network.routing.no_default_route
-                && matches!(&network.driver, Driver::Ipvlan(options) if options.mode != IpvlanMode::L2)
-        });
-        needs_none || endpoint.gateway_ipv4.is_some() || endpoint.gateway_ipv6.is_some()
     }
 
     /// The name of the host's end: the one asked for, or `veth` and seven digits of the endpoint's id.

@@ -8,6 +8,7 @@
 mod advertise;
 mod dhcp;
 mod endpoint;
+mod gateway;
 mod lease;
 mod live_ports;
 mod lookup;

@@ -175,6 +175,7 @@ impl Owner {
             endpoint.published = taken.bindings;
             endpoint.allowed = taken.allowed;
         }
+        self.elect_stand_in(&mut draft.endpoints);
         draft.batch.put_sandbox(&draft.record)?;
         for endpoint in &draft.endpoints {
             draft.batch.put_endpoint(endpoint)?;
@@ -513,12 +514,15 @@ impl Owner {
             draft.published.append(&mut endpoint.published);
             draft.allowed.append(&mut endpoint.allowed);
         }
+        for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) == gateway.as_ref()) {
+            endpoint.is_gateway = true;
+        }
+        self.elect_stand_in(&mut draft.endpoints);
         let Some(endpoint) =
             draft.endpoints.iter_mut().find(|endpoint| Some(&endpoint.id) == gateway.as_ref())
         else {
             return Ok(());
         };
-        endpoint.is_gateway = true;
         if endpoint.published.is_empty() {
             let (v4, v6) = (endpoint.ipv4.is_some(), endpoint.ipv6.is_some());
             let proxy = self.desired.settings.proxy;

@@ -15,4 +15,4 @@ pub use network::{
     MacvlanOptions, MadeParent, Network, ParentOptions, RouteTarget, Routing, StaticRoute,
 };
 pub use port::{PortBinding, PortRange, Proto, UnknownProto};
-pub use sandbox::{AllowedSources, Endpoint, Sandbox, SandboxMode};
+pub use sandbox::{AllowedSources, Endpoint, Family, Sandbox, SandboxMode};

@@ -31,6 +31,16 @@ pub struct Sandbox {
     pub sysctls: BTreeMap<String, String>,
 }
 
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
 /// What joins one sandbox to one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -61,6 +71,9 @@ pub struct Endpoint {
     pub gateway_ipv6: Option<Ipv6Addr>,
     /// The default route of the sandbox goes through this endpoint.
     pub is_gateway: bool,
+    /// The family whose default route goes through this endpoint because the gateway has none of it.
+    #[serde(default)]
+    pub stands_in: Option<Family>,
     /// Docker's `GwPriority`: the endpoint with the highest is the gateway; ties by network name.
     pub gw_priority: i64,
     /// Names the embedded resolver answers with this address; the first is the PTR answer.

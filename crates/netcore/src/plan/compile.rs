@@ -8,8 +8,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{Desired, HostState, Link, LinkKind, Ns, Proxied, Route, RouteKind, Settings, Touched};
 use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PublishedPort};
 use crate::model::{
-    BridgeOptions, Driver, Endpoint, GatewayMode, IfName, IpvlanMode, MacAddr, MacvlanMode, MacvlanOptions,
-    MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto, RouteTarget, Sandbox, SandboxMode,
+    BridgeOptions, Driver, Endpoint, Family, GatewayMode, IfName, IpvlanMode, MacAddr, MacvlanMode,
+    MacvlanOptions, MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto, RouteTarget, Sandbox,
+    SandboxMode,
 };
 
 /// The auxiliary address that is the host's own on a macvlan network with host access.
@@ -330,11 +331,11 @@ fn proxy_target(endpoint: &Endpoint, binding: &PortBinding) -> Option<SocketAddr
 
 /// By the gateway; where packets are not put into frames for a neighbour, just out by the link.
 fn default_routes(network: &Network, endpoint: &Endpoint) -> impl Iterator<Item = Route> {
-    let on_link = endpoint.is_gateway
-        && !network.internal
+    let on_link = !network.internal
         && matches!(&network.driver, Driver::Ipvlan(options) if options.mode != IpvlanMode::L2);
-    let route = |destination, gateway: Option<IpAddr>, has: bool| {
-        let wanted = endpoint.is_gateway && (gateway.is_some() || (on_link && has));
+    let route = |destination, gateway: Option<IpAddr>, has: bool, family: Family| {
+        let chosen = endpoint.is_gateway || endpoint.stands_in == Some(family);
+        let wanted = chosen && (gateway.is_some() || (on_link && has));
         wanted.then(|| Route {
             destination,
             kind: RouteKind::Unicast,
@@ -343,10 +344,10 @@ fn default_routes(network: &Network, endpoint: &Endpoint) -> impl Iterator<Item 
             metric: network.routing.metric,
         })
     };
-    let v4 =
-        route(IpNet::V4(Ipv4Net::default()), endpoint.gateway_ipv4.map(Into::into), endpoint.ipv4.is_some());
-    let v6 =
-        route(IpNet::V6(Ipv6Net::default()), endpoint.gateway_ipv6.map(Into::into), endpoint.ipv6.is_some());
+    let (gateway, has) = (endpoint.gateway_ipv4.map(Into::into), endpoint.ipv4.is_some());
+    let v4 = route(IpNet::V4(Ipv4Net::default()), gateway, has, Family::Ipv4);
+    let (gateway, has) = (endpoint.gateway_ipv6.map(Into::into), endpoint.ipv6.is_some());
+    let v6 = route(IpNet::V6(Ipv6Net::default()), gateway, has, Family::Ipv6);
     [v4, v6].into_iter().flatten()
 }
 

@@ -147,6 +147,7 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         gateway_ipv4: gateway,
         gateway_ipv6: None,
         is_gateway: false,
+        stands_in: None,
         gw_priority: 0,
         dns_names: Vec::new(),
         links: BTreeMap::new(),
