@@ -1,0 +1,298 @@
+//! What of our traffic does not arrive, and what lets it through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::evaluate::{End, evaluate};
+use super::packet::{Address, Packet};
+use super::{Family, Hook, Ruleset, Table, Tool};
+use crate::firewall::BridgePolicy;
+use crate::model::{GatewayMode, IfName, Proto};
+
+/// A kind of traffic that a network has. Display: in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flow {
+    /// Connections of containers to the outside.
+    Out,
+    /// What comes back on them.
+    OutReplies,
+    /// Connections from outside to published ports.
+    In,
+    /// What goes back on them.
+    InReplies,
+    /// Among containers of the network.
+    Within,
+    /// Connections of containers to this host.
+    ToHost,
+}
+
+impl Flow {
+    /// One word, for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::OutReplies => "out-replies",
+            Self::In => "in",
+            Self::InReplies => "in-replies",
+            Self::Within => "within",
+            Self::ToHost => "to-host",
+        }
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Out => "connections of containers to the outside",
+            Self::OutReplies => "what comes back on them",
+            Self::In => "connections to published ports",
+            Self::InReplies => "what containers answer on them",
+            Self::Within => "traffic among containers of the network",
+            Self::ToHost => "connections of containers to this host",
+        })
+    }
+}
+
+/// A published port, where it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its protocol.
+    pub proto: Proto,
+    /// The container's port.
+    pub port: u16,
+    /// The container's address, if it has one yet.
+    pub address: Option<IpAddr>,
+}
+
+/// What drops a packet. Display: in words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The chain.
+    pub chain: String,
+    /// The number of its rule, from 1; none for the chain's policy.
+    pub rule: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rule {
+            Some(rule) => write!(f, "rule {rule} of chain {} drops or rejects it", self.chain),
+            None => write!(f, "the policy of chain {} is drop", self.chain),
+        }
+    }
+}
+
+/// A base chain of somebody else that keeps traffic of a network from arriving.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The network's bridge.
+    pub bridge: IfName,
+    /// The table's family.
+    pub family: Family,
+    /// The table.
+    pub table: String,
+    /// The base chain.
+    pub chain: String,
+    /// Its hook.
+    pub hook: Hook,
+    /// Whose it is.
+    pub tool: Tool,
+    /// What does not arrive.
+    pub flows: BTreeSet<Flow>,
+    /// Some of it does: what rules that are not fully understood here let through.
+    pub partly: bool,
+    /// What drops it.
+    pub place: Place,
+    /// Commands that let it through; each may be typed as it is.
+    pub fix: Vec<String>,
+}
+
+impl Finding {
+    /// It keeps a network from doing what it is for. What it keeps from this host is the host's own affair, and
+    /// what it lets through by rules of its own was decided by somebody.
+    pub fn is_severe(&self) -> bool {
+        !self.partly && self.hook == Hook::Forward
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flows: Vec<String> = self.flows.iter().map(ToString::to_string).collect();
+        let Self { bridge, family, table, tool, place, .. } = self;
+        let drops = if self.partly { "drops, but for what its rules let through," } else { "drops" };
+        write!(f, "table {family} {table} ({tool}) {drops} {} of {bridge}: {place}", flows.join(", "))
+    }
+}
+
+/// What keeps traffic of this network, or of one port of it, from arriving. `ours` are chains that
+/// let our traffic pass for good in tables that we share with others (the iptables backend's).
+pub fn findings(
+    ruleset: &Ruleset,
+    network: &BridgePolicy,
+    service: Option<&Service>,
+    ours: &[&str],
+) -> Vec<Finding> {
+    let mut found: BTreeMap<Key<'_>, (BTreeSet<Flow>, Place)> = BTreeMap::new();
+    for (flow, packet) in packets(ruleset, network, service) {
+        for table in ruleset.tables.iter().filter(|table| sees(table, &packet)) {
+            let hooked =
+                table.chains.iter().filter(|(_, chain)| chain.base.is_some_and(|b| b.hook == packet.hook));
+            for (name, _) in hooked {
+                let outcome = evaluate(ruleset, table, name, &packet, ours);
+                let End::Dropped(chain, rule) = outcome.end else { continue };
+                let place = Place { chain, rule: rule.map(|number| number + 1) };
+                let key = (table.family, table.name.as_str(), name.as_str(), table.tool, outcome.may_pass);
+                found.entry((key, packet.hook)).or_insert_with(|| (BTreeSet::new(), place)).0.insert(flow);
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(((family, table, chain, tool, partly), hook), (flows, place))| Finding {
+            bridge: network.bridge.clone(),
+            family,
+            table: table.to_owned(),
+            chain: chain.to_owned(),
+            hook,
+            tool,
+            partly,
+            place,
+            fix: fix(family, table, chain, tool, &network.bridge, &flows),
+            flows,
+        })
+        .collect()
+}
+
+/// Family, table, base chain, tool and whether some may pass; and the hook.
+type Key<'a> = ((Family, &'a str, &'a str, Tool, bool), Hook);
+
+/// The table's hooks get to see this packet.
+fn sees(table: &Table, packet: &Packet) -> bool {
+    match table.family {
+        Family::Bridge => packet.bridge.is_some(),
+        _ if packet.bridge.is_some() => false,
+        Family::Ip => packet.v4,
+        Family::Ip6 => !packet.v4,
+        Family::Inet => true,
+    }
+}
+
+/// One packet of each kind and family.
+fn packets(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>) -> Vec<(Flow, Packet)> {
+    let mut packets = Vec::new();
+    let outside = ruleset.egress.as_deref().and_then(|name| IfName::new(name).ok());
+    let bridge = Some(network.bridge.clone());
+    for v4 in [true, false] {
+        let Some(subnet) = network.subnets.iter().find(|net| net.addr().is_ipv4() == v4) else { continue };
+        let mode = if v4 { network.gateway_mode_ipv4 } else { network.gateway_mode_ipv6 };
+        if service.is_some_and(|one| one.address.is_some_and(|address| address.is_ipv4() != v4)) {
+            continue;
+        }
+        let inside = match service.and_then(|one| one.address) {
+            Some(address) => Address::One(address),
+            None => Address::In(IpNet::trunc(subnet)),
+        };
+        let packet = Packet {
+            hook: Hook::Forward,
+            v4,
+            from: bridge.clone(),
+            to: outside.clone(),
+            bridge: None,
+            source: inside,
+            destination: Address::Any,
+            proto: service.map_or(Proto::Tcp, |one| one.proto),
+            port: None,
+            established: false,
+            translated: false,
+        };
+        let back = Packet {
+            from: outside.clone(),
+            to: bridge.clone(),
+            source: Address::Any,
+            destination: inside,
+            ..packet.clone()
+        };
+        let translated = matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
+        if !network.internal && mode != GatewayMode::Isolated {
+            let first = Packet { port: service.map(|one| one.port), translated, ..back.clone() };
+            packets.push((Flow::In, first));
+            packets.push((Flow::InReplies, Packet { established: true, translated, ..packet.clone() }));
+            if service.is_none() {
+                packets.push((Flow::Out, packet.clone()));
+                packets.push((Flow::OutReplies, Packet { established: true, ..back }));
+            }
+        }
+        if service.is_some() {
+            continue;
+        }
+        if network.icc {
+            let among = Packet { to: bridge.clone(), destination: inside, ..packet.clone() };
+            packets.push((Flow::Within, Packet { bridge: bridge.clone(), ..among.clone() }));
+            if ruleset.bridge_netfilter {
+                packets.push((Flow::Within, among));
+            }
+        }
+        packets.push((Flow::ToHost, Packet { hook: Hook::Input, to: None, destination: inside, ..packet }));
+    }
+    packets
+}
+
+/// Which way the packets go that have to be let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Direction {
+    From,
+    To,
+}
+
+fn fix(
+    family: Family,
+    table: &str,
+    chain: &str,
+    tool: Tool,
+    bridge: &IfName,
+    flows: &BTreeSet<Flow>,
+) -> Vec<String> {
+    let directions: BTreeSet<Direction> = flows
+        .iter()
+        .map(|flow| match flow {
+            Flow::In | Flow::OutReplies => Direction::To,
+            Flow::Out | Flow::InReplies | Flow::Within | Flow::ToHost => Direction::From,
+        })
+        .collect();
+    let to_host = flows.contains(&Flow::ToHost);
+    let iptables = |variant: &str| {
+        let program = if family == Family::Ip6 { "ip6tables" } else { "iptables" };
+        format!("{program}-{variant} -I {chain}")
+    };
+    let each = |from: String, to: String| {
+        let command = |direction: &Direction| match direction {
+            Direction::From => from.clone(),
+            Direction::To => to.clone(),
+        };
+        directions.iter().map(command).collect()
+    };
+    match tool {
+        Tool::IptablesNft | Tool::IptablesLegacy => {
+            let start = iptables(if tool == Tool::IptablesNft { "nft" } else { "legacy" });
+            each(format!("{start} -i {bridge} -j ACCEPT"), format!("{start} -o {bridge} -j ACCEPT"))
+        }
+        Tool::Ufw if to_host => vec![format!("ufw allow in on {bridge}")],
+        Tool::Ufw => {
+            each(format!("ufw route allow in on {bridge}"), format!("ufw route allow out on {bridge}"))
+        }
+        Tool::Firewalld => ["", "--permanent "]
+            .map(|when| format!("firewall-cmd {when}--zone=trusted --change-interface={bridge}"))
+            .to_vec(),
+        Tool::Nft => {
+            let (from, to) = match family {
+                Family::Bridge => ("meta ibrname", "meta obrname"),
+                _ => ("iifname", "oifname"),
+            };
+            let rule = |key: &str| format!("nft insert rule {family} {table} {chain} {key} {bridge} accept");
+            each(rule(from), rule(to))
+        }
+    }
+}

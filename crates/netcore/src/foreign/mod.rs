@@ -1,0 +1,304 @@
+//! Other programs' firewalls: what they would do to our traffic, and what lets it through.
+//!
+//! An `accept` ends one table only: what ufw, firewalld, libvirt, another engine or an administrator drops
+//! elsewhere stays dropped, whatever our tables say. We never change what is theirs. Their rules are
+//! read into the model of this file ([`Ruleset`]; [`read_save`] for iptables-legacy), a packet of each kind of traffic that we
+//! have ([`Flow`]) is sent through it, and what would not arrive is a [`Finding`] with the
+//! commands that change it.
+//!
+//! The evaluation is conservative. A match that is not understood, or that depends on what is not known
+//! of the packet (where a client comes from), may or may not apply; traffic is called dropped only if
+//! no combination of those lets it pass, and [`Finding::partly`] if it is dropped unless one of them does.
+
+mod advice;
+mod evaluate;
+mod packet;
+mod save;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use advice::{Finding, Flow, Place, Service, findings};
+pub use packet::{Address, Packet};
+pub use save::read_save;
+
+/// The families of tables that matter to us. Display: nft's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Both.
+    Inet,
+    /// Frames that a bridge switches.
+    Bridge,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
+/// How a table is changed by its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tool {
+    /// Native nf_tables: `nft`.
+    Nft,
+    /// iptables' rules kept in nf_tables: `iptables-nft`.
+    IptablesNft,
+    /// The old kernel interface: `iptables-legacy`.
+    IptablesLegacy,
+    /// Uncomplicated firewall, in iptables' tables: `ufw`.
+    Ufw,
+    /// `firewall-cmd`.
+    Firewalld,
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nft => "nftables",
+            Self::IptablesNft => "iptables",
+            Self::IptablesLegacy => "iptables-legacy",
+            Self::Ufw => "ufw",
+            Self::Firewalld => "firewalld",
+        })
+    }
+}
+
+/// All rules of others in one network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Their tables.
+    pub tables: Vec<Table>,
+    /// The index of each link, which rules may name in place of it.
+    pub links: BTreeMap<String, u32>,
+    /// The link of the host's default route: where outside is.
+    pub egress: Option<String>,
+    /// Bridged frames pass the hooks of IP too (br_netfilter).
+    pub bridge_netfilter: bool,
+}
+
+/// One table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its family.
+    pub family: Family,
+    /// Its name.
+    pub name: String,
+    /// By what it is changed.
+    pub tool: Tool,
+    /// Its chains.
+    pub chains: BTreeMap<String, Chain>,
+    /// Its sets and maps.
+    pub sets: BTreeMap<String, Set>,
+}
+
+/// One chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Where the kernel enters it; none for those that rules jump to.
+    pub base: Option<Base>,
+    /// Its rules.
+    pub rules: Vec<Vec<Expr>>,
+}
+
+/// What makes a chain a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its hook.
+    pub hook: Hook,
+    /// Its policy is drop.
+    pub drops: bool,
+}
+
+/// The hooks that decide about our traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// To this host's own sockets.
+    Input,
+    /// Through this host.
+    Forward,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Input => "input",
+            Self::Forward => "forward",
+        })
+    }
+}
+
+/// One expression of nf_tables' machine: it works on 64 bytes of registers, addressed here by byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    /// Loads a part of the packet or what is known of it.
+    Load {
+        /// What.
+        field: Field,
+        /// First byte of the registers.
+        to: usize,
+        /// Number of bytes.
+        len: usize,
+    },
+    /// Loads a constant.
+    Constant {
+        /// First byte of the registers.
+        to: usize,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// `to = from & mask ^ xor`.
+    Mask {
+        /// First byte read.
+        from: usize,
+        /// First byte written.
+        to: usize,
+        /// Bits that are kept.
+        mask: Vec<u8>,
+        /// Bits that are turned.
+        xor: Vec<u8>,
+    },
+    /// Goes on if the registers compare so with a constant (bytes in memory's order).
+    Compare {
+        /// First byte of the registers.
+        at: usize,
+        /// How.
+        how: Comparison,
+        /// The constant.
+        bytes: Vec<u8>,
+    },
+    /// Goes on if the registers are between two constants, both included.
+    Range {
+        /// First byte of the registers.
+        at: usize,
+        /// The least value.
+        least: Vec<u8>,
+        /// The greatest value.
+        greatest: Vec<u8>,
+        /// Goes on if they are not between.
+        invert: bool,
+    },
+    /// Goes on if the set has the registers' value.
+    Lookup {
+        /// The set's name.
+        set: String,
+        /// First byte of the registers.
+        at: usize,
+        /// Goes on if it has not.
+        invert: bool,
+    },
+    /// Takes the verdict that the map has for the registers' value.
+    VerdictMap {
+        /// The map's name.
+        map: String,
+        /// First byte of the registers.
+        at: usize,
+    },
+    /// Overwrites registers with what we do not know.
+    Forget {
+        /// First byte of the registers.
+        to: usize,
+    },
+    /// A match that may or may not apply.
+    Perhaps,
+    /// The end of the rule.
+    Verdict(Verdict),
+}
+
+/// What can be known of a packet without knowing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Name of the link it came by, 16 bytes.
+    InName,
+    /// Name of the link it goes to, 16 bytes.
+    OutName,
+    /// Index of the link it came by, in memory's order.
+    InIndex,
+    /// Index of the link it goes to, in memory's order.
+    OutIndex,
+    /// Name of the bridge that it came into.
+    InBridge,
+    /// Name of the bridge that it leaves by.
+    OutBridge,
+    /// `NFPROTO_*`, a byte.
+    Family,
+    /// EtherType, two bytes.
+    EtherType,
+    /// Number of the protocol above IP, a byte.
+    Protocol,
+    /// Bits of `NF_CT_STATE_BIT`, four bytes in memory's order.
+    State,
+    /// Bits of `IPS_*`, four bytes in memory's order.
+    Status,
+    /// The IP header from this byte on.
+    Network(usize),
+    /// The header above it from this byte on.
+    Transport(usize),
+    /// Anything else.
+    Unknown,
+}
+
+/// How registers are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// Equal.
+    Eq,
+    /// Not equal.
+    Ne,
+    /// Less.
+    Lt,
+    /// Less or equal.
+    Le,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    Ge,
+}
+
+/// What a rule decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// This chain's hook lets it pass.
+    Accept,
+    /// It is dropped, or refused with an answer.
+    Drop,
+    /// Another chain, then the next rule.
+    Jump(String),
+    /// Another chain, then back to where this one was called.
+    Goto(String),
+    /// Back to where this chain was called.
+    Return,
+    /// A program in user space decides, or something else that is not known; taken for an accept.
+    Elsewhere,
+}
+
+/// A set or map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    /// Its elements.
+    pub elements: Vec<Element>,
+    /// Not all of its elements are known.
+    pub partial: bool,
+}
+
+/// One element of a set: a value, or all from one to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// The value, or the least.
+    pub least: Vec<u8>,
+    /// The greatest, if it is a range.
+    pub greatest: Option<Vec<u8>>,
+    /// What a verdict map says.
+    pub verdict: Option<Verdict>,
+}

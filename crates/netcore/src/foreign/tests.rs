@@ -1,0 +1,197 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::firewall::BridgePolicy;
+use crate::model::{GatewayMode, IfName, Proto};
+
+fn bridge() -> BridgePolicy {
+    BridgePolicy {
+        bridge: IfName::new("docker0").unwrap(),
+        subnets: vec!["172.17.0.0/16".parse().unwrap()],
+        internal: false,
+        icc: true,
+        masquerade: true,
+        snat_ipv4: None,
+        snat_ipv6: None,
+        gateway_mode_ipv4: GatewayMode::Nat,
+        gateway_mode_ipv6: GatewayMode::Nat,
+        trusted_interfaces: Vec::new(),
+        direct_routing: false,
+        isolate: false,
+    }
+}
+
+/// The findings about forwarding for these lines of a filter table, in iptables-save's words.
+fn found(lines: &str, service: Option<&Service>) -> Vec<Finding> {
+    let tables = read_save(&format!("*filter\n:INPUT ACCEPT [0:0]\n{lines}\nCOMMIT\n"), Family::Ip);
+    let ruleset = Ruleset { tables, egress: Some("eth0".to_owned()), ..Ruleset::default() };
+    findings(&ruleset, &bridge(), service, &["DOCKER-FORWARD"])
+}
+
+fn flows(findings: &[Finding]) -> BTreeSet<Flow> {
+    findings.iter().flat_map(|one| one.flows.iter().copied()).collect()
+}
+
+const UFW: &str = ":FORWARD DROP [0:0]
+:ufw-before-forward - [0:0]
+:ufw-user-forward - [0:0]
+:ufw-skip-to-policy-forward - [0:0]
+-A FORWARD -j ufw-before-forward
+-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-forward -p icmp -m icmp --icmp-type 8 -j ACCEPT
+-A ufw-before-forward -j ufw-user-forward
+-A ufw-skip-to-policy-forward -j DROP";
+
+#[test]
+fn nothing_is_said_of_what_lets_all_pass() {
+    assert_eq!(found(":FORWARD ACCEPT [0:0]", None), []);
+    assert_eq!(
+        found(":FORWARD ACCEPT [0:0]\n-A FORWARD -i wg0 -j DROP\n-A FORWARD -p udp -j DROP", None),
+        []
+    );
+    assert_eq!(found(":FORWARD ACCEPT [0:0]\n-A FORWARD -m conntrack --ctstate INVALID -j DROP", None), []);
+    // Perhaps is not enough to cry.
+    assert_eq!(found(":FORWARD ACCEPT [0:0]\n-A FORWARD -m set --match-set bad src -j DROP", None), []);
+    assert_eq!(
+        found(":FORWARD DROP [0:0]\n-A FORWARD -i docker+ -j ACCEPT\n-A FORWARD -o docker0 -j ACCEPT", None),
+        []
+    );
+}
+
+#[test]
+fn a_policy_of_drop_takes_everything() {
+    let found = found(":FORWARD DROP [0:0]", None);
+    assert_eq!(flows(&found), BTreeSet::from([Flow::Out, Flow::OutReplies, Flow::In, Flow::InReplies]));
+    assert!(found[0].is_severe());
+    assert_eq!(found[0].place, Place { chain: "FORWARD".to_owned(), rule: None });
+    assert_eq!(
+        found[0].fix,
+        [
+            "iptables-legacy -I FORWARD -i docker0 -j ACCEPT",
+            "iptables-legacy -I FORWARD -o docker0 -j ACCEPT"
+        ]
+    );
+}
+
+#[test]
+fn ufw_takes_new_connections_and_is_named() {
+    let found = found(UFW, None);
+    assert_eq!(flows(&found), BTreeSet::from([Flow::Out, Flow::In]));
+    assert_eq!(found[0].tool, Tool::Ufw);
+    assert_eq!(found[0].fix, ["ufw route allow in on docker0", "ufw route allow out on docker0"]);
+    let allowed =
+        format!("{UFW}\n-A ufw-user-forward -i docker0 -j ACCEPT\n-A ufw-user-forward -o docker0 -j ACCEPT");
+    assert_eq!(super::tests::found(&allowed, None), []);
+}
+
+#[test]
+fn what_some_rule_may_let_through_is_dropped_partly() {
+    let found = found(
+        ":FORWARD DROP [0:0]\n-A FORWARD -s 10.0.0.0/8 -o docker0 -j ACCEPT\n-A FORWARD -i docker0 -j ACCEPT",
+        None,
+    );
+    assert_eq!(flows(&found), BTreeSet::from([Flow::In, Flow::OutReplies]));
+    assert!(found.iter().all(|one| one.partly && !one.is_severe()));
+}
+
+#[test]
+fn one_port_is_judged_by_its_own_rules() {
+    let rules = ":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT
+-A FORWARD -d 172.17.0.2/32 -o docker0 -p tcp -m tcp --dport 80:89 -j ACCEPT";
+    let service = |port, last| Service {
+        proto: Proto::Tcp,
+        port,
+        address: Some(std::net::IpAddr::from([172, 17, 0, last])),
+    };
+    assert_eq!(found(rules, Some(&service(80, 2))), []);
+    assert_eq!(flows(&found(rules, Some(&service(90, 2)))), BTreeSet::from([Flow::In]));
+    assert_eq!(flows(&found(rules, Some(&service(80, 3)))), BTreeSet::from([Flow::In]));
+    let published = ":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT";
+    assert_eq!(found(published, Some(&service(90, 2))), []);
+}
+
+#[test]
+fn chains_return_and_go_on_where_they_should() {
+    let called = ":FORWARD ACCEPT [0:0]\n:A - [0:0]\n:B - [0:0]\n-A FORWARD JUMP A\n-A FORWARD -j REJECT\n-A A -i docker0 -j RETURN\n-A A -j ACCEPT";
+    // Back from the called chain the next rule refuses; after a goto there is none.
+    assert_eq!(
+        flows(&found(&called.replace("JUMP", "-j"), None)),
+        BTreeSet::from([Flow::Out, Flow::InReplies])
+    );
+    assert_eq!(found(&called.replace("JUMP", "-g"), None), []);
+    let place = &found(&called.replace("JUMP", "-j"), None)[0].place;
+    assert_eq!(place.to_string(), "rule 2 of chain FORWARD drops or rejects it");
+}
+
+#[test]
+fn what_our_own_chains_let_pass_does_pass() {
+    assert_eq!(found(":FORWARD DROP [0:0]\n:DOCKER-FORWARD - [0:0]\n-A FORWARD -j DOCKER-FORWARD", None), []);
+    let before = ":FORWARD DROP [0:0]\n-A FORWARD -i docker0 -j DROP\n-A FORWARD -j DOCKER-FORWARD";
+    assert_eq!(flows(&found(before, None)), BTreeSet::from([Flow::Out, Flow::InReplies]));
+}
+
+fn native(rules: Vec<Vec<Expr>>, sets: BTreeMap<String, Set>, family: Family) -> Ruleset {
+    let chain = Chain { base: Some(Base { hook: Hook::Forward, drops: false }), rules };
+    let table = Table {
+        family,
+        name: "t".to_owned(),
+        tool: Tool::Nft,
+        chains: BTreeMap::from([("f".to_owned(), chain)]),
+        sets,
+    };
+    Ruleset { tables: vec![table], egress: Some("eth0".to_owned()), ..Ruleset::default() }
+}
+
+#[test]
+fn maps_and_intervals_are_looked_up() {
+    let element = |least: Vec<u8>, verdict| Element { least, greatest: None, verdict: Some(verdict) };
+    let states = Set {
+        elements: vec![
+            element(2_u32.to_ne_bytes().to_vec(), Verdict::Accept),
+            element(8_u32.to_ne_bytes().to_vec(), Verdict::Drop),
+        ],
+        partial: false,
+    };
+    let rule = vec![
+        Expr::Load { field: Field::State, to: 16, len: 4 },
+        Expr::VerdictMap { map: "s".to_owned(), at: 16 },
+    ];
+    let ruleset = native(vec![rule], BTreeMap::from([("s".to_owned(), states)]), Family::Inet);
+    let found = findings(&ruleset, &bridge(), None, &[]);
+    assert_eq!(flows(&found), BTreeSet::from([Flow::Out, Flow::In]));
+    assert_eq!(
+        found[0].fix,
+        [
+            "nft insert rule inet t f iifname docker0 accept",
+            "nft insert rule inet t f oifname docker0 accept"
+        ]
+    );
+
+    let range = Set {
+        elements: vec![Element {
+            least: vec![172, 16, 0, 0],
+            greatest: Some(vec![172, 31, 255, 255]),
+            verdict: None,
+        }],
+        partial: false,
+    };
+    let from = vec![
+        Expr::Load { field: Field::Network(12), to: 0, len: 4 },
+        Expr::Lookup { set: "r".to_owned(), at: 0, invert: false },
+        Expr::Verdict(Verdict::Drop),
+    ];
+    let ruleset = native(vec![from], BTreeMap::from([("r".to_owned(), range)]), Family::Ip);
+    assert_eq!(
+        flows(&findings(&ruleset, &bridge(), None, &[])),
+        BTreeSet::from([Flow::Out, Flow::InReplies])
+    );
+}
+
+#[test]
+fn the_bridges_own_hooks_see_what_stays_within() {
+    let ruleset = native(vec![vec![Expr::Verdict(Verdict::Drop)]], BTreeMap::new(), Family::Bridge);
+    let found = findings(&ruleset, &bridge(), None, &[]);
+    assert_eq!(flows(&found), BTreeSet::from([Flow::Within]));
+    assert_eq!(found[0].fix, ["nft insert rule bridge t f meta ibrname docker0 accept"]);
+    assert_eq!(findings(&ruleset, &BridgePolicy { icc: false, ..bridge() }, None, &[]), []);
+}
