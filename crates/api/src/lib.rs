@@ -42,9 +42,10 @@ pub use image::{
 };
 pub use mount::{BindOptions, Mount, MountDriver, MountPoint, TmpfsOptions, VolumeOptions};
 pub use network::{
-    Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, EndpointsConfig, Ipam,
-    IpamConfig, IpamStatus, Network, NetworkConnect, NetworkCreate, NetworkCreateResponse, NetworkDisconnect,
-    NetworkStatus, NetworkUpdate, NetworkingConfig, NetworksPruneReport, SubnetStatus,
+    Address, ConfigReference, EndpointIpamConfig, EndpointResource, EndpointSettings, EndpointsConfig,
+    FirewallConflict, Ipam, IpamConfig, IpamStatus, Network, NetworkConnect, NetworkCreate,
+    NetworkCreateResponse, NetworkDisconnect, NetworkStatus, NetworkUpdate, NetworkingConfig,
+    NetworksPruneReport, SubnetStatus,
 };
 pub use progress::{JsonError, JsonMessage, JsonProgress};
 pub use stream::{FRAME_HEADER_LEN, FrameHeader, StreamKind, media_type};

@@ -152,6 +152,27 @@ wire! {
         /// Routes of the host that overlap with its subnets. Portolan's own.
         #[serde(skip_serializing_if = "is_default")]
         pub overlapping_routes: Vec<String>,
+        /// Portolan's own: other programs' firewalls that are in its way.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub firewall: Vec<FirewallConflict>,
+    }
+
+    /// A chain of another program's firewall that keeps traffic of a network from arriving.
+    pub struct FirewallConflict {
+        /// Whose it is: `ufw`, `firewalld`, `iptables`, `iptables-legacy`, `nftables`.
+        pub owner: String,
+        /// Family and name of its table.
+        pub table: String,
+        /// The base chain.
+        pub chain: String,
+        /// What does not arrive: `in`, `out`, `in-replies`, `out-replies`, `within`, `to-host`.
+        pub drops: Vec<String>,
+        /// Rules there let a part of it through.
+        pub partly: bool,
+        /// What drops it.
+        pub why: String,
+        /// Commands that let it through.
+        pub fix: Vec<String>,
     }
 
     /// The addresses of a network.

@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod exec;
 mod files;
+mod foreign;
 mod image;
 mod live_ports;
 pub mod model;

@@ -146,6 +146,9 @@ fn listen(mut watch: Box<dyn Watch>, weak: &Weak<Shared>) {
             thread::sleep(LATER);
             vec![Disturbance::Lost]
         });
+        if heard.iter().any(|one| matches!(one, Disturbance::Ruleset { .. } | Disturbance::Lost)) {
+            shared.foreign.wake();
+        }
         match turn(&shared, &heard) {
             Ok(None) => limit = SLOW,
             Ok(Some(repair)) => {

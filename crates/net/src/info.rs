@@ -131,9 +131,10 @@ impl NetworkAction {
 /// of type `daemon`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEvent {
-    /// `repair` or `repair-failed`.
+    /// `repair`, `repair-failed`, `firewall-conflict` or `firewall-conflict-over`.
     pub action: &'static str,
     /// `steps` that put it right, `by` whom it was touched if that is known, `took_us` from the kernel's
-    /// message to the end of the repair, `error`.
+    /// message to the end of the repair, `error`; of a conflict `network`, `bridge`, `table`, `chain`,
+    /// `owner`, `drops`, `why` and `fix`.
     pub attributes: std::collections::BTreeMap<String, String>,
 }

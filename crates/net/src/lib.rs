@@ -7,8 +7,10 @@
 
 mod apply;
 mod create;
+mod doctor;
 mod error;
 mod exposure;
+mod foreign;
 mod heal;
 mod info;
 mod leases;
@@ -23,8 +25,10 @@ mod spec;
 mod store;
 mod template;
 
+pub use doctor::{Diagnosis, Verdict};
 pub use error::{Error, ErrorKind};
 pub use exposure::{Exposure, Reach};
+pub use foreign::Conflict;
 pub use heal::Healing;
 pub use info::{
     EndpointInfo, HostEvent, NetworkAction, NetworkEndpoint, NetworkEvent, NetworkInfo, SandboxInfo,

@@ -1,22 +1,27 @@
 //! The handle: each request is decided by the owner, carried out on a thread that may block, and
 //! reported back to the owner.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use portolan_netcore::host::{Host, StepError};
-use portolan_netcore::model::{ContainerId, DhcpLease, EndpointId, LeaseNews, Network, NetworkId, SandboxId};
+use portolan_netcore::model::{
+    ContainerId, DhcpLease, EndpointId, LeaseNews, Network, NetworkId, Proto, SandboxId,
+};
 use portolan_netcore::plan::{Ns, Step};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{broadcast, oneshot};
 use tokio::task;
 
+use crate::doctor;
+use crate::foreign::{self, Bridged, Foreign};
 use crate::heal::{self, Counters};
 use crate::owner::{Announcements, Owner, Parts, Removal, Task, Turn, Work, open};
 use crate::publisher::Publisher;
 use crate::{
-    AttachSpec, DnsUpdate, Error, Exposure, Healing, HostEvent, Leases, Names, NetConfig, NetworkEvent,
-    NetworkInfo, NetworkSpec, PortChange, SandboxInfo, SandboxSpec, Store, apply,
+    AttachSpec, Conflict, Diagnosis, DnsUpdate, Error, Exposure, Healing, HostEvent, Leases, Names,
+    NetConfig, NetworkEvent, NetworkInfo, NetworkSpec, PortChange, SandboxInfo, SandboxSpec, Store, apply,
 };
 
 /// How many events a slow listener may be behind.
@@ -42,6 +47,7 @@ pub(crate) struct Shared {
     events: broadcast::Sender<NetworkEvent>,
     pub(crate) host_events: broadcast::Sender<HostEvent>,
     pub(crate) healing: Counters,
+    pub(crate) foreign: Foreign,
 }
 
 impl std::fmt::Debug for Networks {
@@ -89,9 +95,20 @@ impl Networks {
             let owner = owner.start()?;
             let host_events = broadcast::Sender::new(EVENTS);
             let healing = Counters::default();
-            let shared =
-                Arc::new(Shared { owner, host, names, leases, publisher, events, host_events, healing });
+            let foreign = Foreign::default();
+            let shared = Arc::new(Shared {
+                owner,
+                host,
+                names,
+                leases,
+                publisher,
+                events,
+                host_events,
+                healing,
+                foreign,
+            });
             heal::start(&shared)?;
+            foreign::start(&shared)?;
             Ok::<_, Error>(Self { shared })
         })
         .await??;
@@ -110,7 +127,10 @@ impl Networks {
             let work = me.call(move |owner| owner.begin_create(spec)).await??;
             let network = work.network.clone();
             match me.run_or_undo(work.steps, work.undo).await? {
-                Ok(()) => me.call(move |owner| owner.finish_create(&work.network.id)).await?,
+                Ok(()) => {
+                    me.call(move |owner| owner.finish_create(&work.network.id)).await?;
+                    me.shared.foreign.wake();
+                }
                 Err(error) => {
                     return Err(me.call(move |owner| owner.abort_create(&work.network, &error)).await?);
                 }
@@ -130,7 +150,10 @@ impl Networks {
             let work = me.call(move |owner| owner.begin_remove(&reference)).await??;
             let network = work.network.clone();
             match me.run_or_undo(work.steps, work.undo).await? {
-                Ok(()) => me.call(move |owner| owner.finish_remove(&work.network.id)).await?,
+                Ok(()) => {
+                    me.call(move |owner| owner.finish_remove(&work.network.id)).await?;
+                    me.shared.foreign.wake();
+                }
                 Err(error) => {
                     return Err(me.call(move |owner| owner.abort_remove(&work.network, &error)).await?);
                 }
@@ -309,6 +332,40 @@ impl Networks {
     /// Every published port, who can reach it, and why.
     pub async fn exposure(&self) -> Result<Vec<Exposure>, Error> {
         self.call(|owner| owner.exposure()).await
+    }
+
+    /// Chains of other programs' firewalls that are in a network's way, as of the last look: a moment after
+    /// the rule set changes.
+    pub fn conflicts(&self) -> Arc<Vec<Conflict>> {
+        self.shared.foreign.conflicts()
+    }
+
+    /// What keeps ports that are to be published by way of these networks from being reached, a line
+    /// for each; by what was read last, so that it costs nothing to ask. Unknown networks have none.
+    pub async fn in_the_way(&self, networks: Vec<String>, ports: BTreeSet<(Proto, u16)>) -> Vec<String> {
+        if ports.is_empty() {
+            return Vec::new();
+        }
+        let Ok(mut all) = self.call(|owner| foreign::bridged(owner)).await else { return Vec::new() };
+        all.retain(|one: &Bridged| networks.iter().any(|name| *name == one.name || name == one.id.as_str()));
+        foreign::in_the_way(&self.shared, &all, &ports, None)
+    }
+
+    /// Examines the host's networking, by a look at everything: other firewalls' rules, the kernel's
+    /// features and settings, the resolver, what was left behind.
+    ///
+    /// # Errors
+    /// `Internal` if the host cannot be looked at.
+    pub async fn examine(&self) -> Result<Vec<Diagnosis>, Error> {
+        let wanted = self.call(|owner| owner.wanted()).await?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            foreign::look(&shared)?;
+            // To be told of nothing new is to be asked whether it is there.
+            let names = shared.names.change(Vec::new());
+            doctor::examine(&shared, &wanted, names)
+        })
+        .await?
     }
 
     /// Changes the container's name in a sandbox's endpoints and its names (`POST /containers/{id}/rename`).

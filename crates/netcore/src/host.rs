@@ -47,6 +47,11 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// Destinations of routes in the host's main table that are not ours, for overlap checks.
     fn foreign_routes(&self) -> Result<Vec<ipnet::IpNet>, StepError>;
 
+    /// Other programs' firewall rules that decide about our traffic. Costs as much as there are rules.
+    fn foreign_rules(&self) -> Result<crate::foreign::Ruleset, StepError> {
+        Ok(crate::foreign::Ruleset::default())
+    }
+
     /// What choices depend on and no plan changes. Cheap: asked for once a request.
     fn facts(&self) -> Result<HostFacts, StepError> {
         Ok(HostFacts::default())
@@ -55,6 +60,22 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// The links of the host's namespace and their MTU in bytes, ours or not.
     fn links(&self) -> Result<std::collections::BTreeMap<IfName, u32>, StepError> {
         Ok(std::collections::BTreeMap::new())
+    }
+
+    /// The value of a sysctl of the host, by its path below `/proc/sys`; none if there is no such one.
+    fn setting(&self, key: &str) -> Option<String> {
+        let _ = key;
+        None
+    }
+
+    /// What networks need of the kernel, tried out.
+    fn features(&self) -> Vec<Feature> {
+        Vec::new()
+    }
+
+    /// The links of the host's IPv4 default routes.
+    fn uplinks(&self) -> Result<std::collections::BTreeSet<IfName>, StepError> {
+        Ok(std::collections::BTreeSet::new())
     }
 
     /// The link that the host's preferred default route leaves by, IPv4 before IPv6.
@@ -126,6 +147,15 @@ pub enum Disturbance {
     Surroundings,
     /// More happened than the queue had room for.
     Lost,
+}
+
+/// Something that networks need of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// `nf_tables`, `bridges`, `veth pairs` or `connection tracking`.
+    pub name: &'static str,
+    /// Why it cannot be used, if it cannot.
+    pub missing: Option<String>,
 }
 
 /// Facts about a host.

@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portolan_netcore::host::{Host, HostFacts, Report, StepError, Watch};
+use portolan_netcore::foreign;
+use portolan_netcore::host::{Feature, Host, HostFacts, Report, StepError, Watch};
 use portolan_netcore::model::{IfName, PortRange, SandboxId};
 use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Step};
 
@@ -322,6 +323,10 @@ impl Host for LinuxHost {
         Ok(foreign.map(|route| route.destination).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
+    fn foreign_rules(&self) -> Result<foreign::Ruleset, StepError> {
+        self.read_foreign().map_err(|failure| failure.at("read other programs' firewall rules"))
+    }
+
     fn facts(&self) -> Result<HostFacts, StepError> {
         self.read_facts().map_err(|failure| failure.at("read the host's port ranges"))
     }
@@ -340,6 +345,24 @@ impl Host for LinuxHost {
         let default = routes.iter().filter(|route| route.destination.prefix_len() == 0);
         let best = default.min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric));
         Ok(best.and_then(|route| links.get(&route.device?)).map(|link| link.name.clone()))
+    }
+
+    fn setting(&self, key: &str) -> Option<String> {
+        self.sysctls.read(key).ok()
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        crate::features::try_out()
+    }
+
+    fn uplinks(&self) -> Result<BTreeSet<IfName>, StepError> {
+        let read = |socket: &mut Socket| Ok((observe::links(socket)?, observe::routes(socket)?));
+        let (links, routes) =
+            self.with_socket(read).map_err(|error| Failure::from(error).at("read the host's routes"))?;
+        let default = routes
+            .iter()
+            .filter(|route| route.destination.prefix_len() == 0 && route.destination.addr().is_ipv4());
+        Ok(default.filter_map(|route| links.get(&route.device?)).map(|link| link.name.clone()).collect())
     }
 
     fn await_gone(&self, links: &[IfName], limit: Duration) -> Result<bool, StepError> {

@@ -5,6 +5,7 @@ mod commit;
 mod cp;
 mod create;
 mod diff;
+mod doctor;
 mod each;
 mod events;
 mod exec;
@@ -86,6 +87,7 @@ pub(crate) static ROOT: Command = Command {
             &cp::CP,
             &create::CREATE_COMMAND,
             &diff::DIFF,
+            &doctor::DOCTOR,
             &events::EVENTS,
             &transfer::EXPORT,
             &exposure::EXPOSURE,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use portolan_api::{self as api, ApiVersion};
-use portolan_net::{IpamPoolSpec, NetworkEndpoint, NetworkInfo, NetworkSpec, SubnetUsage};
+use portolan_net::{Conflict, IpamPoolSpec, NetworkEndpoint, NetworkInfo, NetworkSpec, SubnetUsage};
 use portolan_netcore::model::IpamConfig;
 
 use super::{rfc3339, text};
@@ -41,21 +41,39 @@ pub(crate) fn network_spec(body: api::NetworkCreate, version: ApiVersion) -> Res
 /// From this version on a network shows how full its subnets are.
 const STATUS: ApiVersion = ApiVersion::new(1, 52);
 
-/// How full a network's subnets are, for versions that have it and for `verbose`.
+/// How full a network's subnets are, for versions that have it and for `verbose`; and what is in its way,
+/// whenever something is.
 pub(crate) fn network_status(
     info: &NetworkInfo,
     verbose: bool,
     version: ApiVersion,
+    conflicts: &[Conflict],
 ) -> Option<api::NetworkStatus> {
     let subnet = |usage: &SubnetUsage| {
         let numbers = api::SubnetStatus { ips_in_use: usage.in_use, dynamic_ips_available: usage.available };
         (usage.subnet.to_string(), numbers)
     };
-    let wanted = verbose || version >= STATUS;
+    let firewall: Vec<_> =
+        conflicts.iter().filter(|one| one.network == info.network.id).map(conflict).collect();
+    let wanted = verbose || version >= STATUS || !firewall.is_empty();
     (wanted && info.network.driver.has_links()).then(|| api::NetworkStatus {
         ipam: api::IpamStatus { subnets: info.usage.iter().map(subnet).collect() },
         overlapping_routes: info.overlaps.iter().map(ToString::to_string).collect(),
+        firewall,
     })
+}
+
+fn conflict(conflict: &Conflict) -> api::FirewallConflict {
+    let finding = &conflict.finding;
+    api::FirewallConflict {
+        owner: finding.tool.to_string(),
+        table: format!("{} {}", finding.family, finding.table),
+        chain: finding.chain.clone(),
+        drops: finding.flows.iter().map(|flow| flow.as_str().to_owned()).collect(),
+        partly: finding.partly,
+        why: finding.place.to_string(),
+        fix: finding.fix.clone(),
+    }
 }
 
 /// A network; with its endpoints in `GET /networks/{id}`, without in lists.

@@ -52,7 +52,8 @@ async fn inspect(state: &State, request: &Request, id: &str) -> Answer {
     if request.query.get("scope").is_some_and(|scope| scope != "local") {
         return Err(ApiError::not_found(format!("network {id} not found")));
     }
-    let status = convert::network_status(&network, verbose, request.version);
+    let conflicts = state.engine.network_conflicts();
+    let status = convert::network_status(&network, verbose, request.version, &conflicts);
     let shown = api::Network { status, ..convert::network(network, true, request.version) };
     json(StatusCode::OK, &shown)
 }

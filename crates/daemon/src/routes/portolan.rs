@@ -16,6 +16,7 @@ pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &
     match (request.method.as_str(), segments) {
         ("POST", ["containers", name, "ports"]) => ports(state, request, name).await,
         ("GET", ["exposure"]) => exposure(state).await,
+        ("GET", ["doctor"]) => doctor(state).await,
         _ => Err(ApiError::page_not_found()),
     }
 }
@@ -118,6 +119,35 @@ async fn exposure(state: &State) -> Answer {
             },
             from: one.from.iter().map(ToString::to_string).collect(),
             reason: one.reason,
+        })
+        .collect();
+    json(StatusCode::OK, &rows)
+}
+
+/// One row of `GET /portolan/doctor`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DoctorRow {
+    check: &'static str,
+    /// `ok`, `note` or `problem`.
+    status: &'static str,
+    what: String,
+    why: String,
+    fix: Vec<String>,
+}
+
+async fn doctor(state: &State) -> Answer {
+    let rows: Vec<DoctorRow> = state
+        .engine
+        .network_examination()
+        .await?
+        .into_iter()
+        .map(|one| DoctorRow {
+            check: one.check,
+            status: one.verdict.as_str(),
+            what: one.what,
+            why: one.why,
+            fix: one.fix,
         })
         .collect();
     json(StatusCode::OK, &rows)

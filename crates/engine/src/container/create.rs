@@ -55,6 +55,7 @@ impl Engine {
             endpoints,
             mounts: Vec::new(),
         };
+        warnings.extend(self.publish_warnings(&definition).await);
         let engine = self.clone();
         let made = to_the_end(async move {
             let made = match engine.reserve_addresses(&definition).await {

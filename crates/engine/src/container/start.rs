@@ -188,6 +188,9 @@ impl Engine {
                 _ => EngineError::internal(format!("failed to set up container networking: {error}")),
             }
         })?;
+        for warning in self.publish_warnings(definition).await {
+            tracing::warn!(container = %container.id, "{warning}");
+        }
         match sandbox.netns.clone().map(open_netns).transpose() {
             Ok(netns) => Ok((Some(sandbox), netns)),
             Err(error) => {

@@ -10,6 +10,16 @@ use super::{Owner, Phase};
 use crate::heal::Repair;
 
 impl Owner {
+    /// Something is being made or taken down right now.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.hidden.is_empty() || self.sandboxes.values().any(|live| live.phase != Phase::Ready)
+    }
+
+    /// Sandboxes that the kernel is still cleaning up behind.
+    pub(crate) fn dying(&self) -> std::collections::BTreeSet<portolan_netcore::model::SandboxId> {
+        self.dying.clone()
+    }
+
     /// Whether this differs from what is desired, as far as the desired state alone can tell. What is
     /// being made or taken down right now is none.
     pub(crate) fn is_disturbance(&self, heard: &Disturbance) -> bool {

@@ -127,21 +127,15 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What keeps traffic of this network, or of one port of it, from arriving. `ours` are chains that
-/// let our traffic pass for good in tables that we share with others (the iptables backend's).
-pub fn findings(
-    ruleset: &Ruleset,
-    network: &BridgePolicy,
-    service: Option<&Service>,
-    ours: &[&str],
-) -> Vec<Finding> {
+/// What keeps traffic of this network, or of one port of it, from arriving.
+pub fn findings(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>) -> Vec<Finding> {
     let mut found: BTreeMap<Key<'_>, (BTreeSet<Flow>, Place)> = BTreeMap::new();
     for (flow, packet) in packets(ruleset, network, service) {
         for table in ruleset.tables.iter().filter(|table| sees(table, &packet)) {
             let hooked =
                 table.chains.iter().filter(|(_, chain)| chain.base.is_some_and(|b| b.hook == packet.hook));
             for (name, _) in hooked {
-                let outcome = evaluate(ruleset, table, name, &packet, ours);
+                let outcome = evaluate(ruleset, table, name, &packet);
                 let End::Dropped(chain, rule) = outcome.end else { continue };
                 let place = Place { chain, rule: rule.map(|number| number + 1) };
                 let key = (table.family, table.name.as_str(), name.as_str(), table.tool, outcome.may_pass);

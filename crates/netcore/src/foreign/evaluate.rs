@@ -46,15 +46,9 @@ pub(super) struct Outcome {
     pub(super) end: End,
 }
 
-/// Sends the packet through a base chain. `ours` are chains that let our traffic pass for good.
-pub(super) fn evaluate(
-    ruleset: &Ruleset,
-    table: &Table,
-    chain: &str,
-    packet: &Packet,
-    ours: &[&str],
-) -> Outcome {
-    let mut run = Run { ruleset, table, packet, ours, known: BTreeMap::new() };
+/// Sends the packet through a base chain.
+pub(super) fn evaluate(ruleset: &Ruleset, table: &Table, chain: &str, packet: &Packet) -> Outcome {
+    let mut run = Run { ruleset, table, packet, known: BTreeMap::new() };
     let outcome = run.chain(chain, 0);
     let drops = table.chains.get(chain).and_then(|chain| chain.base).is_some_and(|base| base.drops);
     Outcome {
@@ -72,13 +66,12 @@ struct Run<'a> {
     ruleset: &'a Ruleset,
     table: &'a Table,
     packet: &'a Packet,
-    ours: &'a [&'a str],
     known: BTreeMap<String, Outcome>,
 }
 
 impl Run<'_> {
     fn chain(&mut self, name: &str, depth: usize) -> Outcome {
-        if self.ours.contains(&name) {
+        if self.ruleset.ours.contains(name) {
             return Outcome { may_pass: true, may_return: false, end: End::Accepted };
         }
         if let Some(known) = self.known.get(name) {
@@ -161,7 +154,7 @@ impl Run<'_> {
         let (to, bits) = match expr {
             Expr::Load { field, to, len } => (*to, self.packet.load(*field, *len, &self.ruleset.links)),
             Expr::Constant { to, bytes } => (*to, sure(bytes)),
-            Expr::Forget { to } => (*to, vec![Bits::default(); REGISTERS.saturating_sub(*to).min(16)]),
+            Expr::Forget => (0, vec![Bits::default(); REGISTERS]),
             Expr::Mask { from, to, mask, xor } => {
                 let bits = mask.iter().zip(xor).enumerate().map(|(at, (mask, xor))| {
                     let bits = registers.get(from + at).copied().unwrap_or_default();

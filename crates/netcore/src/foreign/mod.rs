@@ -17,7 +17,7 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub use advice::{Finding, Flow, Place, Service, findings};
@@ -86,6 +86,9 @@ pub struct Ruleset {
     pub egress: Option<String>,
     /// Bridged frames pass the hooks of IP too (br_netfilter).
     pub bridge_netfilter: bool,
+    /// Chains of ours in tables that we share with others (the iptables backend's): they let our
+    /// traffic pass for good.
+    pub ours: BTreeSet<String>,
 }
 
 /// One table.
@@ -205,11 +208,8 @@ pub enum Expr {
         /// First byte of the registers.
         at: usize,
     },
-    /// Overwrites registers with what we do not know.
-    Forget {
-        /// First byte of the registers.
-        to: usize,
-    },
+    /// Writes what we do not know to registers that we do not know.
+    Forget,
     /// A match that may or may not apply.
     Perhaps,
     /// The end of the rule.

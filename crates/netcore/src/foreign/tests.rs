@@ -24,8 +24,13 @@ fn bridge() -> BridgePolicy {
 /// The findings about forwarding for these lines of a filter table, in iptables-save's words.
 fn found(lines: &str, service: Option<&Service>) -> Vec<Finding> {
     let tables = read_save(&format!("*filter\n:INPUT ACCEPT [0:0]\n{lines}\nCOMMIT\n"), Family::Ip);
-    let ruleset = Ruleset { tables, egress: Some("eth0".to_owned()), ..Ruleset::default() };
-    findings(&ruleset, &bridge(), service, &["DOCKER-FORWARD"])
+    let ruleset = Ruleset {
+        tables,
+        egress: Some("eth0".to_owned()),
+        ours: BTreeSet::from(["DOCKER-FORWARD".to_owned()]),
+        ..Ruleset::default()
+    };
+    findings(&ruleset, &bridge(), service)
 }
 
 fn flows(findings: &[Finding]) -> BTreeSet<Flow> {
@@ -157,7 +162,7 @@ fn maps_and_intervals_are_looked_up() {
         Expr::VerdictMap { map: "s".to_owned(), at: 16 },
     ];
     let ruleset = native(vec![rule], BTreeMap::from([("s".to_owned(), states)]), Family::Inet);
-    let found = findings(&ruleset, &bridge(), None, &[]);
+    let found = findings(&ruleset, &bridge(), None);
     assert_eq!(flows(&found), BTreeSet::from([Flow::Out, Flow::In]));
     assert_eq!(
         found[0].fix,
@@ -181,17 +186,14 @@ fn maps_and_intervals_are_looked_up() {
         Expr::Verdict(Verdict::Drop),
     ];
     let ruleset = native(vec![from], BTreeMap::from([("r".to_owned(), range)]), Family::Ip);
-    assert_eq!(
-        flows(&findings(&ruleset, &bridge(), None, &[])),
-        BTreeSet::from([Flow::Out, Flow::InReplies])
-    );
+    assert_eq!(flows(&findings(&ruleset, &bridge(), None)), BTreeSet::from([Flow::Out, Flow::InReplies]));
 }
 
 #[test]
 fn the_bridges_own_hooks_see_what_stays_within() {
     let ruleset = native(vec![vec![Expr::Verdict(Verdict::Drop)]], BTreeMap::new(), Family::Bridge);
-    let found = findings(&ruleset, &bridge(), None, &[]);
+    let found = findings(&ruleset, &bridge(), None);
     assert_eq!(flows(&found), BTreeSet::from([Flow::Within]));
     assert_eq!(found[0].fix, ["nft insert rule bridge t f meta ibrname docker0 accept"]);
-    assert_eq!(findings(&ruleset, &BridgePolicy { icc: false, ..bridge() }, None, &[]), []);
+    assert_eq!(findings(&ruleset, &BridgePolicy { icc: false, ..bridge() }, None), []);
 }

@@ -116,3 +116,8 @@ fn explain(stderr: &str, input: &str) -> String {
         None => said.to_owned(),
     }
 }
+
+/// All rules of iptables-legacy of a family, whoever made them.
+pub(crate) fn save_legacy(family: IpFamily) -> Result<String, FirewallError> {
+    save(Variant::Legacy, family)
+}

@@ -8,4 +8,4 @@ mod backend;
 mod command;
 
 pub(crate) use self::backend::{IptablesFirewall, remove_leftovers};
-pub(crate) use self::command::started;
+pub(crate) use self::command::{save_legacy, started};

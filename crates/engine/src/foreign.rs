@@ -1,0 +1,34 @@
+//! Other programs' firewalls, as far as they concern containers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use portolan_net::{Conflict, Diagnosis};
+
+use crate::container::record::Definition;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::network::port_requests;
+
+impl Engine {
+    /// Chains of other programs' firewalls that are in a network's way.
+    pub fn network_conflicts(&self) -> Arc<Vec<Conflict>> {
+        self.inner.networks.conflicts()
+    }
+
+    /// `GET /portolan/doctor`: what is wrong with the host's networking.
+    ///
+    /// # Errors
+    /// The host cannot be looked at.
+    pub async fn network_examination(&self) -> Result<Vec<Diagnosis>> {
+        Ok(self.inner.networks.examine().await?)
+    }
+
+    /// What keeps the ports that a container publishes from being reached, a line for each.
+    pub(crate) async fn publish_warnings(&self, definition: &Definition) -> Vec<String> {
+        let ports: BTreeSet<_> =
+            port_requests(definition).iter().map(|port| (port.proto, port.container_port)).collect();
+        let Some(network) = definition.host_config.network_mode.network_name() else { return Vec::new() };
+        self.inner.networks.in_the_way(vec![network.to_owned()], ports).await
+    }
+}

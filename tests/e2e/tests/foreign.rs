@@ -1,0 +1,289 @@
+//! Other programs' firewalls: that they are in the way is told, and the command that is printed helps.
+
+use std::process::{Child, Command, Stdio};
+
+use portolan_e2e::{eventually, has_line, hear, is_portolan, run_server};
+use portolan_testkit::{Engine, Firewall, Host, Output, portolan_binary, run, skip};
+
+/// As ufw makes them from its own rules (before.rules, user.rules; `ufw enable` with the default policies).
+const UFW: &str = "*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:ufw-before-forward - [0:0]
+:ufw-user-forward - [0:0]
+:ufw-before-input - [0:0]
+-A INPUT -j ufw-before-input
+-A FORWARD -j ufw-before-forward
+-A ufw-before-input -i lo -j ACCEPT
+-A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-forward -p icmp -m icmp --icmp-type 8 -j ACCEPT
+-A ufw-before-forward -j ufw-user-forward
+COMMIT
+";
+
+/// As firewalld 1.3 makes them for the zone public, without its parts about other addresses.
+const FIREWALLD: &str = "table inet firewalld {
+    chain filter_FORWARD {
+        type filter hook forward priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        iifname \"lo\" accept
+        jump filter_FORWARD_POLICIES_PRE
+        jump filter_FORWARD_ZONES
+        jump filter_FORWARD_POLICIES_POST
+        ct state { invalid } drop
+        reject with icmpx admin-prohibited
+    }
+    chain filter_FORWARD_POLICIES_PRE { }
+    chain filter_FORWARD_POLICIES_POST { }
+    chain filter_FORWARD_ZONES {
+        iifname \"up1\" goto filter_FWD_public
+        goto filter_FWD_public
+    }
+    chain filter_FWD_public {
+        jump filter_FWD_public_allow
+        reject with icmpx admin-prohibited
+    }
+    chain filter_FWD_public_allow {
+        oifname \"up1\" accept
+    }
+}";
+
+/// Says `there` to everybody, until its input ends.
+const SERVER: &str = "
+import socket, sys, threading
+s = socket.socket(); s.bind(('', 9000)); s.listen(64)
+def serve():
+    while True:
+        c, _ = s.accept(); c.sendall(b'there\\n'); c.close()
+threading.Thread(target=serve, daemon=True).start()
+sys.stdin.read()
+";
+
+struct Lab {
+    engine: Engine,
+    outside: Host,
+    /// A server outside; it ends when its standard input does, with this.
+    server: Option<Child>,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            drop(server.stdin.take());
+            let _ = server.wait();
+        }
+    }
+}
+
+/// An engine with a way out, a server behind port 8000, and a host outside that answers on port 9000.
+fn lab() -> Lab {
+    let engine = Engine::start();
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    engine.host().sh("ip route add default via 198.51.100.1").ok();
+    run_server(&engine, "server", 7000, "hello", &["-p", "8000:7000"]);
+    let words = [outside.prefix(), ["python3", "-c", SERVER].map(Into::into).to_vec()].concat();
+    let server =
+        Command::new(&words[0]).args(&words[1..]).stdin(Stdio::piped()).spawn().expect("python3 runs");
+    let lab = Lab { engine, outside, server: Some(server) };
+    eventually("it works before", 10, || (lab.comes_in() && lab.goes_out()).then_some(()));
+    lab
+}
+
+impl Lab {
+    fn comes_in(&self) -> bool {
+        hear(&self.outside, "198.51.100.2", 8000) == "hello"
+    }
+
+    fn goes_out(&self) -> bool {
+        let line = "echo | nc -w 2 198.51.100.1 9000";
+        self.engine.docker(&["exec", "server", "sh", "-c", line]).stdout.contains("there")
+    }
+
+    fn portolan(&self, words: &[&str]) -> Output {
+        let socket = format!("unix://{}", self.engine.socket().display());
+        let mut all = self.engine.host().prefix();
+        all.extend([portolan_binary().into_os_string(), "-H".into(), socket.into()]);
+        all.extend(words.iter().map(Into::into));
+        run(&all, None)
+    }
+
+    /// The commands that doctor prints for problems of other firewalls.
+    fn advice(&self) -> Vec<String> {
+        let said = self.portolan(&["doctor", "--format", "json"]);
+        assert!(said.code <= 1, "{}", said.all());
+        let all: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+        let firewalls = all.as_array().unwrap().iter().filter(|one| one["Check"] == "firewalls");
+        let problems = firewalls.filter(|one| one["Status"] == "problem");
+        let fixes = problems.flat_map(|one| one["Fix"].as_array().unwrap().clone());
+        let mut commands: Vec<String> = fixes.map(|fix| fix.as_str().unwrap().to_owned()).collect();
+        commands.dedup();
+        commands
+    }
+
+    fn status(&self) -> String {
+        self.engine.docker(&["network", "inspect", "bridge"]).ok().to_owned()
+    }
+}
+
+/// Puts a firewall in the way, sees it named, does what is advised, sees it work, and takes it away.
+fn follow_the_advice(lab: &Lab, install: &str, remove: &str, named: &[&str], blocks: [bool; 2]) {
+    let host = lab.engine.host();
+    let since = host.sh("date +%s").ok().to_owned();
+    host.sh(install).ok();
+    let advice = eventually("doctor has advice", 5, || Some(lab.advice()).filter(|all| !all.is_empty()));
+    assert_eq!([!lab.comes_in(), !lab.goes_out()], blocks, "what it really drops");
+    for word in named {
+        eventually(&format!("inspect names {word}"), 5, || lab.status().contains(word).then_some(()));
+    }
+    let doctor = lab.portolan(&["doctor"]);
+    assert_eq!(doctor.code, 1, "{}", doctor.stdout);
+    has_line(&doctor.stdout, &["problem", "firewalls", "docker0"]);
+    if blocks[0] {
+        let created = lab.engine.docker(&["create", "-p", "8001:80", "busybox", "true"]);
+        assert!(created.stderr.contains("8") && created.stderr.contains(&advice[0]), "{}", created.stderr);
+    }
+    for command in &advice {
+        host.sh(command).ok();
+    }
+    eventually("advice helps", 5, || (lab.comes_in() && lab.goes_out()).then_some(()));
+    eventually("and doctor sees it", 5, || lab.advice().is_empty().then_some(()));
+    host.sh(remove).ok();
+    // Of iptables-legacy no event tells.
+    eventually("it is gone from inspect", 40, || (!lab.status().contains("\"Firewall\"")).then_some(()));
+    let until = host.sh("echo $(($(date +%s) + 1))").ok().to_owned();
+    let told = lab.engine.docker(&["events", "--since", &since, "--until", &until]);
+    has_line(told.ok(), &["daemon firewall-conflict ", "network=bridge"]);
+    has_line(told.ok(), &["daemon firewall-conflict-over", "network=bridge"]);
+}
+
+/// With the iptables backend our own accepts come first in the same chain: nothing is in the way, and
+/// nothing is said.
+fn passes_by_our_own_chains(lab: &Lab) -> bool {
+    if Firewall::from_env() == Firewall::Nftables {
+        return false;
+    }
+    assert!(lab.comes_in() && lab.goes_out());
+    assert_eq!(lab.advice(), [""; 0]);
+    true
+}
+
+#[test]
+fn a_forward_policy_of_drop_is_told_and_the_advice_helps() {
+    let lab = lab();
+    if !is_portolan(&lab.engine) {
+        skip!("Docker says nothing of it");
+    }
+    lab.engine.host().sh("iptables-nft -P FORWARD DROP").ok();
+    if passes_by_our_own_chains(&lab) {
+        return;
+    }
+    follow_the_advice(
+        &lab,
+        "iptables-nft -P FORWARD DROP",
+        "iptables-nft -P FORWARD ACCEPT; iptables-nft -F FORWARD",
+        &["\"Owner\": \"iptables\"", "iptables-nft -I FORWARD -o docker0 -j ACCEPT"],
+        [true, true],
+    );
+}
+
+#[test]
+fn a_native_chain_is_told_and_the_advice_helps() {
+    let lab = lab();
+    if !is_portolan(&lab.engine) {
+        skip!("Docker says nothing of it");
+    }
+    follow_the_advice(
+        &lab,
+        "nft add table inet mine; nft 'add chain inet mine f { type filter hook forward priority 5; policy drop; }'",
+        "nft delete table inet mine",
+        &["\"Owner\": \"nftables\"", "inet mine"],
+        [true, true],
+    );
+}
+
+#[test]
+fn rules_of_iptables_legacy_are_seen() {
+    let lab = lab();
+    if !is_portolan(&lab.engine) {
+        skip!("Docker says nothing of it");
+    }
+    if lab.engine.host().sh("iptables-legacy -S").code != 0 {
+        skip!("this kernel has no iptables-legacy");
+    }
+    follow_the_advice(
+        &lab,
+        "iptables-legacy -P FORWARD DROP",
+        "iptables-legacy -P FORWARD ACCEPT; iptables-legacy -F FORWARD",
+        &[],
+        [true, true],
+    );
+}
+
+#[test]
+fn ufw_is_named_with_its_own_command() {
+    let lab = lab();
+    if !is_portolan(&lab.engine) {
+        skip!("Docker says nothing of it");
+    }
+    let host = lab.engine.host();
+    host.run_with(&["iptables-nft-restore", "--noflush"], Some(UFW.as_bytes())).ok();
+    if passes_by_our_own_chains(&lab) {
+        return;
+    }
+    let advice = eventually("doctor has advice", 5, || Some(lab.advice()).filter(|all| !all.is_empty()));
+    assert!(!lab.comes_in() && !lab.goes_out());
+    assert_eq!(advice, ["ufw route allow in on docker0", "ufw route allow out on docker0"]);
+    // What these commands put into the chain of the user's rules.
+    host.sh("iptables-nft -A ufw-user-forward -i docker0 -j ACCEPT; iptables-nft -A ufw-user-forward -o docker0 -j ACCEPT").ok();
+    eventually("doctor sees that it passes", 5, || lab.advice().is_empty().then_some(()));
+    assert!(lab.comes_in() && lab.goes_out());
+    // That containers do not reach this host is told, and is no problem of ours.
+    assert!(lab.status().contains("to-host"), "{}", lab.status());
+}
+
+#[test]
+fn firewalld_keeps_containers_in_until_their_bridge_is_in_a_zone() {
+    let lab = lab();
+    if !is_portolan(&lab.engine) {
+        skip!("Docker says nothing of it");
+    }
+    let host = lab.engine.host();
+    host.run_with(&["nft", "-f", "-"], Some(FIREWALLD.as_bytes())).ok();
+    let advice = eventually("doctor has advice", 5, || Some(lab.advice()).filter(|all| !all.is_empty()));
+    assert!(lab.comes_in(), "firewalld lets translated connections pass");
+    assert!(advice[0].starts_with("firewall-cmd --zone=trusted"), "{advice:?}");
+    // What a zone with target ACCEPT puts there.
+    host.sh("nft insert rule inet firewalld filter_FORWARD_ZONES iifname docker0 accept").ok();
+    eventually("doctor sees that it passes", 5, || lab.advice().is_empty().then_some(()));
+    assert!(lab.goes_out());
+}
+
+#[test]
+fn a_healthy_host_gets_a_clean_bill() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker has no doctor");
+    }
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    let lab = Lab { engine, outside, server: None };
+    lab.engine.host().sh("ip route add default via 198.51.100.1").ok();
+    let well = lab.portolan(&["doctor"]);
+    assert_eq!(well.code, 0, "{}", well.stdout);
+    has_line(&well.stdout, &["ok", "kernel", "nf_tables"]);
+    has_line(&well.stdout, &["ok", "resolver"]);
+    has_line(&well.stdout, &["ok", "leftovers"]);
+
+    // A smaller uplink, and a link that says it is ours and belongs to nothing.
+    let id = "0".repeat(63);
+    let host = lab.engine.host();
+    host.sh(&format!("ip link set up1 mtu 1400; ip link add stray0 type veth peer name stray1; ip link set stray0 alias portolan:1{id}")).ok();
+    let ill = lab.portolan(&["doctor"]);
+    assert_eq!(ill.code, 1, "{}", ill.stdout);
+    has_line(&ill.stdout, &["problem", "mtu", "network bridge sends packets of 1500 bytes, up1 takes 1400"]);
+    has_line(&ill.stdout, &["problem", "leftovers", "stray0"]);
+    has_line(&ill.stdout, &["fix: ip link del stray0"]);
+}
