@@ -39,7 +39,7 @@ scripts/images.sh || exit
 # Before the tests, which may ask for it several at once.
 scripts/registry.sh >/dev/null || exit
 export PORTOLAN_BIN=${PORTOLAN_BIN:-$target/release/portolan}
-networking=(transcript networks network_keys network_options publish crash healing live_ports guard)
+networking=(transcript networks network_keys network_options publish crash healing live_ports guard foreign)
 
 if [[ $what == docker ]]; then
   scripts/docker.sh >/dev/null || exit
