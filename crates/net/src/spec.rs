@@ -35,6 +35,9 @@ pub struct NetConfig {
     pub mtu: Option<u32>,
     /// `--ip`: default host address of published ports; both families if none.
     pub host_binding: Option<IpAddr>,
+    /// `--ip loopback`: ports are published on 127.0.0.1 and ::1 where neither they nor their network say
+    /// where.
+    pub loopback_binding: bool,
     /// `--default-address-pool`: (base, prefix length of each network). Empty: Docker's own pools, and
     /// more of them.
     pub address_pools: Vec<(IpNet, u8)>,

@@ -76,15 +76,16 @@ netns del SANDBOX
 }
 
 #[tokio::test]
-async fn only_tcp_crosses_families() {
+async fn tcp_and_udp_cross_families_and_sctp_does_not() {
     let lab = Lab::open().await;
-    let udp = portolan_net::PortRequest { proto: Proto::Udp, ..port(Some((53, 53)), 53) };
-    let info = lab.run(1, "bridge", vec![udp.clone()]).await.unwrap();
-    assert_eq!(info.ports.len(), 1);
-    let on_v6 = portolan_net::PortRequest { host_ip: Some("::1".parse().unwrap()), ..udp };
+    let of = |proto| portolan_net::PortRequest { proto, ..port(Some((53, 53)), 53) };
+    let info = lab.run(1, "bridge", vec![of(Proto::Udp), of(Proto::Sctp)]).await.unwrap();
+    let bindings = |proto| info.ports.iter().filter(|port| port.proto == proto).count();
+    assert_eq!((bindings(Proto::Udp), bindings(Proto::Sctp)), (2, 1));
+    let on_v6 = portolan_net::PortRequest { host_ip: Some("::1".parse().unwrap()), ..of(Proto::Sctp) };
     let error = lab.run(2, "bridge", vec![on_v6]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("cannot publish port 53/udp on ::1"), "{error}");
+    assert!(error.message().contains("cannot publish port 53/sctp on ::1"), "{error}");
     let facts = portolan_netcore::host::HostFacts { ipv6: false, ..Default::default() };
     lab.host.set_facts(facts);
     assert_eq!(lab.run(3, "bridge", vec![port(Some((80, 80)), 80)]).await.unwrap().ports.len(), 1);

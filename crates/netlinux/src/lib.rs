@@ -22,6 +22,7 @@ pub mod nft;
 pub mod observe;
 pub mod ports;
 mod proxy;
+mod proxy_udp;
 mod route;
 mod rt;
 mod sandbox;

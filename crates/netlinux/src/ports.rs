@@ -103,23 +103,32 @@ impl HeldPorts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(binding));
     }
 
-    /// A descriptor of the socket that holds a TCP port, for a proxy to listen on.
+    /// A descriptor of the socket that holds a TCP or UDP port, for a proxy to listen on. From now on it
+    /// hears.
     pub(crate) fn socket(&self, binding: &PortBinding) -> io::Result<OwnedFd> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let socket = held.get(&key(binding)).and_then(|held| held.socket.as_ref());
         match socket {
-            Some(socket) if binding.proto == Proto::Tcp => socket.try_clone(),
-            Some(_) => Err(io::Error::new(
+            Some(_) if binding.proto == Proto::Sctp => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                format!("only tcp can be proxied, not {}", text(binding)),
+                format!("only tcp and udp can be proxied, not {}", text(binding)),
             )),
+            Some(socket) => {
+                if binding.proto == Proto::Udp {
+                    discard_none(socket)?;
+                }
+                socket.try_clone()
+            }
             None => Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is not held", text(binding)))),
         }
     }
 
-    /// Ends listening on a held TCP port; the port stays bound.
+    /// Ends listening on a held port; the port stays bound.
     pub(crate) fn stop_listening(&self, binding: &PortBinding) -> io::Result<()> {
         let socket = self.socket(binding)?;
+        if binding.proto == Proto::Udp {
+            return Ok(discard_all(&socket)?);
+        }
         match rustix::net::shutdown(&socket, rustix::net::Shutdown::Read) {
             // It did not listen.
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
@@ -197,6 +206,26 @@ fn discard_all(socket: &OwnedFd) -> Result<(), Errno> {
         Ok(())
     } else {
         Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
+}
+
+/// Ends [`discard_all`]; it is no failure if it was not in force.
+fn discard_none(socket: &OwnedFd) -> io::Result<()> {
+    let nothing: libc::c_int = 0;
+    // SAFETY: the descriptor is open; the value, which the kernel does not look at, outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_FILTER,
+            (&raw const nothing).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match io::Error::last_os_error() {
+        _ if result == 0 => Ok(()),
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        error => Err(error),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Published ports that no packet filter can lead to their endpoint: those whose host address is of a
-//! family that the endpoint does not have. Connections are carried over in this process, all by one
+//! family that the endpoint does not have, and the IPv6 loopback address, whose packets the kernel lets on
+//! no link. Connections and datagrams ([`proxy_udp`]) are carried over in this process, all by one
 //! thread; Docker has a program of its own for each port (`docker-proxy`).
 //!
 //! The endpoint sees the bridge's address as its client's, as behind Docker's proxy.
@@ -12,12 +13,14 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use portolan_netcore::model::PortBinding;
+use portolan_netcore::model::{PortBinding, Proto};
 use portolan_netcore::plan::Proxied;
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::proxy_udp;
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -38,9 +41,16 @@ struct State {
 #[derive(Debug)]
 enum Command {
     /// Answered once it is in force, in place of an earlier one of the port.
-    Start(PortBinding, std::net::TcpListener, Proxied, std::sync::mpsc::Sender<()>),
+    Start(PortBinding, Listening, Proxied, std::sync::mpsc::Sender<()>),
     /// Answered once the thread's descriptor of the port is closed.
     Stop(PortBinding, std::sync::mpsc::Sender<()>),
+}
+
+/// A held port's socket, ready to hear from clients.
+#[derive(Debug)]
+enum Listening {
+    Tcp(std::net::TcpListener),
+    Udp(std::net::UdpSocket),
 }
 
 impl Proxies {
@@ -51,11 +61,16 @@ impl Proxies {
             Some(thread) => thread.clone(),
             None => state.thread.insert(start_thread()?).clone(),
         };
-        rustix::net::listen(&socket, BACKLOG)?;
-        let listener = std::net::TcpListener::from(socket);
-        listener.set_nonblocking(true)?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let listening = if port.proto == Proto::Udp {
+            proxy_udp::prepare(&socket, port.host_ip.is_ipv4())?;
+            Listening::Udp(std::net::UdpSocket::from(socket))
+        } else {
+            rustix::net::listen(&socket, BACKLOG)?;
+            Listening::Tcp(std::net::TcpListener::from(socket))
+        };
         let (done, wait) = std::sync::mpsc::channel();
-        let start = Command::Start(port.clone(), listener, proxied.clone(), done);
+        let start = Command::Start(port.clone(), listening, proxied.clone(), done);
         thread.send(start).map_err(|_| thread_is_gone())?;
         wait.recv().map_err(|_| thread_is_gone())?;
         state.ports.insert(port.clone(), proxied.clone());
@@ -98,10 +113,18 @@ async fn serve(mut commands: UnboundedReceiver<Command>) {
     let mut ports: BTreeMap<PortBinding, JoinHandle<()>> = BTreeMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Start(port, listener, proxied, done) => {
+            Command::Start(port, listening, proxied, done) => {
                 end(ports.remove(&port)).await;
-                match TcpListener::from_std(listener) {
-                    Ok(listener) => drop(ports.insert(port, tokio::spawn(accept(listener, proxied)))),
+                let task = match listening {
+                    Listening::Tcp(listener) => {
+                        TcpListener::from_std(listener).map(|it| tokio::spawn(accept(it, proxied)))
+                    }
+                    Listening::Udp(socket) => {
+                        UdpSocket::from_std(socket).map(|it| tokio::spawn(proxy_udp::relay(it, proxied)))
+                    }
+                };
+                match task {
+                    Ok(task) => drop(ports.insert(port, task)),
                     Err(error) => tracing::error!(%error, ?port, "cannot proxy a published port"),
                 }
                 // Nobody may be waiting any more.

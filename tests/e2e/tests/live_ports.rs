@@ -190,6 +190,70 @@ while True:
     except OSError: pass
 ";
 
+/// What a client of this host says by one of its addresses, TCP and UDP.
+fn asks(host: &Host, address: &str, tcp: u16, udp: u16) -> (String, String) {
+    let stream = format!("echo x | socat -t 2 -T 2 - TCP:{address}:{tcp},connect-timeout=2");
+    let datagram = format!("echo x | socat -t 1 -T 1 - UDP:{address}:{udp}");
+    let said = |line: String| host.run(&["sh", "-c", &line]).stdout.trim().to_owned();
+    (said(stream), said(datagram))
+}
+
+#[test]
+fn ipv6_loopback_and_ipv6_clients_of_an_ipv4_container_are_served() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Debian's dockerd answers from the wrong address");
+    }
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    outside.sh("ip address add 2001:db8::1/64 dev up0 nodad").ok();
+    engine.host().sh("ip address add 2001:db8::2/64 dev up1 nodad").ok();
+    engine.docker(&["network", "create", "--ipv6", "--subnet", "fd77::/64", "dual"]).ok();
+    for (number, network) in [(1_u16, "bridge"), (2, "dual")] {
+        let name = format!("on-{network}");
+        let (tcp, udp) = (8000 + number, 5000 + number);
+        let (tcp_flag, udp_flag) = (format!("{tcp}:7000"), format!("{udp}:5000/udp"));
+        let flags = ["run", "-d", "--name", &name, "--network", network, "-p", &tcp_flag, "-p", &udp_flag];
+        engine.docker(&[flags.as_slice(), &["busybox", "sleep", "600"]].concat()).ok();
+        let mut servers = [
+            Script::in_container(&engine, &name, &ECHO.replace("socket.socket()", DUAL), &[]),
+            Script::in_container(
+                &engine,
+                &name,
+                &ANSWER.replace("(socket.AF_INET, ", "(socket.AF_INET6, "),
+                &["y"],
+            ),
+        ];
+        servers.iter_mut().for_each(|server| assert_eq!(server.line(), "ready"));
+        let served = ("x".to_owned(), "y".to_owned());
+        for address in ["127.0.0.1", "[::1]", "[2001:db8::2]"] {
+            assert_eq!(asks(engine.host(), address, tcp, udp), served, "by {address}, {network}");
+        }
+        for address in ["198.51.100.2", "[2001:db8::2]"] {
+            assert_eq!(asks(&outside, address, tcp, udp), served, "by {address}, {network}");
+        }
+    }
+}
+
+const DUAL: &str = "socket.socket(socket.AF_INET6)";
+
+#[test]
+fn the_default_host_address_can_be_loopback() {
+    let engine = Engine::builder().arg("--ip=loopback").image("busybox").start();
+    if !is_portolan(&engine) {
+        skip!("Docker takes one address");
+    }
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    run_server(&engine, "web", 7000, "hello", &["-p", "8000:7000", "-p", "198.51.100.2:8001:7000"]);
+    let lines = engine.docker(&["port", "web"]);
+    has_line(lines.ok(), &["7000/tcp -> 127.0.0.1:8000"]);
+    has_line(lines.ok(), &["7000/tcp -> [::1]:8000"]);
+    eventually("asked for", 10, || (hear(&outside, "198.51.100.2", 8001) == "hello").then_some(()));
+    assert_eq!(hear(engine.host(), "127.0.0.1", 8000), "hello");
+    assert_eq!(hear(&outside, "198.51.100.2", 8000), "");
+}
+
 /// moby#53384 and its like: a flow of datagrams that does not pause follows its port to the new holder.
 #[test]
 fn datagrams_follow_a_port_that_changes_hands() {

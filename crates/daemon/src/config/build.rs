@@ -179,6 +179,17 @@ fn log_level(settings: &Settings) -> Result<LogLevel> {
     }
 }
 
+/// One address, unless it is a word or all of them.
+fn host_binding(settings: &Settings) -> Result<Option<IpAddr>> {
+    match settings.ip.as_deref().unwrap_or_default() {
+        "" | "any" | "loopback" => Ok(None),
+        text => match text.parse::<IpAddr>() {
+            Ok(address) => Ok(Some(address).filter(|address| !address.is_unspecified())),
+            Err(_) => invalid(format!("invalid --ip {text:?}: any, loopback, or an address")),
+        },
+    }
+}
+
 fn firewall_backend(settings: &Settings) -> Result<FirewallBackend> {
     match settings.firewall_backend.as_deref().unwrap_or_default() {
         "" | "nftables" => Ok(FirewallBackend::Nftables),
@@ -324,6 +335,7 @@ fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
         let of_driver = network_options.entry(option.driver.clone()).or_default();
         of_driver.insert(option.key.clone(), option.value.clone());
     }
+    let host_binding = host_binding(settings)?;
     Ok(NetConfig {
         exec_root,
         default_bridge,
@@ -336,7 +348,8 @@ fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
         icc: on(settings.icc, true),
         masquerade: on(settings.ip_masq, true),
         mtu: settings.mtu.filter(|mtu| *mtu != 0),
-        host_binding: settings.ip.filter(|ip| !ip.is_unspecified()),
+        host_binding,
+        loopback_binding: settings.ip.as_deref() == Some("loopback"),
         address_pools,
         network_options,
         ip_forward: on(settings.ip_forward, true),

@@ -151,9 +151,9 @@ settings! {
     /// Who writes the firewall's rules: nftables, iptables
     #[value = "BACKEND"]
     firewall_backend: String,
-    /// Default host address of published ports
+    /// Default host address of published ports: any, loopback, or an address
     #[value = "ADDRESS"]
-    ip: IpAddr,
+    ip: String,
     /// MTU of the default bridge and of networks that set none, bytes
     #[value = "BYTES"]
     mtu: u32,

@@ -181,6 +181,7 @@ fn config(directory: &Path, data_root: PathBuf) -> EngineConfig {
         masquerade: true,
         mtu: None,
         host_binding: None,
+        loopback_binding: false,
         address_pools: Vec::new(),
         network_options: Default::default(),
         ip_forward: true,

@@ -189,6 +189,7 @@ impl Owner {
             host_ipv6: facts.ipv6,
             proxy: self.desired.settings.proxy,
             default_binding: binding.or(self.config.host_binding),
+            default_loopback: self.config.loopback_binding,
         };
         self.ports.take(self.host.as_ref(), &facts, requests, &publisher)
     }

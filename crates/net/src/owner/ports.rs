@@ -38,10 +38,12 @@ pub(super) struct Publisher<'a> {
     pub(super) has_ipv6: bool,
     /// The host has IPv6 addresses to publish on.
     pub(super) host_ipv6: bool,
-    /// A proxy leads TCP from one family to the other.
+    /// TCP and UDP are carried over from one family to the other.
     pub(super) proxy: bool,
     /// The host address where the request has none; both families if none.
     pub(super) default_binding: Option<IpAddr>,
+    /// Loopback of both families takes its place.
+    pub(super) default_loopback: bool,
 }
 
 /// Requests that get the same host port: they differ in nothing but the host address.
@@ -249,7 +251,7 @@ fn group(requests: &[PortRequest], publisher: &Publisher<'_>) -> Result<Vec<Grou
 pub(super) fn addresses(request: &PortRequest, publisher: &Publisher<'_>) -> Result<Vec<IpAddr>, Error> {
     let direct = |address: &IpAddr| if address.is_ipv4() { publisher.has_ipv4 } else { publisher.has_ipv6 };
     let proxied =
-        publisher.proxy && request.proto == Proto::Tcp && (publisher.has_ipv4 || publisher.has_ipv6);
+        publisher.proxy && request.proto != Proto::Sctp && (publisher.has_ipv4 || publisher.has_ipv6);
     let reachable =
         |address: &IpAddr| (address.is_ipv4() || publisher.host_ipv6) && (direct(address) || proxied);
     match request.host_ip.or(publisher.default_binding) {
@@ -257,13 +259,17 @@ pub(super) fn addresses(request: &PortRequest, publisher: &Publisher<'_>) -> Res
         Some(address) => {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
             Err(Error::invalid(format!(
-                "cannot publish port {}/{} on {address}: container {} has no {family} address to lead it to, and a userland proxy leads TCP only",
+                "cannot publish port {}/{} on {address}: container {} has no {family} address to lead it to, and the engine carries TCP and UDP over from one family to the other, if so told (--userland-proxy)",
                 request.container_port, request.proto, publisher.container_name
             )))
         }
         None => {
-            let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-            Ok(any.into_iter().filter(reachable).collect())
+            let (v4, v6) = match publisher.default_loopback {
+                true => (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
+                false => (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED),
+            };
+            let both = [IpAddr::V4(v4), IpAddr::V6(v6)];
+            Ok(both.into_iter().filter(reachable).collect())
         }
     }
 }

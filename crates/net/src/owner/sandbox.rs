@@ -528,7 +528,7 @@ impl Owner {
             let proxy = self.desired.settings.proxy;
             draft.published.retain(|binding| {
                 let direct = if binding.host_ip.is_ipv4() { v4 } else { v6 };
-                direct || (proxy && binding.proto == Proto::Tcp)
+                direct || (proxy && binding.proto != Proto::Sctp)
             });
             endpoint.published = std::mem::take(&mut draft.published);
             endpoint.allowed = std::mem::take(&mut draft.allowed);

@@ -133,6 +133,7 @@ pub(crate) fn config() -> NetConfig {
         masquerade: true,
         mtu: None,
         host_binding: None,
+        loopback_binding: false,
         address_pools: Vec::new(),
         network_options: Default::default(),
         ip_forward: true,

@@ -1,7 +1,7 @@
 //! Docker's nouns to the kernel's. Every choice is made here, so that executing has none left.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -299,9 +299,11 @@ fn add_host_routes(state: &mut HostState, endpoint: &Endpoint, dev: &IfName) {
 
 /// What an endpoint has on the host beyond its link: published ports and their rules.
 fn add_ports(state: &mut HostState, desired: &Desired, endpoint: &Endpoint, options: &BridgeOptions) {
+    let internal = desired.networks.get(&endpoint.network).is_none_or(|network| network.internal);
     for binding in &endpoint.published {
         state.held_ports.insert(hold(binding));
-        if let Some(target) = proxy_target(endpoint, binding).filter(|_| desired.settings.proxy) {
+        let carries = desired.settings.proxy && !internal;
+        if let Some(target) = proxy_target(endpoint, binding, options).filter(|_| carries) {
             let from = endpoint.sources(binding).to_vec();
             state.proxied_ports.insert(hold(binding), Proxied { target, from });
         }
@@ -316,17 +318,22 @@ pub(super) fn hold(binding: &PortBinding) -> PortBinding {
     PortBinding { container_port: 0, ..binding.clone() }
 }
 
-/// Where a proxy leads a port whose family the endpoint has no address of: DNAT stays in one family.
-fn proxy_target(endpoint: &Endpoint, binding: &PortBinding) -> Option<SocketAddr> {
+/// Where a proxy leads a port whose packets the firewall cannot lead all: the endpoint has no address of
+/// its family, and DNAT stays in one; or they may come to ::1, which the kernel lets on no link.
+fn proxy_target(endpoint: &Endpoint, binding: &PortBinding, options: &BridgeOptions) -> Option<SocketAddr> {
     let v4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
     let v6 = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
     let (same, other) = if binding.host_ip.is_ipv4() { (v4, v6) } else { (v6, v4) };
-    match (same, other) {
-        (None, Some(address)) if binding.proto == Proto::Tcp => {
-            Some(SocketAddr::new(address, binding.container_port))
-        }
-        _ => None,
-    }
+    let loopback6 = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let target = match same {
+        None => other,
+        Some(_) if loopback6.contains(&binding.host_ip) => same,
+        Some(_) => None,
+    }?;
+    let mode = if target.is_ipv4() { options.gateway_mode_ipv4 } else { options.gateway_mode_ipv6 };
+    let by_host_port = matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
+    let can = by_host_port && binding.host_port != 0 && binding.proto != Proto::Sctp;
+    can.then(|| SocketAddr::new(target, binding.container_port))
 }
 
 /// By the gateway; where packets are not put into frames for a neighbour, just out by the link.

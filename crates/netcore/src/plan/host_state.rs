@@ -156,7 +156,7 @@ pub struct HostState {
     pub firewall: Option<FirewallPolicy>,
     /// Host ports held by sockets of ours (`container_port` is not part of the hold).
     pub held_ports: BTreeSet<PortBinding>,
-    /// Held TCP ports whose connections are carried over to an address of the other family.
+    /// Held ports whose connections and datagrams this process carries over to the endpoint.
     pub proxied_ports: BTreeMap<PortBinding, Proxied>,
     /// Sandboxes in which port 53 of 127.0.0.11 leads to the resolver's sockets: (udp port, tcp port).
     pub dns_redirects: BTreeMap<SandboxId, (u16, u16)>,

@@ -1,6 +1,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
+use ipnet::IpNet;
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{PortBinding, Proto};
 use portolan_netcore::plan::{Proxied, Step};
@@ -164,5 +166,46 @@ fn a_proxied_port_leads_ipv6_clients_to_an_ipv4_server() {
         let state = lab.host.observe().unwrap();
         assert!(state.proxied_ports.is_empty() && state.held_ports.is_empty());
         TcpListener::bind("[::]:8080").unwrap();
+    });
+}
+
+#[test]
+fn a_proxied_port_leads_ipv6_datagrams_to_an_ipv4_server() {
+    Lab::run("proxyudp", |lab| {
+        lab.execute(&add_bridge());
+        let server = UdpSocket::bind("10.77.0.1:53").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let port = binding(Proto::Udp, "::", 5353);
+        let target = "10.77.0.1:53".parse().unwrap();
+        let proxied = |from: Vec<IpNet>| Step::ProxyPort(port.clone(), Proxied { target, from });
+        lab.execute(&[Step::HoldPort(port.clone()), proxied(Vec::new())]);
+        // Two addresses of one host: the answer comes from the one that was asked.
+        let mut clients = Vec::new();
+        for asked in ["[::1]:5353", "[fd77::1]:5353"] {
+            let client = UdpSocket::bind("[::]:0").unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            for text in ["one", "two"] {
+                client.send_to(text.as_bytes(), asked).unwrap();
+                let mut buffer = [0; 64];
+                let (length, whom) = server.recv_from(&mut buffer).unwrap();
+                assert_eq!(&buffer[..length], text.as_bytes());
+                server.send_to(b"answer", whom).unwrap();
+                let (length, by) = client.recv_from(&mut buffer).unwrap();
+                assert_eq!((&buffer[..length], by), (&b"answer"[..], asked.parse().unwrap()));
+            }
+            clients.push(client);
+        }
+        let silence = |server: &UdpSocket| {
+            clients[0].send_to(b"x", "[::1]:5353").unwrap();
+            server.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            server.recv_from(&mut [0; 64]).unwrap_err().kind()
+        };
+        lab.execute(&[proxied(vec!["2001:db8::/32".parse().unwrap()])]);
+        assert_eq!(silence(&server), ErrorKind::WouldBlock, "not of those who may");
+        lab.execute(&[proxied(Vec::new()), Step::UnproxyPort(port.clone())]);
+        assert_eq!(silence(&server), ErrorKind::WouldBlock, "no proxy any more");
+        assert!(UdpSocket::bind("[::]:5353").is_err(), "still held");
+        lab.execute(&[Step::ReleasePort(port.clone())]);
+        UdpSocket::bind("[::]:5353").unwrap();
     });
 }
