@@ -3,7 +3,7 @@
 mod lab;
 
 use lab::{Lab, address, attach, container, pool, port, spec};
-use portolan_net::{DnsUpdate, ErrorKind, NetworkAction, NetworkSpec, SandboxInfo};
+use portolan_net::{DnsUpdate, ErrorKind, NetworkAction, NetworkSpec, PortChange, SandboxInfo};
 use portolan_netcore::dns::{Answer, Upstreams};
 use portolan_netcore::model::{PortRange, Proto};
 use portolan_netsim::Faults;
@@ -72,6 +72,41 @@ netns add SANDBOX";
 [host] bridge link set dev VETH0 state disabled
 netns del SANDBOX
 [host] firewall change: -[endpoint VETH0]"
+    );
+}
+
+#[tokio::test]
+async fn a_port_beside_many_is_one_transaction_of_its_own() {
+    let lab = Lab::open().await;
+    let mut requests: Vec<_> = (1..=500).map(|number| port(Some((number, number)), 80)).collect();
+    let info = lab.run(1, "bridge", requests.clone()).await.unwrap();
+    let from = lab.host.log().len();
+    let one = port(Some((8080, 8080)), 81);
+    requests.push(one.clone());
+    let change = PortChange { add: vec![one.clone()], requests, ..PortChange::default() };
+    let after = lab.networks.change_ports(&info.id, change.clone()).await.unwrap();
+    assert_eq!(after.ports.len(), 1002);
+    assert_eq!(
+        lab.log_from(from, &info),
+        "\
+[host] hold 0.0.0.0 8080/tcp
+[host] hold :: 8080/tcp
+[host] firewall change: +[port 0.0.0.0 8080/tcp to 172.17.0.2 81]
+[host] proxy :: 8080/tcp to 172.17.0.2:81"
+    );
+    let from = lab.host.log().len();
+    let remove = after.ports.into_iter().filter(|binding| binding.host_port == 8080).collect();
+    let requests = change.requests[..500].to_vec();
+    lab.networks
+        .change_ports(&info.id, PortChange { remove, requests, ..PortChange::default() })
+        .await
+        .unwrap();
+    assert_eq!(
+        lab.log_from(from, &info),
+        "\
+[host] firewall change: -[port 0.0.0.0 8080/tcp to 172.17.0.2 81]
+[host] release 0.0.0.0 8080/tcp
+[host] release :: 8080/tcp"
     );
 }
 

@@ -175,6 +175,20 @@ fn one_target_behind_two_ports_stays_open_until_both_are_gone() {
 }
 
 #[test]
+fn one_port_among_ten_thousand_costs_what_one_alone_does() {
+    let many = |count: u16| {
+        let ports =
+            (0..count).map(|number| port("docker0", "0.0.0.0", 20_000 + number, "172.17.0.4", number));
+        Compiled::<Elements>::new(&FirewallPolicy { published: ports.collect(), ..story() }).unwrap()
+    };
+    let one = PolicyItem::Port(port("docker0", "0.0.0.0", 80, "172.17.0.4", 40_000));
+    let alone = many(1).change(&[], std::slice::from_ref(&one)).unwrap().difference;
+    let among = many(10_000).change(&[], std::slice::from_ref(&one)).unwrap().difference;
+    assert_eq!(among, alone);
+    assert_eq!((among.remove.len(), among.add.len()), (0, 2), "the host port and its target");
+}
+
+#[test]
 fn one_host_port_cannot_lead_to_two_targets() {
     let mut compiled = Compiled::<Elements>::new(&story()).unwrap();
     let before: Vec<_> = compiled.iter().map(|(key, data)| (key.clone(), data.clone())).collect();

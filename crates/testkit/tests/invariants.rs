@@ -67,6 +67,34 @@ fn arrows_point_at_what_knows_less() {
     }
 }
 
+/// docs/security.md names tests as `file::test`, and by the test's name alone where the table says which
+/// file they are all in.
+#[test]
+fn what_holds_the_security_properties_is_there() {
+    let text = std::fs::read_to_string(repository().join("docs/security.md")).expect("docs/security.md");
+    let read = |file: &str| std::fs::read_to_string(repository().join(file)).unwrap_or_default();
+    let packets = read("crates/netlinux/tests/firewall_packets.rs");
+    let mut named = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ")) {
+        let holders = row.trim_end_matches([' ', '|', '*']).rsplit('|').next().unwrap_or_default();
+        for word in holders.split('`').skip(1).step_by(2) {
+            let there = match word.split_once("::") {
+                _ if word.ends_with(".rs") => {
+                    read(word).contains("#[test]") || read(&format!("crates/{word}")).contains("#[test]")
+                }
+                Some((file, test)) if !test.contains("::") && !file.starts_with("net") => {
+                    read(&format!("tests/e2e/tests/{file}.rs")).contains(&format!("fn {test}("))
+                }
+                None if word.contains('_') => packets.contains(&format!("fn {word}(")),
+                _ => continue,
+            };
+            assert!(there, "{word} is not there: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "only {named} tests are named");
+}
+
 #[test]
 fn what_holds_the_invariants_is_there() {
     let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");

@@ -92,3 +92,21 @@ id!(
     /// A container.
     ContainerId
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::IfName;
+
+    /// CVE-2021-20206: files, links and sysctls are named by these, so none of them may be a path.
+    #[test]
+    fn no_id_or_link_name_is_a_path() {
+        for text in ["..", ".", "../../etc", "a/b", "/etc", "a\0b", ""] {
+            assert!(text.parse::<NetworkId>().is_err(), "{text:?}");
+            assert!(text.parse::<SandboxId>().is_err(), "{text:?}");
+            assert!(IfName::new(text).is_err(), "{text:?}");
+        }
+        let dots = format!("../{}", "0".repeat(61));
+        assert!(dots.parse::<ContainerId>().is_err());
+    }
+}
