@@ -64,12 +64,21 @@ impl Kept {
             link.master.take_if(|master| doomed.contains(&(Ns::Host, master.clone())));
         }
         let gone = |ns: &Ns, name: &str| doomed.iter().any(|(n, ifname)| n == ns && ifname.as_str() == name);
-        let dropped = |ns: &Ns| matches!(ns, Ns::Sandbox(id) if !wanted.namespaces.contains(id));
+        let dropped = |ns: &Ns| ends(ns, observed, wanted);
         let mut routes = observed.routes.clone();
         routes.retain(|(ns, route)| !dropped(ns) && !gone(ns, route.dev.as_str()));
         let mut sysctls = observed.sysctls.clone();
         sysctls.retain(|(ns, key), _| !dropped(ns) && !link_of(key).is_some_and(|name| gone(ns, name)));
         Self { links, routes, sysctls }
+    }
+}
+
+/// The namespace goes, with all that is in it. A sandbox that is in neither state is not touched itself:
+/// what endpoints have in it does not go by itself.
+fn ends(ns: &Ns, observed: &HostState, wanted: &HostState) -> bool {
+    match ns {
+        Ns::Sandbox(id) => observed.namespaces.contains(id) && !wanted.namespaces.contains(id),
+        Ns::Host => false,
     }
 }
 
@@ -126,8 +135,7 @@ fn can_stay(link: &Link, wanted: Option<&Link>, observed: &HostState) -> bool {
 
 fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
     let LinkKind::Veth { peer } = &link.kind else {
-        let goes_with_its_namespace = matches!(&key.0, Ns::Sandbox(id) if !wanted.namespaces.contains(id));
-        if !goes_with_its_namespace {
+        if !ends(&key.0, observed, wanted) {
             plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
         }
         return;
@@ -139,9 +147,7 @@ fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostSt
     // An endpoint that comes back under another name takes its rules along: the old link goes first.
     let moves = link.alias.is_some() && wanted.links.values().any(|other| other.alias == link.alias);
     let in_the_way = moves || wanted.links.contains_key(key) || wanted.links.contains_key(peer);
-    let goes_with_its_namespace = [key, peer]
-        .iter()
-        .any(|(ns, _)| matches!(ns, Ns::Sandbox(id) if observed.namespaces.contains(id) && !wanted.namespaces.contains(id)));
+    let goes_with_its_namespace = [key, peer].iter().any(|(ns, _)| ends(ns, observed, wanted));
     if in_the_way {
         plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
     } else if goes_with_its_namespace {

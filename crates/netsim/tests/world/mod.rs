@@ -7,10 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use portolan_netcore::model::{
-    BridgeOptions, ContainerId, Driver, Endpoint, EndpointId, GatewayMode, IfName, IpamConfig, MacAddr,
-    Network, NetworkId, PortBinding, Proto, Routing, Sandbox, SandboxId, SandboxMode,
+    BridgeOptions, ContainerId, DhcpClient, DhcpLease, DhcpRoute, Driver, Endpoint, EndpointId, GatewayMode,
+    IfName, IpamConfig, IpvlanFlag, IpvlanMode, IpvlanOptions, MacAddr, MacvlanMode, MacvlanOptions,
+    MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto, RouteTarget, Routing, Sandbox,
+    SandboxId, SandboxMode, StaticRoute,
 };
-use portolan_netcore::plan::{Desired, Touched};
+use portolan_netcore::plan::{Desired, HOST_ADDRESS, Touched};
 
 /// Hands out the bytes, then zeros.
 struct Choices<'a>(std::slice::Iter<'a, u8>);
@@ -27,33 +29,34 @@ fn ifname(text: &str) -> IfName {
 
 fn network(number: u8, choices: &mut Choices<'_>) -> Network {
     let subnet = Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 24).unwrap();
-    let bridge = BridgeOptions {
-        bridge: ifname(&format!("br{number}")),
-        icc: choices.below(2) == 0,
-        masquerade: true,
-        mtu: (choices.below(3) == 0).then_some(1400),
-        host_binding: None,
-        gateway_mode_ipv4: GatewayMode::Nat,
-        gateway_mode_ipv6: GatewayMode::Nat,
-        ifname_prefix: "eth".into(),
-        snat_ipv4: None,
-        snat_ipv6: None,
-        inhibit_ipv4: false,
-        trusted_interfaces: Vec::new(),
-        source_guard: true,
-        default_bridge: false,
-        unmanaged: false,
-        vlan: (choices.below(8) == 0).then_some(10),
-        isolate: choices.below(4) == 0,
+    // The last one may be of another kind, and the same subnet then leads through it.
+    let driver = match if number == 2 { choices.below(4) } else { 3 } {
+        0 => Driver::Macvlan(MacvlanOptions {
+            parent: parent("nic0", None),
+            mode: MacvlanMode::Bridge,
+            host_access: (choices.below(2) == 0).then(|| ifname("pm-net")),
+        }),
+        1 => Driver::Macvlan(MacvlanOptions {
+            parent: parent("dm-net", Some(MadeParent::Dummy)),
+            mode: MacvlanMode::Vepa,
+            host_access: None,
+        }),
+        2 => Driver::Ipvlan(IpvlanOptions {
+            parent: parent("nic0", None),
+            mode: IpvlanMode::L2,
+            flag: IpvlanFlag::Bridge,
+        }),
+        _ => Driver::Bridge(bridge(number, choices)),
     };
+    let internal = choices.below(4) == 0;
     Network {
         id: NetworkId::from_bytes([number + 1; 32]),
         name: format!("n{number}"),
         created_ns: 0,
-        driver: Driver::Bridge(bridge),
+        driver,
         ipv4: true,
         ipv6: false,
-        internal: choices.below(4) == 0,
+        internal,
         attachable: false,
         ipam_driver: "default".into(),
         ipam_options: BTreeMap::new(),
@@ -61,7 +64,7 @@ fn network(number: u8, choices: &mut Choices<'_>) -> Network {
             subnet: subnet.into(),
             ip_range: None,
             gateway: Some(Ipv4Addr::new(10, number, 0, 1 + choices.below(2)).into()),
-            auxiliary: BTreeMap::new(),
+            auxiliary: [(HOST_ADDRESS.to_owned(), Ipv4Addr::new(10, number, 0, 3).into())].into(),
             configured: false,
         }],
         options: BTreeMap::new(),
@@ -69,7 +72,49 @@ fn network(number: u8, choices: &mut Choices<'_>) -> Network {
         predefined: false,
         config_only: false,
         config_from: None,
-        routing: Routing::default(),
+        routing: routing(number, choices),
+    }
+}
+
+fn parent(name: &str, made: Option<MadeParent>) -> ParentOptions {
+    ParentOptions { parent: ifname(name), made, mtu: None, ifname_prefix: "eth".into() }
+}
+
+fn routing(number: u8, choices: &mut Choices<'_>) -> Routing {
+    let to = |net: u8| Ipv4Net::new(Ipv4Addr::new(10, 100 + net, number, 0), 24).unwrap().into();
+    let by_neighbour = StaticRoute {
+        destination: to(0),
+        via: RouteTarget::Gateway(Ipv4Addr::new(10, number, 0, 9).into()),
+        metric: (choices.below(2) == 0).then_some(50),
+    };
+    let nowhere = StaticRoute { destination: to(1), via: RouteTarget::Blackhole, metric: None };
+    Routing {
+        routes: [by_neighbour, nowhere].into_iter().take(usize::from(choices.below(3))).collect(),
+        metric: u32::from(choices.below(2)) * 7,
+        no_default_route: false,
+    }
+}
+
+fn bridge(number: u8, choices: &mut Choices<'_>) -> BridgeOptions {
+    BridgeOptions {
+        bridge: ifname(&format!("br{number}")),
+        icc: choices.below(2) == 0,
+        masquerade: true,
+        mtu: (choices.below(3) == 0).then_some(1400),
+        host_binding: None,
+        gateway_mode_ipv4: [GatewayMode::Nat, GatewayMode::NatUnprotected, GatewayMode::Routed]
+            [usize::from(choices.below(3))],
+        gateway_mode_ipv6: GatewayMode::Nat,
+        ifname_prefix: "eth".into(),
+        snat_ipv4: None,
+        snat_ipv6: None,
+        inhibit_ipv4: choices.below(6) == 0,
+        trusted_interfaces: Vec::new(),
+        source_guard: true,
+        default_bridge: false,
+        unmanaged: false,
+        vlan: (choices.below(8) == 0).then_some(10),
+        isolate: choices.below(4) == 0,
     }
 }
 
@@ -100,10 +145,13 @@ pub(crate) fn world(bytes: &[u8]) -> Desired {
         }
     }
     let (mut names, mut inner, mut ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    // One sandbox is on a network once.
+    let mut joined = BTreeSet::new();
     for number in 0..4 {
         if let Some(mut endpoint) = endpoint(number, &desired, &mut choices)
             && names.insert(endpoint.host_ifname.clone())
             && inner.insert((endpoint.sandbox.clone(), endpoint.ifname.clone()))
+            && joined.insert((endpoint.sandbox.clone(), endpoint.network.clone()))
         {
             endpoint.is_gateway = !desired.endpoints.values().any(|other| other.sandbox == endpoint.sandbox);
             endpoint.published.retain(|binding| ports.insert((binding.proto, binding.host_port)));
@@ -154,8 +202,28 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         source_guard: true,
         published: if publishes { vec![binding] } else { Vec::new() },
         allowed: Vec::new(),
-        dhcp: None,
+        dhcp: (choices.below(3) == 0).then(|| client(net, choices.below(2))),
     })
+}
+
+/// What a DHCP server says beyond the address.
+fn client(net: u8, change: u8) -> DhcpClient {
+    let lease = DhcpLease {
+        address: Ipv4Net::new(Ipv4Addr::new(10, net, 0, 200), 24).unwrap(),
+        server: Ipv4Addr::new(10, net, 0, 9),
+        server_mac: MacAddr([2, 0, 0, 0, 0, 9]),
+        gateway: None,
+        routes: vec![DhcpRoute {
+            destination: Ipv4Net::new(Ipv4Addr::new(10, 110, net, 0), 24).unwrap(),
+            gateway: (change == 0).then(|| Ipv4Addr::new(10, net, 0, 8)),
+        }],
+        dns: Vec::new(),
+        mtu: (change == 0).then_some(1400),
+        renew_at: 1,
+        rebind_at: 2,
+        expires_at: 3,
+    };
+    DhcpClient { hostname: String::new(), lease: Some(lease) }
 }
 
 /// The keys that differ, and the endpoints of networks that do.
