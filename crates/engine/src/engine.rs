@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     /// False once the database is closed: ends of containers are then the next daemon's to note, from their
     /// shims. Whoever notes one holds it for reading.
     pub(crate) notes_exits: tokio::sync::RwLock<bool>,
+    /// Held while somebody joins another's network namespace, or finds that nobody does.
+    pub(crate) sharing: std::sync::Mutex<()>,
 }
 
 impl Engine {
@@ -85,6 +87,7 @@ impl Engine {
                 events: EventBus::default(),
                 stopping: AtomicBool::new(false),
                 notes_exits: tokio::sync::RwLock::new(true),
+                sharing: std::sync::Mutex::new(()),
             }),
         };
         engine.forward_network_events();

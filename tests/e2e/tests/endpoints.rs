@@ -338,3 +338,33 @@ fn a_shared_namespace_goes_with_the_last_who_needs_it() {
     engine.docker(&["network", "rm", "net"]).ok();
     assert!(!engine.host().run(&["ip", "-o", "link"]).ok().contains("veth"));
 }
+
+#[test]
+fn whoever_joins_while_the_owner_restarts_has_a_network() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker takes the namespace's interfaces away with its owner's process");
+    }
+    network(&engine, "net", "10.81.0.0/24");
+    run(&engine, "xx", &["--network", "net", "--stop-signal", "KILL"]);
+    let joined = std::thread::scope(|scope| {
+        let restarts = scope.spawn(|| {
+            for _ in 0..25 {
+                engine.docker(&["restart", "-t", "0", "xx"]).ok();
+            }
+        });
+        let mut joined = 0;
+        while !restarts.is_finished() {
+            let words =
+                ["run", "-d", "--name", "side", "--network", "container:xx", "busybox", "sleep", "600"];
+            // It is refused while the owner does not run.
+            if engine.docker(&words).code == 0 {
+                joined += 1;
+                has_line(&exec(&engine, "side", "ip -o addr show eth0"), &["10.81.0.2/24"]);
+            }
+            engine.docker(&["rm", "-f", "side"]);
+        }
+        joined
+    });
+    assert!(joined > 3, "only {joined} were let in");
+}

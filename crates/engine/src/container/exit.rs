@@ -32,20 +32,11 @@ impl Engine {
         if !*notes_exits {
             return;
         }
-        let shared = self.is_shared(&container.id);
-        let sandbox = container.with(|record| {
-            if let Some(health) = record.health.take() {
-                health.cancel();
-            }
-            if shared {
-                // Others run in it: it waits for the next run.
-                return None;
-            }
-            let sandbox = record.sandbox.take();
-            record.last_sandbox = sandbox.as_ref().map(|info| info.id.clone());
-            sandbox
-        });
-        if let Some(sandbox) = &sandbox {
+        if let Some(health) = container.with(|record| record.health.take()) {
+            health.cancel();
+        }
+        // One that others run in waits for the next run.
+        if let Some(sandbox) = &self.take_unshared(container) {
             // Before anyone learns of the end: the network can be removed from then on.
             self.release_sandbox(sandbox).await;
         }
@@ -110,7 +101,7 @@ impl Engine {
         if let Some((delay, cancelled)) = restart {
             self.restart_later(container.clone(), delay, cancelled);
         }
-        if shared {
+        if container.with(|record| record.sandbox.is_some()) {
             // The last of the others may have ended meanwhile. Not here: whoever stops it holds its gate.
             let (engine, container) = (self.clone(), container.clone());
             tokio::spawn(async move { engine.release_unshared(&container).await });

@@ -77,6 +77,8 @@ pub(crate) struct Record {
     pub(crate) health: Option<CancellationToken>,
     /// Somebody removes it.
     pub(crate) removing: bool,
+    /// It is being started in another's network namespace.
+    pub(crate) joining: bool,
     /// It is stopped only to be started again: `--rm` does not remove it.
     pub(crate) restarted_by_user: bool,
     /// Its execs that have not ended.
@@ -104,6 +106,7 @@ impl Container {
                 shim: None,
                 sandbox: None,
                 last_sandbox: None,
+                joining: false,
                 restarted_by_user: false,
                 pending: Vec::new(),
                 teardown: None,

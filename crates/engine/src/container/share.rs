@@ -4,12 +4,15 @@
 //! the namespace stays as it is, with interfaces, addresses, names and published ports, and X starts into it
 //! again: the others notice nothing. When X is removed its interfaces go, and the others keep their loopback.
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, PoisonError};
 
+use portolan_net::SandboxInfo;
 use portolan_netcore::model::ContainerId;
 
 use super::record::Container;
 use crate::engine::Engine;
+use crate::error::{EngineError, Result};
 use crate::model::NetworkMode;
 
 /// `container:X` where X is `container:Y` and so on; nobody nests this deep, but somebody may make a circle.
@@ -39,13 +42,53 @@ impl Engine {
         provider
     }
 
-    /// Whether another container runs in the namespace of this one.
+    /// Joins the namespace of another container, which from now on stays for this one.
+    pub(crate) fn join_netns(&self, container: &Container, of: &str) -> Result<Option<Arc<OwnedFd>>> {
+        let _turn = self.inner.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = self.inner.containers.find(of)?;
+        let (pid, mode, netns) = other.with(|record| {
+            let netns = record.sandbox.as_ref().and_then(|sandbox| sandbox.netns.clone());
+            (record.state.shown.pid, record.definition.host_config.network_mode.clone(), netns)
+        });
+        if pid == 0 {
+            return Err(not_running(&other));
+        }
+        if mode == NetworkMode::Host {
+            return Ok(None);
+        }
+        // One without a namespace of its own is in another's, and so is its process.
+        let path = netns.unwrap_or_else(|| format!("/proc/{pid}/ns/net").into());
+        let netns = match std::fs::File::open(&path) {
+            Ok(file) => Arc::new(OwnedFd::from(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(not_running(&other)),
+            Err(error) => {
+                let path = path.display();
+                return Err(EngineError::internal(format!("open the network namespace {path}: {error}")));
+            }
+        };
+        container.with(|record| record.joining = true);
+        Ok(Some(netns))
+    }
+
+    /// Takes the namespace from a container that has ended, unless somebody else needs it.
+    pub(crate) fn take_unshared(&self, container: &Container) -> Option<SandboxInfo> {
+        let _turn = self.inner.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_shared(&container.id) {
+            return None;
+        }
+        container.with(|record| {
+            let sandbox = record.sandbox.take();
+            record.last_sandbox = sandbox.as_ref().map(|info| info.id.clone());
+            sandbox
+        })
+    }
+
+    /// Whether another container runs in the namespace of this one, or is about to.
     pub(crate) fn is_shared(&self, id: &ContainerId) -> bool {
         self.inner.containers.all().iter().any(|other| {
             let joins = other.with(|record| {
                 matches!(record.definition.host_config.network_mode, NetworkMode::Container(_))
-                    && record.shim.is_some()
-                    && record.state.shown.pid != 0
+                    && (record.joining || (record.shim.is_some() && record.state.shown.pid != 0))
             });
             joins && self.provider_of(other).is_some_and(|provider| provider.id == *id)
         })
@@ -58,16 +101,11 @@ impl Engine {
             return;
         }
         let _turn = provider.gate.lock().await;
-        if !rests() || self.is_shared(&provider.id) {
+        if !rests() {
             return;
         }
-        let sandbox = provider.with(|record| {
-            let sandbox = record.sandbox.take();
-            record.last_sandbox = sandbox.as_ref().map(|info| info.id.clone());
-            record.state.sandbox = None;
-            sandbox
-        });
-        if let Some(sandbox) = sandbox {
+        if let Some(sandbox) = self.take_unshared(provider) {
+            provider.with(|record| record.state.sandbox = None);
             self.release_sandbox(&sandbox).await;
             provider.save_state(&self.inner.database);
         }
@@ -86,4 +124,8 @@ impl Engine {
         }
         self.release_sandbox(&sandbox).await;
     }
+}
+
+fn not_running(other: &Container) -> EngineError {
+    EngineError::conflict(format!("cannot join network namespace of a non running container: {}", other.id))
 }

@@ -95,6 +95,9 @@ impl Engine {
             Err(failure) => {
                 self.undo(container, made).await;
                 self.fail(container, &failure);
+                if let Some(provider) = self.provider_of(container) {
+                    self.release_unshared(&provider).await;
+                }
                 if definition.host_config.auto_remove {
                     let options = RemoveOptions { force: true, volumes: true, link: false };
                     if let Err(error) = self.remove_held(container, options).await {
@@ -141,6 +144,7 @@ impl Engine {
         container.with(|record| {
             record.state.started(shim.pid(), Timestamp::now(), health);
             record.shim = Some(shim.clone());
+            record.joining = false;
         });
         container.announce(|now| now.running = true);
         container.save_state(&self.inner.database);
@@ -178,7 +182,7 @@ impl Engine {
             return Ok((Some(kept), netns));
         }
         if let NetworkMode::Container(of) = &definition.host_config.network_mode {
-            return Ok((None, self.netns_of(of).await?));
+            return Ok((None, self.join_netns(container, of)?));
         }
         let spec = self.sandbox_spec(definition).await?;
         let sandbox = self.inner.networks.create_sandbox(spec).await.map_err(|error| {
@@ -198,22 +202,6 @@ impl Engine {
                 Err(error)
             }
         }
-    }
-
-    async fn netns_of(&self, of: &str) -> Result<Option<Arc<OwnedFd>>> {
-        let other = self.inner.containers.find(of)?;
-        let (pid, mode) = other.with(|r| (r.state.shown.pid, r.definition.host_config.network_mode.clone()));
-        if pid == 0 {
-            return Err(EngineError::conflict(format!(
-                "cannot join network namespace of a non running container: {}",
-                other.id
-            )));
-        }
-        if mode == NetworkMode::Host {
-            return Ok(None);
-        }
-        // By its process: that is right whoever's namespace it is in itself.
-        open_netns(format!("/proc/{pid}/ns/net").into()).map(Some)
     }
 
     pub(crate) async fn release_sandbox(&self, sandbox: &SandboxInfo) {
@@ -237,7 +225,7 @@ impl Engine {
             if self.is_shared(&container.id) {
                 return None;
             }
-            let sandbox = container.with(|record| record.sandbox.take()).or(made.sandbox)?;
+            let sandbox = self.take_unshared(container).or(made.sandbox)?;
             self.release_sandbox(&sandbox).await;
             Some(sandbox.id)
         };
@@ -253,6 +241,7 @@ impl Engine {
             // There still is one if others run in it.
             record.state.sandbox = record.sandbox.as_ref().map(|info| info.id.clone());
             record.shim = None;
+            record.joining = false;
             // Whoever attached sees the end of the stream, and the error in the answer to the start.
             record.pending.clear();
         });
