@@ -72,7 +72,11 @@ impl Proxies {
         let (done, wait) = std::sync::mpsc::channel();
         let start = Command::Start(port.clone(), listening, proxied.clone(), done);
         thread.send(start).map_err(|_| thread_is_gone())?;
-        wait.recv().map_err(|_| thread_is_gone())?;
+        // A new port's clients wait in the socket until they are heard. In place of an earlier proxy, whose
+        // clients may have been others, it has to be in force first.
+        if state.ports.contains_key(port) {
+            wait.recv().map_err(|_| thread_is_gone())?;
+        }
         state.ports.insert(port.clone(), proxied.clone());
         Ok(())
     }
