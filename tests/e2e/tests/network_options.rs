@@ -1,6 +1,6 @@
 //! Drivers and options of networks, looked at in the kernel and by packets.
 
-use portolan_e2e::{has_line, inspect, is_portolan, skip_on_docker};
+use portolan_e2e::{eventually, has_line, inspect, is_portolan, skip_on_docker};
 use portolan_testkit::{Engine, Host};
 
 fn create(engine: &Engine, words: &[&str]) {
@@ -211,13 +211,13 @@ fn addresses_are_counted_and_given_in_turn() {
         return;
     }
     has_line(&address(), &["10.75.0.3/28"]);
-    let seen = engine.docker(&["network", "inspect", "-v", "turn"]).json();
-    let numbers = &seen[0]["Status"]["IPAM"]["Subnets"]["10.75.0.0/28"];
-    assert_eq!(
-        numbers["IPsInUse"].as_u64().zip(numbers["DynamicIPsAvailable"].as_u64()),
-        Some((3, 13)),
-        "{seen}"
-    );
+    // An address is in use until the kernel is done with the namespace it was in.
+    eventually("three addresses in use, and thirteen left", 5, || {
+        let seen = engine.docker(&["network", "inspect", "-v", "turn"]).json();
+        let numbers = &seen[0]["Status"]["IPAM"]["Subnets"]["10.75.0.0/28"];
+        let counts = numbers["IPsInUse"].as_u64().zip(numbers["DynamicIPsAvailable"].as_u64());
+        (counts == Some((3, 13))).then_some(())
+    });
 }
 
 #[test]
