@@ -115,10 +115,10 @@ impl Lab {
         let said = self.portolan(&["doctor", "--format", "json"]);
         assert!(said.code <= 1, "{}", said.all());
         let all: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
-        let firewalls = all.as_array().unwrap().iter().filter(|one| one["Check"] == "firewalls");
+        let firewalls = all.as_array().into_iter().flatten().filter(|one| one["Check"] == "firewalls");
         let problems = firewalls.filter(|one| one["Status"] == "problem");
-        let fixes = problems.flat_map(|one| one["Fix"].as_array().unwrap().clone());
-        let mut commands: Vec<String> = fixes.map(|fix| fix.as_str().unwrap().to_owned()).collect();
+        let fixes = problems.flat_map(|one| one["Fix"].as_array().cloned().unwrap_or_default());
+        let mut commands: Vec<String> = fixes.filter_map(|fix| Some(fix.as_str()?.to_owned())).collect();
         commands.dedup();
         commands
     }
