@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Published ports by the thousand: Docker and Portolan side by side, interleaved.
+
+Three tables: what publishing N ports adds to a container's start, in time, processes and memory; new
+connections a second through published ports, with one port published and with many; the time to publish
+one port more of a running container. Starts are timed at the API (`POST /containers/{id}/start`), so that
+no client counts. Connections come from a host of its own (a namespace joined by a veth pair), one after
+the other, to 16 ports spread over all that are published.
+"""
+
+import argparse
+import collections
+import ctypes
+import http.client
+import json
+import os
+import pathlib
+import selectors
+import signal
+import socket
+import statistics
+import subprocess
+import time
+
+from latency import Engine
+from memory import pss_kib
+
+FIRST = 20000
+SERVED = 16
+HOST, CLIENT = "198.51.100.2", "198.51.100.1"
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over the engine's socket."""
+
+    def __init__(self, path):
+        super().__init__("engine", timeout=3600)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+class Peer:
+    """An engine, a host beside it, and one container."""
+
+    def __init__(self, name, words, docker, environment=None):
+        self.engine = Engine(name, words, environment)
+        self.docker, self.server = docker, None
+        self.path = self.engine.socket.removeprefix("unix://")
+        self.client = f"{self.engine.netns}-client"
+        here = ["ip", "-n", self.engine.netns]
+        there = ["ip", "-n", self.client]
+        for words in (
+            ["ip", "netns", "add", self.client],
+            [*there, "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", self.engine.netns],
+            [*there, "address", "add", f"{CLIENT}/24", "dev", "up0"],
+            [*here, "address", "add", f"{HOST}/24", "dev", "up0"],
+            [*there, "link", "set", "up0", "up"],
+            [*here, "link", "set", "up0", "up"],
+        ):
+            subprocess.run(words, check=True)
+
+    def begin(self, image):
+        """Waits until it answers, and gives it an image."""
+        docker = self.docker
+        while subprocess.run([docker, "--host", self.engine.socket, "version"], capture_output=True).returncode:
+            if self.engine.process.poll() is not None:
+                raise SystemExit((self.engine.home / "log").read_text())
+            time.sleep(0.05)
+        words = [docker, "--host", self.engine.socket, "import", "-c", 'CMD ["sh"]', image, "busybox:latest"]
+        subprocess.run(words, check=True, capture_output=True)
+
+    def call(self, method, path, body=None):
+        """The answer, and how long it took in milliseconds."""
+        connection = Connection(self.path)
+        data = None if body is None else json.dumps(body)
+        start = time.perf_counter()
+        connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+        answer = connection.getresponse()
+        text = answer.read()
+        elapsed = (time.perf_counter() - start) * 1000
+        connection.close()
+        if answer.status >= 300:
+            raise SystemExit(f"{self.engine.netns}: {method} {path}: {answer.status} {text.decode()}")
+        return text, elapsed
+
+    def version(self):
+        return json.loads(self.call("GET", "/version")[0])["Version"]
+
+    def run(self, count):
+        """Starts a container with so many published ports: milliseconds."""
+        ports = range(FIRST, FIRST + count)
+        body = {
+            "Image": "busybox", "Cmd": ["sleep", "3600"],
+            "ExposedPorts": {f"{port}/tcp": {} for port in ports},
+            "HostConfig": {"PortBindings": {f"{port}/tcp": [{"HostPort": str(port)}] for port in ports}},
+        }
+        self.call("POST", "/containers/create?name=box", body)
+        return self.call("POST", "/containers/box/start")[1]
+
+    def remove(self):
+        self.call("DELETE", "/containers/box?force=true")
+
+    def processes(self):
+        """The engine's processes; containers have namespaces of their own."""
+        words = ["ip", "netns", "pids", self.engine.netns]
+        pids = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+        return {int(pid) for pid in pids}
+
+    def memory(self):
+        """Their memory in KiB."""
+        return sum(pss_kib(pid)["Pss"] for pid in self.processes())
+
+    def served(self, count):
+        """The ports that connections go to."""
+        chosen = min(count, SERVED)
+        return [FIRST + (count - 1) * index // max(chosen - 1, 1) for index in range(chosen)]
+
+    def serve(self, count):
+        """Accepts connections in the container's network namespace."""
+        pid = json.loads(self.call("GET", "/containers/box/json")[0])["State"]["Pid"]
+        child = os.fork()
+        if child == 0:
+            enter(f"/proc/{pid}/ns/net")
+            accept(self.served(count))
+        self.server = child
+
+    def stop(self):
+        if self.server:
+            os.kill(self.server, signal.SIGKILL)
+            os.waitpid(self.server, 0)
+        self.engine.stop(self.docker)
+        subprocess.run(["ip", "netns", "del", self.client])
+
+
+def enter(path):
+    """Moves the calling process into a network namespace."""
+    with open(path, "rb") as namespace:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(namespace.fileno(), 0):
+            raise OSError(ctypes.get_errno(), f"enter {path}")
+
+
+def accept(ports):
+    """Accepts for ever; the client closes with a reset, so nothing is left in TIME_WAIT."""
+    selector = selectors.DefaultSelector()
+    for port in ports:
+        listener = socket.create_server(("", port), backlog=512)
+        listener.setblocking(False)
+        selector.register(listener, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            try:
+                key.fileobj.accept()[0].close()
+            except OSError:
+                pass
+
+
+def connect(client, ports, connections):
+    """New connections a second, by a process in the client's namespace."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            enter(f"/run/netns/{client}")
+            start = time.perf_counter()
+            for number in range(connections):
+                attempt = socket.socket()
+                attempt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                attempt.settimeout(5)
+                attempt.connect((HOST, ports[number % len(ports)]))
+                attempt.close()
+            os.write(write, str(connections / (time.perf_counter() - start)).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    text = os.read(read, 100)
+    os.close(read)
+    os.wait()
+    if not text:
+        raise SystemExit(f"{client}: no connection")
+    return float(text)
+
+
+def publish(kinds, arguments):
+    """Rows of (kind, count): start above a container without ports, processes, memory."""
+    found = collections.defaultdict(list)
+    for turn in range(arguments.rounds + 1):
+        for kind, (peer, _, most) in kinds.items():
+            for count in (0, *arguments.counts):
+                # Starting with thousands takes Docker minutes: once.
+                if count > most or (turn != 1 and count >= 1000 and kind != "Portolan"):
+                    continue
+                before = peer.processes()
+                elapsed = peer.run(count)
+                time.sleep(0.2)
+                new = len(peer.processes() - before)
+                memory = peer.memory()
+                peer.remove()
+                if turn:  # the first round warms caches
+                    found[kind, count].append((elapsed, new, memory))
+            print(f"{kind}: round {turn} of {arguments.rounds}", file=os.sys.stderr)
+    return {key: [statistics.median(column) for column in zip(*rows)] for key, rows in found.items()}
+
+
+def show_publish(found, kinds, counts):
+    print("| ports | " + " | ".join(f"{kind}: start, above none ms | processes | memory MiB" for kind in kinds) + " |")
+    print("|---|" + "---|---|---|" * len(kinds))
+    for count in (0, *counts):
+        cells = []
+        for kind in kinds:
+            row, none = found.get((kind, count)), found[kind, 0]
+            cells += ["not run"] * 3 if row is None else [
+                f"{row[0]:.0f}, +{max(row[0] - none[0], 0):.0f}",
+                f"+{row[1] - none[1]:.0f}",
+                f"{row[2] / 1024:.1f}, +{max(row[2] - none[2], 0) / 1024:.1f}",
+            ]
+        print(f"| {count} | " + " | ".join(cells) + " |")
+
+
+def rate(kinds, arguments):
+    """Connections through one published port and through many, and adding one more to each."""
+    rates, added = collections.defaultdict(list), collections.defaultdict(list)
+    counts = {}
+    for kind, (few, many, most) in kinds.items():
+        for peer, count in ((few, 1), (many, min(most, max(arguments.counts)))):
+            peer.run(count)
+            peer.serve(count)
+            counts[peer] = count
+    time.sleep(1)
+    for turn in range(arguments.rounds + 1):
+        for kind, (few, many, _) in kinds.items():
+            for peer in (few, many) if turn % 2 else (many, few):
+                got = connect(peer.client, peer.served(counts[peer]), arguments.connections)
+                if turn:
+                    rates[kind, peer is many].append(got)
+        if "Portolan" not in kinds:
+            continue
+        for peer in kinds["Portolan"][:2]:
+            port = {"HostPort": str(FIRST - 1)}
+            elapsed = peer.call("POST", "/portolan/containers/box/ports", {"Add": {"80/tcp": [port]}})[1]
+            gone = peer.call("POST", "/portolan/containers/box/ports", {"Remove": [f"{FIRST - 1}/tcp"]})[1]
+            if turn:
+                added[peer is kinds["Portolan"][1]].append((elapsed, gone))
+    print("\n| new connections/s through published ports | 1 port | many | of 1 port's |\n|---|---|---|---|")
+    for kind, (_, many, _) in kinds.items():
+        one, all_of = (statistics.median(rates[kind, which]) for which in (False, True))
+        # The ratio of each round, so that a slow moment counts for both.
+        ratio = statistics.median(b / a for a, b in zip(rates[kind, False], rates[kind, True]))
+        print(f"| {kind} | {one:.0f} | {all_of:.0f} ({counts[many]} ports) | {ratio:.2f} |")
+    if added:
+        print("\n| Portolan, ports of a running container | with 1 published | with many |\n|---|---|---|")
+        for column, what in enumerate(("add one, ms", "remove one, ms")):
+            one, many = (statistics.median(row[column] for row in added[which]) for which in (False, True))
+            print(f"| {what} | {one:.2f} | {many:.2f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tools", help="the folder of an unpacked docker.io, .../usr")
+    parser.add_argument("--newer", help="the same of a newer one")
+    parser.add_argument("--docker", required=True, help="the docker client")
+    parser.add_argument("--portolan", required=True)
+    parser.add_argument("--image", required=True, help="busybox.tar")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--connections", type=int, default=3000)
+    parser.add_argument("--counts", type=lambda text: [int(n) for n in text.split(",")], default=[1, 100, 1000, 10000])
+    parser.add_argument("--docker-most", type=int, default=1000,
+                        help="most ports for Docker: with 10,000 it takes many minutes and 20,000 processes")
+    arguments = parser.parse_args()
+    kinds, peers = {}, []
+
+    def start(kind, name, words, most, environment=None):
+        pair = []
+        for _ in range(2):
+            pair.append(Peer(name, words, arguments.docker, environment))
+            peers.append(pair[-1])
+            pair[-1].begin(arguments.image)
+        kinds[f"Docker {pair[0].version().split('+')[0]}" if kind == "Docker" else kind] = (*pair, most)
+
+    try:
+        for tools in filter(None, (arguments.tools, arguments.newer)):
+            path = {**os.environ, "PATH": f"{tools}/bin:{tools}/sbin:{os.environ['PATH']}"}
+            start("Docker", "docker", [f"{tools}/sbin/dockerd"], arguments.docker_most, path)
+        start("Portolan", "portolan", [arguments.portolan, "daemon"], max(arguments.counts))
+        load = pathlib.Path("/proc/loadavg").read_text().split()[0]
+        found = publish(kinds, arguments)
+        print(f"Medians of {arguments.rounds} interleaved rounds (Docker with 1000 ports and more: one); "
+              f"load of the machine at the beginning {load}.\n")
+        show_publish(found, kinds, arguments.counts)
+        rate(kinds, arguments)
+    finally:
+        for peer in peers:
+            peer.stop()
+
+
+if __name__ == "__main__":
+    main()
