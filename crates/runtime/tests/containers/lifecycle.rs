@@ -30,7 +30,8 @@ async fn missing_and_unusable_programs_say_so_in_dockers_words() {
         assert_eq!(error.exit_code(), Some(code), "{error}");
         let message = error.to_string();
         assert!(
-            message.starts_with("failed to create task for container: ") && message.ends_with(text),
+            message.starts_with("failed to create task for container: ")
+                && message.ends_with(&format!("{text}: unknown")),
             "{message}"
         );
         assert_eq!(fixture.launcher.ids().unwrap(), Vec::<String>::new());
