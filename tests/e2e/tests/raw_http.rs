@@ -169,6 +169,13 @@ fn http_is_taken_as_it_comes() {
         (&["GET /_pi", "ng HTTP/1.1\r\nHo", "st: x\r\nConnection: close\r\n\r\n"][..], 200),
         (&[chunked], 201),
         (&[pipelined.as_str()], 200),
+        // Not encoded, as people write it to curl.
+        (
+            &[
+                "GET /networks?filters={\"name\":[\"bridge\"]} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            ],
+            200,
+        ),
     ] {
         let mut client = connect(&engine);
         for piece in pieces {
@@ -188,20 +195,50 @@ fn http_is_taken_as_it_comes() {
     engine.docker(&["network", "rm", "chk1"]).ok();
 }
 
+/// A client may shut down its sending half and still wait for an answer that takes its time (`nc -N`).
+#[test]
+fn a_client_with_nothing_more_to_say_still_gets_its_answer() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("dockerd gives up what a client waits for that has half closed");
+    }
+    let name = "half";
+    engine.docker(&["run", "-d", "--name", name, "busybox", "sleep", "60"]).ok();
+    let mut waiting = connect(&engine);
+    let wait = format!("POST /containers/{name}/wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    waiting.write_all(wait.as_bytes()).unwrap();
+    waiting.shutdown(std::net::Shutdown::Write).unwrap();
+    engine.docker(&["kill", name]).ok();
+    let mut answer = Vec::new();
+    waiting.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains("\"StatusCode\":137"), "{text}");
+    engine.docker(&["rm", name]).ok();
+}
+
 #[test]
 fn clients_that_leave_in_the_middle_leave_nothing() {
     let engine = Engine::start();
     let before = descriptors(&engine);
-    let clients: Vec<UnixStream> = (0..300)
-        .map(|_| {
-            let mut client = connect(&engine);
-            client.write_all(b"GET /ev").unwrap();
-            client
-        })
-        .collect();
-    eventually("they are taken in", 10, || (descriptors(&engine) >= before + 300).then_some(()));
-    drop(clients);
-    eventually("they are let go", 10, || (descriptors(&engine) <= before + 2).then_some(()));
+    // In the middle of a request, of an answer that has no end, and of that after the end of the request.
+    let whole = "GET /events HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (request, half_close) in [("GET /ev", false), (whole, false), (whole, true)] {
+        let clients: Vec<UnixStream> = (0..300)
+            .map(|_| {
+                let mut client = connect(&engine);
+                client.write_all(request.as_bytes()).unwrap();
+                if half_close {
+                    client.shutdown(std::net::Shutdown::Write).unwrap();
+                }
+                client
+            })
+            .collect();
+        eventually("they are taken in", 10, || {
+            (half_close || descriptors(&engine) >= before + 300).then_some(())
+        });
+        drop(clients);
+        eventually("they are let go", 10, || (descriptors(&engine) <= before + 2).then_some(()));
+    }
 }
 
 /// How long random requests are sent.

@@ -26,17 +26,35 @@ const HIJACK_BODY_LIMIT: usize = 64 << 10;
 
 /// Serves a connection until the client closes it, or until `shutdown` and the end of the request under way.
 pub(super) async fn serve(state: Arc<State>, stream: Stream, shutdown: CancellationToken) {
+    // A client of a unix socket may say that it has no more to say, and wait for its answer (`nc -N`); it is gone
+    // when it hears no more either. On TCP that cannot be told, and clients close both halves.
+    let gone = if stream.is_unix() { stream.gone().ok() } else { None };
     let boundary = Boundary::new();
     let io = TokioIo::new(Sniffer::new(stream, boundary.clone()));
     let service = service_fn(|request| answer(state.clone(), boundary.clone(), shutdown.clone(), request));
-    let mut connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades();
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = shutdown.cancelled() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+    let mut connection = hyper::server::conn::http1::Builder::new()
+        .half_close(gone.is_some())
+        .serve_connection(io, service)
+        .with_upgrades();
+    let ends = async {
+        tokio::select! {
+            result = &mut connection => result,
+            () = shutdown.cancelled() => {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
         }
+    };
+    let leaves = async {
+        match gone {
+            Some(gone) => gone.await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        biased;
+        result = ends => result,
+        () = leaves => return tracing::debug!("the client left"),
     };
     let malformed = result.as_ref().is_err_and(hyper::Error::is_parse);
     if let Err(error) = result {

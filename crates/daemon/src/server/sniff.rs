@@ -6,7 +6,8 @@
 //! way, it looks at the head that comes next; if it is such a request, hyper sees the end of the connection and
 //! hands the socket back, together with the head.
 //!
-//! It also puts words into the answers that hyper gives by itself, to what is no request: they have no body.
+//! It writes request targets the way hyper takes them: clients send `filters={"name":["web"]}` as it is, and Go's
+//! server does not mind. And it puts words into the answers that hyper gives by itself, to what is no request: they have no body.
 
 use std::io;
 use std::pin::Pin;
@@ -89,6 +90,11 @@ enum Verdict {
 /// Looks at the beginning of a request.
 fn judge(seen: &[u8]) -> Verdict {
     const METHOD: &[u8] = b"POST ";
+    // The target is to be seen whole; what is no HTTP at all may never have an end of line.
+    let is_text = seen.first().is_some_and(u8::is_ascii_uppercase);
+    if is_text && !seen.contains(&b'\n') && seen.len() < HEAD_LIMIT {
+        return Verdict::Incomplete;
+    }
     let common = seen.len().min(METHOD.len());
     if seen[..common] != METHOD[..common] {
         return Verdict::Ordinary;
@@ -104,6 +110,29 @@ fn judge(seen: &[u8]) -> Verdict {
         name.eq_ignore_ascii_case("upgrade") || name.eq_ignore_ascii_case("transfer-encoding")
     });
     if !has_other_form && takes_over(target) { Verdict::Hijack } else { Verdict::Ordinary }
+}
+
+/// Percent-encodes what hyper does not take in a request's target (RFC 3986 does not, either).
+fn encode_target(seen: &mut BytesMut) {
+    const REFUSED: &[u8] = b"\"<>\\^`{|}";
+    let is_refused = |byte: &u8| REFUSED.contains(byte) || !byte.is_ascii();
+    let Some(end) = seen.iter().position(|byte| *byte == b'\n') else { return };
+    let mut spaces = (0..end).filter(|at| seen[*at] == b' ');
+    let (Some(before), Some(after)) = (spaces.next(), spaces.next()) else { return };
+    if !seen[before..after].iter().any(is_refused) {
+        return;
+    }
+    let mut encoded = BytesMut::with_capacity(seen.len() + 64);
+    encoded.extend_from_slice(&seen[..before]);
+    for byte in &seen[before..after] {
+        if is_refused(byte) {
+            encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            encoded.extend_from_slice(&[*byte]);
+        }
+    }
+    encoded.extend_from_slice(&seen[after..]);
+    *seen = encoded;
 }
 
 /// Whether a request to this path may take over its connection.
@@ -124,6 +153,7 @@ impl<S: AsyncRead + Unpin> Sniffer<S> {
             match verdict {
                 Verdict::Incomplete => {}
                 Verdict::Ordinary => {
+                    encode_target(&mut self.seen);
                     self.boundary.passed();
                     self.release = true;
                     return Poll::Ready(Ok(()));
@@ -269,7 +299,24 @@ mod tests {
             assert_eq!(judged(head), Verdict::Ordinary, "{head}");
         }
         assert_eq!(judge(b"PO"), Verdict::Incomplete);
+        assert_eq!(judge(b"\x16\x03\x01"), Verdict::Ordinary);
         assert_eq!(judge(b"POST /exec/abc/start HTTP/1.1\r\nConte"), Verdict::Incomplete);
+    }
+
+    #[test]
+    fn targets_are_written_as_hyper_takes_them() {
+        let encoded = |line: &str| {
+            let mut seen = BytesMut::from(line.as_bytes());
+            encode_target(&mut seen);
+            String::from_utf8(seen.to_vec()).unwrap()
+        };
+        assert_eq!(
+            encoded("GET /networks?filters={\"name\":[\"é\"]} HTTP/1.1\r\nX: \"\r\n"),
+            "GET /networks?filters=%7B%22name%22:[%22%C3%A9%22]%7D HTTP/1.1\r\nX: \"\r\n"
+        );
+        for unchanged in ["GET /a%22 HTTP/1.1\r\n\r\n{\"\"}", "{ } { }", "{ {\r\n", "\r\n"] {
+            assert_eq!(encoded(unchanged), unchanged);
+        }
     }
 
     #[tokio::test]

@@ -16,6 +16,11 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// Whether it is a unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self, Stream::Unix(_))
+    }
+
     /// Ends when the client is gone altogether, and not when it only has nothing more to say. On TCP the two
     /// look alike until something is written.
     pub(crate) fn gone(&self) -> io::Result<impl Future<Output = ()> + Send + 'static> {
