@@ -398,14 +398,14 @@ fn a_route_that_overlaps_with_a_network_is_told_and_shown() {
     });
     engine.host().run(&["ip", "route", "del", "10.88.0.128/25"]).ok();
     eventually("no route in inspect", 5, || shown().is_null().then_some(()));
-    let format = "{{.Action}} {{json .Actor.Attributes}}";
+    let format = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.route}}";
     let now = engine.host().run(&["date", "+%s"]).ok().parse::<u64>().expect("a number of seconds");
     let (since, until) = ((now - 60).to_string(), (now + 1).to_string());
     let events =
         ["events", "--since", &since, "--until", &until, "--filter", "type=network", "--format", format];
     let events = engine.docker(&events).ok().to_owned();
-    has_line(&events, &["overlap {", r#""name":"net""#, r#""route":"10.88.0.128/25""#]);
-    has_line(&events, &["overlap-end {", r#""name":"net""#, r#""route":"10.88.0.128/25""#]);
+    has_line(&events, &["overlap net 10.88.0.128/25"]);
+    has_line(&events, &["overlap-end net 10.88.0.128/25"]);
 }
 
 #[test]

@@ -41,6 +41,26 @@ pub(super) fn render(nodes: &[Node], data: Datum<'_>, mode: Mode) -> Result<Stri
 /// Fields that Docker leaves out when they are not set, and that templates may name all the same.
 const OPTIONAL: [&str; 4] = ["Health", "Healthcheck", "Init", "StopTimeout"];
 
+/// Maps with keys of the user's choice. Go's templates find nothing under a key that such a map lacks, and say
+/// `<no value>`; a field that a structure lacks is a mistake.
+const OPEN: [&str; 15] = [
+    "Annotations",
+    "Attributes",
+    "Containers",
+    "Data",
+    "DriverOpts",
+    "ExposedPorts",
+    "Labels",
+    "Networks",
+    "Options",
+    "PortBindings",
+    "Ports",
+    "StorageOpt",
+    "Sysctls",
+    "Tmpfs",
+    "Volumes",
+];
+
 /// What Docker prints for a field that is `null`: its type decides, which JSON does not tell.
 fn nothing(field: &str) -> &'static str {
     match field {
@@ -69,7 +89,9 @@ impl<'d> Run<'d> {
                     let value = self.pipeline(pipeline, dot)?;
                     if pipeline.variables.is_empty() {
                         match (value.value(), pipeline.only_field()) {
-                            (Value::Null, Some(field)) => self.out.push_str(nothing(field)),
+                            (Value::Null, Some(field)) if !matches!(value, Datum::Absent) => {
+                                self.out.push_str(nothing(field));
+                            }
                             (value, _) => self.out.push_str(&print(&value, true)),
                         }
                     }
@@ -263,10 +285,16 @@ impl<'d> Run<'d> {
         let last = fields.last().map_or(operand.place, |(_, place)| *place);
         for (at, (name, _)) in fields.iter().enumerate() {
             let args = if at + 1 == fields.len() { args } else { &[] };
+            let is_open = at > 0 && OPEN.contains(&fields[at - 1].0.as_str());
             let found = match &value {
                 Datum::Row(row) => row
                     .field(name, args)
                     .ok_or_else(|| format!("can't evaluate field {name} in type {}", row.type_name())),
+                Datum::Absent => return Ok(Datum::Absent),
+                Datum::Json(Value::Object(map)) if is_open && !map.contains_key(name) => {
+                    return Ok(Datum::Absent);
+                }
+                Datum::Json(Value::Null) if is_open => return Ok(Datum::Absent),
                 Datum::Json(Value::Object(map)) => map
                     .get(name)
                     .or_else(|| spelt_otherwise(map, name))

@@ -61,6 +61,8 @@ pub(crate) enum Datum<'d> {
     Json(Value),
     /// A row of a list.
     Row(Rc<dyn Row + 'd>),
+    /// What a map with keys of the user's choice does not hold.
+    Absent,
 }
 
 impl Datum<'_> {
@@ -69,6 +71,7 @@ impl Datum<'_> {
         match self {
             Datum::Json(value) => value.clone(),
             Datum::Row(row) => row.json(),
+            Datum::Absent => Value::Null,
         }
     }
 }
@@ -123,6 +126,7 @@ mod tests {
             "Name": "web", "N": 3, "F": 1.5, "On": true, "None": null,
             "List": ["a", "b"], "Map": {"b": {"IP": "2"}, "a": {"IP": "1"}},
             "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/tcp": null},
+            "Labels": null, "Actor": {"Attributes": {"name": "web"}}, "Networks": {},
         });
         for (template, wanted) in [
             ("{{.Name}} {{.N}} {{.F}} {{.On}}", "web 3 1.5 true"),
@@ -141,6 +145,9 @@ mod tests {
             ("{{.Name | upper | printf \"%-5s|\"}}", "WEB  |"),
             ("{{truncate .Name 2}} {{pad .Name 1 2}}.", "we  web  ."),
             ("{{.NAME}}", "web"),
+            ("{{.Actor.Attributes.name}} {{.Actor.Attributes.image}}", "web <no value>"),
+            ("{{.Labels.a}} {{.Networks.n.IPAddress}} {{.Labels}}", "<no value> <no value> map[]"),
+            ("{{with .Networks.n}}{{.IPAddress}}{{else}}-{{end}}", "-"),
             ("{{index (split \"a,b\" \",\") 1}}", "b"),
             ("{{println .Name}}x", "web\nx"),
             ("a {{- /* note */ -}} b", "ab"),
