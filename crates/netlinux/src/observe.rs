@@ -151,8 +151,8 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<RouteSeen>, NetlinkError> {
         batch.message(RTM_GETROUTE, flags::DUMP, &header).attr_u32(RTA_TABLE, RT_TABLE_MAIN.into());
         let dumped = socket.dump(&mut batch, Vec::new, |routes, reply| routes.extend(route(&reply)));
         match dumped {
-            // A kernel without IPv6.
-            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => {}
+            // A kernel without IPv6; a namespace that has never had a route, and so has no table yet.
+            Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::ENOENT)) => {}
             result => found.extend(result?),
         }
     }

@@ -109,6 +109,14 @@ fn flows_of_a_port_are_forgotten_and_no_others() {
             sockets[from].send_to(b"x", to).unwrap();
         }
         let gone = |address: &str| crate::conntrack::forget_addresses(&[address.parse().unwrap()]).unwrap();
+        let mut socket = crate::netlink::Socket::open(crate::netlink::Protocol::Netfilter).unwrap();
+        let mut found = |at_once: bool| {
+            let two = ["127.0.0.2", "127.0.0.4"].map(|address| address.parse().unwrap());
+            let mut flows = crate::conntrack::flows_of(&mut socket, &two, at_once).unwrap();
+            flows.sort();
+            flows
+        };
+        assert_eq!((found(true).len(), found(true)), (3, found(false)), "either way");
         assert_eq!(gone("127.0.0.9"), 0);
         assert_eq!(gone("127.0.0.2"), 2);
         assert_eq!(gone("127.0.0.2"), 0);

@@ -49,6 +49,22 @@ fn what_was_executed_is_observed_and_carries_traffic() {
     });
 }
 
+/// A namespace in which nothing was ever up has no table of routes yet.
+#[test]
+fn a_host_without_a_route_is_observed() {
+    Lab::run("unrouted", |lab| {
+        let observed = std::thread::scope(|scope| {
+            let observe = || {
+                // SAFETY: the thread was started for this and ends with it.
+                unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+                open(&lab.exec_root).observe()
+            };
+            scope.spawn(observe).join().unwrap()
+        });
+        assert!(observed.unwrap().routes.is_empty());
+    });
+}
+
 #[test]
 fn a_second_process_finds_the_sandboxes_and_can_work_in_them() {
     Lab::run("adopt", |lab| {
