@@ -99,7 +99,18 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<(), Error> {
 }
 
 fn watch(woken: &mpsc::Receiver<()>, weak: &Weak<Shared>) {
+    let mut reason = None;
     loop {
+        let Some(host) = weak.upgrade().map(|shared| Arc::clone(&shared.host)) else { return };
+        // This may take its time, and keeps no networks open meanwhile. What firewalld then still keeps from
+        // passing is told by the look.
+        let refused = host.introduce().err().map(|error| error.to_string());
+        if refused != reason {
+            if let Some(error) = &refused {
+                tracing::warn!(error, "firewalld does not know our bridges");
+            }
+            reason = refused;
+        }
         let Some(shared) = weak.upgrade() else { return };
         if let Err(error) = look(&shared) {
             tracing::warn!(%error, "cannot tell whether other programs' firewalls are in the way");

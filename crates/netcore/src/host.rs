@@ -47,6 +47,12 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// Destinations of routes in the host's main table that are not ours, for overlap checks.
     fn foreign_routes(&self) -> Result<Vec<ipnet::IpNet>, StepError>;
 
+    /// Makes our bridges known to the program that manages this host's firewall, if one does and wants to
+    /// know (firewalld). Doing so again changes nothing. Waits for that program, half a minute at most.
+    fn introduce(&self) -> Result<(), StepError> {
+        Ok(())
+    }
+
     /// Other programs' firewall rules that decide about our traffic. Costs as much as there are rules.
     fn foreign_rules(&self) -> Result<crate::foreign::Ruleset, StepError> {
         Ok(crate::foreign::Ruleset::default())

@@ -17,6 +17,7 @@ use crate::announce::Announcer;
 use crate::drift::NamespaceWatch;
 use crate::error::Failure;
 use crate::firewall::{Firewall, FirewallBackend, FirewallError};
+use crate::firewalld;
 use crate::netlink::{NetlinkError, Protocol, Socket};
 use crate::netns::{self, Pins};
 use crate::observe::{self, Details, LinkSeen};
@@ -321,6 +322,16 @@ impl Host for LinuxHost {
             !route.is_ours() && !on_our_link(route.device) && route.destination.prefix_len() > 0
         });
         Ok(foreign.map(|route| route.destination).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    fn introduce(&self) -> Result<(), StepError> {
+        let step = "put the bridges into firewalld's zone";
+        let links = self.with_socket(observe::links).map_err(|error| Failure::from(error).at(step))?;
+        let is_bridge = |link: &&LinkSeen| is_ours(link) && link.kind.as_deref() == Some("bridge");
+        let bridges = links.values().filter(is_bridge).map(|link| link.name.clone()).collect();
+        let all = links.values().map(|link| link.name.clone()).collect();
+        let failed = |reason| StepError { step: step.to_owned(), reason, errno: None, transient: true };
+        firewalld::introduce(&bridges, &all).map_err(failed)
     }
 
     fn foreign_rules(&self) -> Result<foreign::Ruleset, StepError> {

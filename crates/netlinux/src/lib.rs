@@ -12,6 +12,7 @@ mod error;
 mod execute;
 mod features;
 pub mod firewall;
+mod firewalld;
 mod foreign;
 mod host;
 mod iptables;

@@ -84,6 +84,7 @@ impl Firewall {
 #[derive(Debug)]
 pub struct EngineBuilder {
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
     images: Vec<&'static str>,
 }
 
@@ -91,6 +92,12 @@ impl EngineBuilder {
     /// A flag for the daemon.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// A variable of the daemon's environment.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -110,6 +117,7 @@ impl EngineBuilder {
             host: Host::new("engine"),
             home,
             arguments: self.arguments,
+            environment: self.environment,
             daemon: None,
         };
         engine.start_daemon();
@@ -128,6 +136,7 @@ pub struct Engine {
     host: Host,
     home: tempfile::TempDir,
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
     daemon: Option<Child>,
 }
 
@@ -139,7 +148,7 @@ impl Engine {
 
     /// An engine with flags.
     pub fn builder() -> EngineBuilder {
-        EngineBuilder { arguments: Vec::new(), images: Vec::new() }
+        EngineBuilder { arguments: Vec::new(), environment: Vec::new(), images: Vec::new() }
     }
 
     /// Whose it is.
@@ -275,6 +284,7 @@ impl Engine {
         words.extend(self.arguments.iter().cloned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null());
+        command.envs(self.environment.iter().cloned());
         command.stdout(log.try_clone().expect("a log file")).stderr(log);
         if self.kind == EngineKind::Docker {
             let tools = docker_tools();

@@ -1,5 +1,6 @@
 //! Other programs' firewalls: that they are in the way is told, and the command that is printed helps.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use portolan_e2e::{eventually, has_line, hear, is_portolan, run_server};
@@ -79,7 +80,10 @@ impl Drop for Lab {
 
 /// An engine with a way out, a server behind port 8000, and a host outside that answers on port 9000.
 fn lab() -> Lab {
-    let engine = Engine::start();
+    lab_of(Engine::start())
+}
+
+fn lab_of(engine: Engine) -> Lab {
     let outside = Host::new("outside");
     outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
     engine.host().sh("ip route add default via 198.51.100.1").ok();
@@ -286,4 +290,104 @@ fn a_healthy_host_gets_a_clean_bill() {
     has_line(&ill.stdout, &["problem", "mtu", "network bridge sends packets of 1500 bytes, up1 takes 1400"]);
     has_line(&ill.stdout, &["problem", "leftovers", "stray0"]);
     has_line(&ill.stdout, &["fix: ip link del stray0"]);
+}
+
+const BUS: &str = "<busconfig>
+  <type>custom</type>
+  <listen>unix:path=PLACE/bus</listen>
+  <auth>EXTERNAL</auth>
+  <policy context=\"default\">
+    <allow send_destination=\"*\"/><allow receive_sender=\"*\"/><allow own=\"*\"/><allow user=\"*\"/>
+  </policy>
+</busconfig>";
+
+/// A real firewalld in an engine's host, with a bus and a configuration of its own.
+struct Firewalld {
+    place: PathBuf,
+    children: Vec<Child>,
+}
+
+impl Firewalld {
+    /// A place for it; nothing runs yet.
+    fn new() -> Self {
+        let place = std::env::temp_dir().join(format!("pt-firewalld-{}", std::process::id()));
+        std::fs::create_dir_all(&place).expect("a directory");
+        std::fs::write(place.join("bus.conf"), BUS.replace("PLACE", &place.display().to_string()))
+            .expect("a file");
+        run(&["cp", "-a", "/etc/firewalld", &place.join("etc").display().to_string()], None).ok();
+        Self { place, children: Vec::new() }
+    }
+
+    fn address(&self) -> String {
+        format!("unix:path={}/bus", self.place.display())
+    }
+
+    fn start(&mut self, host: &Host) {
+        let place = self.place.display();
+        let bus = format!("exec dbus-daemon --nofork --nopidfile --config-file={place}/bus.conf");
+        let firewalld = format!(
+            "exec firewalld --nofork --nopid --system-config {place}/etc --log-target file --log-file {place}/log"
+        );
+        self.children.push(self.spawn(host, &bus));
+        eventually("the bus is there", 30, || self.place.join("bus").exists().then_some(()));
+        self.children.push(self.spawn(host, &firewalld));
+        eventually("firewalld runs", 60, || (self.cmd(host, "--state").code == 0).then_some(()));
+    }
+
+    fn spawn(&self, host: &Host, line: &str) -> Child {
+        let words = [host.prefix(), ["sh", "-c", line].map(Into::into).to_vec()].concat();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env("DBUS_SYSTEM_BUS_ADDRESS", self.address());
+        command.stdin(Stdio::null()).spawn().expect("it starts")
+    }
+
+    fn cmd(&self, host: &Host, words: &str) -> Output {
+        host.sh(&format!("DBUS_SYSTEM_BUS_ADDRESS={} firewall-cmd {words}", self.address()))
+    }
+}
+
+impl Drop for Firewalld {
+    fn drop(&mut self) {
+        for mut child in self.children.drain(..).rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.place);
+    }
+}
+
+#[test]
+fn a_real_firewalld_gets_our_bridges_into_a_zone() {
+    if run(&["sh", "-c", "command -v firewalld dbus-daemon"], None).code != 0 {
+        skip!("firewalld is not installed");
+    }
+    let mut firewalld = Firewalld::new();
+    let engine =
+        Engine::builder().image("busybox").env("DBUS_SYSTEM_BUS_ADDRESS", firewalld.address()).start();
+    let lab = lab_of(engine);
+    if !is_portolan(&lab.engine) {
+        skip!("Debian's dockerd is too old for zones");
+    }
+    let host = lab.engine.host();
+    firewalld.start(host);
+    let members = || firewalld.cmd(host, "--zone=portolan --list-interfaces").stdout;
+    eventually("docker0 is in the zone", 60, || members().contains("docker0").then_some(()));
+    eventually("packets pass", 30, || (lab.comes_in() && lab.goes_out()).then_some(()));
+    eventually("nothing is in the way", 60, || lab.advice().is_empty().then_some(()));
+
+    firewalld.cmd(host, "--reload").ok();
+    eventually("it is there again after a reload", 60, || members().contains("docker0").then_some(()));
+    eventually("packets pass again", 30, || (lab.comes_in() && lab.goes_out()).then_some(()));
+
+    let name = "com.docker.network.bridge.name=br-mine";
+    lab.engine.docker(&["network", "create", "-o", name, "mine"]).ok();
+    eventually("a new bridge is in the zone", 60, || members().contains("br-mine").then_some(()));
+    lab.engine.docker(&["network", "rm", "mine"]).ok();
+    eventually("and leaves it with its network", 60, || (!members().contains("br-mine")).then_some(()));
+
+    // What somebody decides stays.
+    firewalld.cmd(host, "--zone=trusted --change-interface=docker0").ok();
+    lab.engine.docker(&["network", "create", "-o", name, "mine"]).ok();
+    eventually("the zone has the new bridge", 60, || members().contains("br-mine").then_some(()));
+    assert!(!members().contains("docker0"));
 }
