@@ -9,7 +9,6 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
         }
         "authorization-plugin" | "authorization-plugins" => "there are no plugins",
         "api-cors-header" => "Docker itself removed it",
-        "metrics-addr" => "there is no metrics listener",
         "userns-remap" => "user namespaces are not used yet",
         "rootless" => "the daemon needs root",
         "swarm-default-advertise-addr" | "node-generic-resource" | "node-generic-resources" => {

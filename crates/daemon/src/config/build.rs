@@ -38,6 +38,7 @@ pub(super) fn build(settings: Settings, flags: Map<String, Value>, config_file: 
         group: settings.group.clone(),
         pidfile: settings.pidfile.clone().unwrap_or_else(|| exec_root.join("portolan.pid")),
         config_file,
+        metrics: metrics(&settings)?,
         log_level: log_level(&settings)?,
         labels: settings.label.clone().unwrap_or_default(),
         validate: false,
@@ -162,6 +163,19 @@ fn host(text: &str) -> Result<Host> {
             Err(_) => wrong("write tcp:// and an address with its port, such as tcp://127.0.0.1:2375"),
         },
         _ => wrong("write unix://, tcp:// or fd://"),
+    }
+}
+
+/// An empty one is none, as in dockerd's file.
+fn metrics(settings: &Settings) -> Result<Option<SocketAddr>> {
+    match settings.metrics_addr.as_deref().unwrap_or_default() {
+        "" => Ok(None),
+        text => match text.parse() {
+            Ok(address) => Ok(Some(address)),
+            Err(_) => invalid(format!(
+                "invalid --metrics-addr {text}: write an address and a port, such as 127.0.0.1:9323"
+            )),
+        },
     }
 }
 

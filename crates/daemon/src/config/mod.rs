@@ -81,6 +81,8 @@ pub struct Config {
     pub pidfile: PathBuf,
     /// `--config-file`, read again on SIGHUP.
     pub config_file: PathBuf,
+    /// `--metrics-addr`: where `GET /metrics` is answered besides, to whoever connects.
+    pub metrics: Option<SocketAddr>,
     /// `--debug` or `--log-level`.
     pub log_level: LogLevel,
     /// `--label`: `key=value`, shown by `docker info`.

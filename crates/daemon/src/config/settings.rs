@@ -52,6 +52,9 @@ settings! {
     /// Where everything that need not outlive a reboot is kept
     #[value = "DIR"]
     exec_root: PathBuf,
+    /// Address and port where Prometheus reads /metrics
+    #[value = "ADDRESS"]
+    metrics_addr: String,
     /// Log level: debug, info, warn, error, fatal
     #[short = 'l'] #[value = "LEVEL"]
     log_level: String,

@@ -2,6 +2,7 @@
 
 mod connection;
 mod listen;
+mod metrics;
 mod sniff;
 mod stream;
 mod takeover;
@@ -72,6 +73,7 @@ pub async fn serve(
     for host in &config.hosts {
         listeners.extend(listen::listen(host, config.group.as_deref())?);
     }
+    let metrics = config.metrics.map(metrics::listen).transpose()?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -82,6 +84,9 @@ pub async fn serve(
     for listener in listeners {
         tracing::info!("API listen on {}", listener.name());
         accepting.spawn(accept(listener, state.clone(), stop.clone()));
+    }
+    if let Some(listener) = metrics {
+        accepting.spawn(metrics::serve(listener, state.clone(), stop.clone()));
     }
     listen::notify_systemd("READY=1");
     tracing::info!("daemon has completed initialization");
