@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use portolan_net::{Conflict, Diagnosis};
+use portolan_net::{Conflict, Diagnosis, PortRequest};
 
 use crate::container::record::Definition;
 use crate::engine::Engine;
@@ -26,8 +26,16 @@ impl Engine {
 
     /// What keeps the ports that a container publishes from being reached, a line for each.
     pub(crate) async fn publish_warnings(&self, definition: &Definition) -> Vec<String> {
-        let ports: BTreeSet<_> =
-            port_requests(definition).iter().map(|port| (port.proto, port.container_port)).collect();
+        self.port_warnings(definition, &port_requests(definition)).await
+    }
+
+    /// The same for some of its ports.
+    pub(crate) async fn port_warnings(
+        &self,
+        definition: &Definition,
+        requests: &[PortRequest],
+    ) -> Vec<String> {
+        let ports: BTreeSet<_> = requests.iter().map(|port| (port.proto, port.container_port)).collect();
         let Some(network) = definition.host_config.network_mode.network_name() else { return Vec::new() };
         self.inner.networks.in_the_way(vec![network.to_owned()], ports).await
     }

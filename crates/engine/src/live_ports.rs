@@ -90,12 +90,13 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
 
 impl Engine {
     /// `POST /portolan/containers/{id}/ports`: publishes and unpublishes ports of a container, running or
-    /// not. It keeps them over restarts, as if it had been made with them.
+    /// not. It keeps them over restarts, as if it had been made with them. Warnings: what keeps its new ports
+    /// from being reached.
     ///
     /// # Errors
     /// `NotFound` for a port that it does not publish; `Invalid` for a network mode that publishes nothing;
     /// a port in use as at start. Nothing has changed then.
-    pub async fn container_ports(&self, name: &str, update: PortUpdate) -> Result<()> {
+    pub async fn container_ports(&self, name: &str, update: PortUpdate) -> Result<Vec<String>> {
         let container = self.inner.containers.find(name)?;
         let engine = self.clone();
         to_the_end(async move {
@@ -109,18 +110,19 @@ impl Engine {
             for (port, hosts) in update.add {
                 definition.host_config.port_bindings.entry(port).or_default().extend(hosts);
             }
+            let requests = port_requests(&definition);
+            let mut left = before;
+            let mut add = requests.clone();
+            // What was asked for before is there.
+            add.retain(|request| match left.iter().position(|old| old == request) {
+                Some(at) => {
+                    left.swap_remove(at);
+                    false
+                }
+                None => true,
+            });
+            let warnings = engine.port_warnings(&definition, &add).await;
             if let Some(sandbox) = sandbox {
-                let requests = port_requests(&definition);
-                let mut left = before;
-                let mut add = requests.clone();
-                // What was asked for before is there.
-                add.retain(|request| match left.iter().position(|old| old == request) {
-                    Some(at) => {
-                        left.swap_remove(at);
-                        false
-                    }
-                    None => true,
-                });
                 let change = PortChange { add, remove: removed, requests, cut: update.cut };
                 let after = engine.inner.networks.change_ports(&sandbox.id, change).await?;
                 container.with(|record| record.sandbox = Some(after));
@@ -131,7 +133,7 @@ impl Engine {
             });
             engine.inner.database.commit(vec![write]).await?;
             engine.container_event(&container, "update", BTreeMap::new());
-            Ok(())
+            Ok(warnings)
         })
         .await
     }

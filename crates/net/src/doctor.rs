@@ -1,5 +1,8 @@
 //! What is wrong with the host's networking, why it matters, and what puts it right.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use portolan_netcore::host::Host;
@@ -89,7 +92,13 @@ pub(crate) fn examine(
     all.push(return_paths(host)?);
     all.extend(sizes(host, &wanted.desired)?);
     all.push(connections(host));
-    all.push(match names {
+    all.push(resolver(names));
+    all.extend(leftovers(host, wanted)?);
+    Ok(all)
+}
+
+fn resolver(names: std::io::Result<()>) -> Diagnosis {
+    match names {
         Ok(()) => Diagnosis::fine("resolver", "the resolver answers"),
         Err(error) => Diagnosis::problem(
             "resolver",
@@ -97,9 +106,7 @@ pub(crate) fn examine(
             "names of containers and of the outside are not resolved in containers on user-defined networks",
             vec!["systemctl restart portolan".to_owned()],
         ),
-    });
-    all.extend(leftovers(host, wanted)?);
-    Ok(all)
+    }
 }
 
 fn features(host: &dyn Host) -> Vec<Diagnosis> {

@@ -29,6 +29,9 @@ const EVENTS: usize = 1024;
 /// How long the kernel gets to clean up after a sandbox before its links are removed one by one.
 const CLEAN_UP: Duration = Duration::from_secs(2);
 
+/// How long an examination waits for the resolver.
+const RESOLVER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The networks of one engine. Clones are handles to the same networks.
 ///
 /// A request that has begun runs to its end even if its caller goes away, and either takes effect
@@ -358,11 +361,16 @@ impl Networks {
     /// `Internal` if the host cannot be looked at.
     pub async fn examine(&self) -> Result<Vec<Diagnosis>, Error> {
         let wanted = self.call(|owner| owner.wanted()).await?;
+        let names = Arc::clone(&self.shared.names);
+        // To be told of nothing new is to be asked whether it is there. One that hangs must not hang this.
+        let asked = blocking(move || names.change(Vec::new()));
+        let names = match tokio::time::timeout(RESOLVER_PATIENCE, asked).await {
+            Ok(answer) => answer?,
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        };
         let shared = Arc::clone(&self.shared);
         blocking(move || {
             foreign::look(&shared)?;
-            // To be told of nothing new is to be asked whether it is there.
-            let names = shared.names.change(Vec::new());
             doctor::examine(&shared, &wanted, names)
         })
         .await?

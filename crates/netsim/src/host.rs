@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use portolan_netcore::host::{Host, HostFacts, Report, StepError};
+use portolan_netcore::host::{Feature, Host, HostFacts, Report, StepError};
 use portolan_netcore::model::{IfName, PortBinding, Proto};
 use portolan_netcore::plan::{HostState, Link, LinkKind, Ns, Step};
 
@@ -40,6 +40,9 @@ struct Inner {
     foreign_ports: BTreeSet<(Proto, IpAddr, u16)>,
     foreign_routes: Vec<IpNet>,
     facts: HostFacts,
+    settings: BTreeMap<String, String>,
+    features: Vec<Feature>,
+    uplinks: BTreeSet<IfName>,
 }
 
 /// A refusal with the kernel's number.
@@ -89,6 +92,21 @@ impl SimHost {
     /// What the host says of itself.
     pub fn set_facts(&self, facts: HostFacts) {
         self.lock().facts = facts;
+    }
+
+    /// Sets a sysctl that no step sets, by its path below `/proc/sys`.
+    pub fn set_setting(&self, key: &str, value: &str) {
+        self.lock().settings.insert(key.to_owned(), value.to_owned());
+    }
+
+    /// Says of a feature of the kernel that it is there, or why it is not.
+    pub fn add_feature(&self, name: &'static str, missing: Option<&str>) {
+        self.lock().features.push(Feature { name, missing: missing.map(str::to_owned) });
+    }
+
+    /// Gives the host one more link with a default route.
+    pub fn add_uplink(&self, name: IfName) {
+        self.lock().uplinks.insert(name);
     }
 
     /// Somebody else's link, whose name is taken.
@@ -262,6 +280,18 @@ impl Host for SimHost {
 
     fn egress(&self) -> Result<Option<IfName>, StepError> {
         Ok(self.lock().egress.clone())
+    }
+
+    fn setting(&self, key: &str) -> Option<String> {
+        self.lock().settings.get(key).cloned()
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        self.lock().features.clone()
+    }
+
+    fn uplinks(&self) -> Result<BTreeSet<IfName>, StepError> {
+        Ok(self.lock().uplinks.clone())
     }
 
     fn facts(&self) -> Result<HostFacts, StepError> {

@@ -209,6 +209,59 @@ fn a_native_chain_is_told_and_the_advice_helps() {
 }
 
 #[test]
+fn drops_before_routing_are_told_and_the_advice_helps() {
+    let lab = lab();
+    if !is_portolan(&lab.engine) {
+        skip!("Docker says nothing of it");
+    }
+    follow_the_advice(
+        &lab,
+        "nft add table inet early; nft 'add chain inet early p { type filter hook prerouting priority -300; policy drop; }'",
+        "nft delete table inet early",
+        &["\"Owner\": \"nftables\"", "inet early"],
+        [true, true],
+    );
+    follow_the_advice(
+        &lab,
+        "iptables-nft -t mangle -A PREROUTING -i docker0 -j DROP",
+        "iptables-nft -t mangle -F PREROUTING",
+        &["\"Owner\": \"iptables\"", "iptables-nft -t mangle -I PREROUTING -i docker0 -j ACCEPT"],
+        [true, true],
+    );
+}
+
+#[test]
+fn a_port_that_is_added_while_a_firewall_is_in_its_way_warns_whoever_adds_it() {
+    let lab = lab();
+    if !is_portolan(&lab.engine) {
+        skip!("Docker publishes at creation only");
+    }
+    let host = lab.engine.host();
+    let quiet = lab.portolan(&["port", "add", "server", "8002:7000"]);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""));
+    host.sh("nft add table inet mine; nft 'add chain inet mine f { type filter hook forward priority 5; policy drop; }'").ok();
+    eventually("it is known", 5, || lab.status().contains("inet mine").then_some(()));
+    let said = lab.portolan(&["port", "add", "server", "8001:7000"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    has_line(
+        &said.stderr,
+        &[
+            "WARNING: Published port 7000/tcp will not be reached",
+            "nft insert rule inet mine f oifname docker0 accept",
+        ],
+    );
+    let socket = lab.engine.socket().display().to_string();
+    let url = "http://portolan/portolan/containers/server/ports";
+    let body = r#"{"Add": {"7001/tcp": [{"HostPort": "8003"}]}}"#;
+    let answer = host.run(&["curl", "-s", "--unix-socket", &socket, "--json", body, url]);
+    assert!(
+        answer.stdout.starts_with(r#"{"Warnings":["Published port 7001/tcp will not"#),
+        "{}",
+        answer.all()
+    );
+}
+
+#[test]
 fn rules_of_iptables_legacy_are_seen() {
     let lab = lab();
     if !is_portolan(&lab.engine) {

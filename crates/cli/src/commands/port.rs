@@ -12,7 +12,7 @@ use crate::create::ports::{Bindings, publish};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::json::Json;
-use crate::session::{Session, line_out};
+use crate::session::{Session, line_err, line_out};
 use crate::table::ports::bracketed;
 
 /// `port`.
@@ -121,7 +121,10 @@ fn connections(matches: &Matches) -> Result<&'static str, Failure> {
 
 async fn change(session: &Session, name: &str, body: Value) -> Outcome {
     let path = format!("/portolan/containers/{}/ports", escape(name));
-    session.client.post(&path, body).await?;
+    let answer = session.client.post(&path, body).await?;
+    for warning in answer.texts("Warnings") {
+        line_err(&format!("WARNING: {warning}"));
+    }
     Ok(0)
 }
 

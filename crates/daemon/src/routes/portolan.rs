@@ -9,7 +9,7 @@ use portolan_engine::{PortMove, PortSelector, PortUpdate};
 use serde::{Deserialize, Serialize};
 
 use crate::convert;
-use crate::http::{self, Answer, ApiError, Request, Response, json, no_content};
+use crate::http::{self, Answer, ApiError, Request, Response, json};
 use crate::state::{State, complete};
 
 pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &[&str]) -> Answer {
@@ -45,6 +45,14 @@ struct MoveBody {
     to: String,
 }
 
+/// Answer to `POST /portolan/containers/{id}/ports`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct PortsAnswer {
+    /// What keeps the new ports from being reached, a line for each.
+    warnings: Vec<String>,
+}
+
 async fn ports(state: &Arc<State>, request: &mut Request, name: &str) -> Answer {
     let body: PortsBody = request.json().await?;
     let cut = match body.connections.as_str() {
@@ -59,8 +67,8 @@ async fn ports(state: &Arc<State>, request: &mut Request, name: &str) -> Answer 
     let moves = body.moves.iter().map(relocate).collect::<Result<_, ApiError>>()?;
     let update = PortUpdate { add: convert::port_bindings(body.add)?, remove, moves, cut };
     let (engine, name) = (state.engine.clone(), name.to_owned());
-    complete(async move { engine.container_ports(&name, update).await }).await?;
-    Ok(no_content())
+    let warnings = complete(async move { engine.container_ports(&name, update).await }).await?;
+    json(StatusCode::OK, &PortsAnswer { warnings })
 }
 
 fn selector(text: &str) -> Result<PortSelector, ApiError> {

@@ -114,7 +114,7 @@ impl Finding {
     /// It keeps a network from doing what it is for. What it keeps from this host is the host's own affair, and
     /// what it lets through by rules of its own was decided by somebody.
     pub fn is_severe(&self) -> bool {
-        !self.partly && self.hook == Hook::Forward
+        !self.partly && self.hook != Hook::Input
     }
 }
 
@@ -145,17 +145,20 @@ pub fn findings(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Serv
     }
     found
         .into_iter()
-        .map(|(((family, table, chain, tool, partly), hook), (flows, place))| Finding {
-            bridge: network.bridge.clone(),
-            family,
-            table: table.to_owned(),
-            chain: chain.to_owned(),
-            hook,
-            tool,
-            partly,
-            place,
-            fix: fix(family, table, chain, tool, &network.bridge, &flows),
-            flows,
+        .map(|(((family, table, chain, tool, partly), hook), (flows, place))| {
+            let found = Finding {
+                bridge: network.bridge.clone(),
+                family,
+                table: table.to_owned(),
+                chain: chain.to_owned(),
+                hook,
+                tool,
+                flows,
+                partly,
+                place,
+                fix: Vec::new(),
+            };
+            Finding { fix: fix(&found, ruleset.egress.as_deref()), ..found }
         })
         .collect()
 }
@@ -212,11 +215,12 @@ fn packets(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>)
         let translated = matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
         if !network.internal && mode != GatewayMode::Isolated {
             let first = Packet { port: service.map(|one| one.port), translated, ..back.clone() };
-            packets.push((Flow::In, first));
-            packets.push((Flow::InReplies, Packet { established: true, translated, ..packet.clone() }));
+            let answer = Packet { established: true, translated, ..packet.clone() };
+            packets.extend(through(Flow::In, first));
+            packets.extend(through(Flow::InReplies, answer));
             if service.is_none() {
-                packets.push((Flow::Out, packet.clone()));
-                packets.push((Flow::OutReplies, Packet { established: true, ..back }));
+                packets.extend(through(Flow::Out, packet.clone()));
+                packets.extend(through(Flow::OutReplies, Packet { established: true, ..back }));
             }
         }
         if service.is_some() {
@@ -234,6 +238,24 @@ fn packets(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>)
     packets
 }
 
+/// A packet through this host at each hook of its way.
+fn through(flow: Flow, packet: Packet) -> [(Flow, Packet); 4] {
+    // What comes from outside is addressed to this host until it is translated, and by another port.
+    let arriving = match flow {
+        Flow::In | Flow::OutReplies => {
+            Packet { to: None, destination: Address::Any, port: None, ..packet.clone() }
+        }
+        _ => Packet { to: None, ..packet.clone() },
+    };
+    let leaving = Packet { hook: Hook::Postrouting, from: None, ..packet.clone() };
+    [
+        (flow, Packet { hook: Hook::Raw, ..arriving.clone() }),
+        (flow, Packet { hook: Hook::Prerouting, ..arriving }),
+        (flow, packet),
+        (flow, leaving),
+    ]
+}
+
 /// Which way the packets go that have to be let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Direction {
@@ -241,27 +263,27 @@ enum Direction {
     To,
 }
 
-fn fix(
-    family: Family,
-    table: &str,
-    chain: &str,
-    tool: Tool,
-    bridge: &IfName,
-    flows: &BTreeSet<Flow>,
-) -> Vec<String> {
-    let directions: BTreeSet<Direction> = flows
+fn fix(found: &Finding, uplink: Option<&str>) -> Vec<String> {
+    let Finding { family, table, chain, tool, bridge, .. } = found;
+    let directions: BTreeSet<Direction> = found
+        .flows
         .iter()
         .map(|flow| match flow {
             Flow::In | Flow::OutReplies => Direction::To,
             Flow::Out | Flow::InReplies | Flow::Within | Flow::ToHost => Direction::From,
         })
         .collect();
-    let to_host = flows.contains(&Flow::ToHost);
-    let iptables = |variant: &str| {
-        let program = if family == Family::Ip6 { "ip6tables" } else { "iptables" };
-        format!("{program}-{variant} -I {chain}")
-    };
-    let each = |from: String, to: String| {
+    // What comes and what goes by a link, in the tool's words; everything where the link is not known.
+    let each = |start: &str, comes: &str, goes: &str, end: &str| -> Vec<String> {
+        let by = |key: &str, link: Option<&str>| {
+            format!("{start}{} {end}", link.map_or_else(String::new, |link| format!(" {key} {link}")))
+        };
+        let bridge = Some(bridge.as_str());
+        let (from, to) = match found.hook {
+            Hook::Raw | Hook::Prerouting => (by(comes, bridge), by(comes, uplink)),
+            Hook::Input | Hook::Forward => (by(comes, bridge), by(goes, bridge)),
+            Hook::Postrouting => (by(goes, uplink), by(goes, bridge)),
+        };
         let command = |direction: &Direction| match direction {
             Direction::From => from.clone(),
             Direction::To => to.clone(),
@@ -270,23 +292,25 @@ fn fix(
     };
     match tool {
         Tool::IptablesNft | Tool::IptablesLegacy => {
-            let start = iptables(if tool == Tool::IptablesNft { "nft" } else { "legacy" });
-            each(format!("{start} -i {bridge} -j ACCEPT"), format!("{start} -o {bridge} -j ACCEPT"))
+            let program = if *family == Family::Ip6 { "ip6tables" } else { "iptables" };
+            let variant = if *tool == Tool::IptablesNft { "nft" } else { "legacy" };
+            let of = if table == "filter" { String::new() } else { format!(" -t {table}") };
+            each(&format!("{program}-{variant}{of} -I {chain}"), "-i", "-o", "-j ACCEPT")
         }
-        Tool::Ufw if to_host => vec![format!("ufw allow in on {bridge}")],
+        Tool::Ufw if found.flows.contains(&Flow::ToHost) => vec![format!("ufw allow in on {bridge}")],
         Tool::Ufw => {
-            each(format!("ufw route allow in on {bridge}"), format!("ufw route allow out on {bridge}"))
+            let all = each("ufw route allow", "in on", "out on", "");
+            all.iter().map(|one| one.trim_end().to_owned()).collect()
         }
         Tool::Firewalld => ["", "--permanent "]
             .map(|when| format!("firewall-cmd {when}--zone=trusted --change-interface={bridge}"))
             .to_vec(),
         Tool::Nft => {
-            let (from, to) = match family {
+            let (comes, goes) = match family {
                 Family::Bridge => ("meta ibrname", "meta obrname"),
                 _ => ("iifname", "oifname"),
             };
-            let rule = |key: &str| format!("nft insert rule {family} {table} {chain} {key} {bridge} accept");
-            each(rule(from), rule(to))
+            each(&format!("nft insert rule {family} {table} {chain}"), comes, goes, "accept")
         }
     }
 }

@@ -127,17 +127,45 @@ pub struct Base {
 /// The hooks that decide about our traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
+    /// Whatever arrives, before it is known which connection it belongs to (`raw`).
+    Raw,
+    /// Whatever arrives, before it is routed (`mangle`, translation).
+    Prerouting,
     /// To this host's own sockets.
     Input,
     /// Through this host.
     Forward,
+    /// Whatever leaves, before its source is translated.
+    Postrouting,
+}
+
+/// Connections are looked up at `NF_IP_PRI_CONNTRACK`.
+const CONNTRACK: i32 = -200;
+/// Sources are translated at `NF_IP_PRI_NAT_SRC`.
+const SOURCE_NAT: i32 = 100;
+
+impl Hook {
+    /// The hook of IP (`NF_INET_*`) with this number, as a chain of this priority sees it. None where it
+    /// does not decide about our traffic.
+    pub fn of(number: u32, priority: i32) -> Option<Self> {
+        match number {
+            0 if priority < CONNTRACK => Some(Self::Raw),
+            0 => Some(Self::Prerouting),
+            1 => Some(Self::Input),
+            2 => Some(Self::Forward),
+            4 if priority < SOURCE_NAT => Some(Self::Postrouting),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Raw | Self::Prerouting => "prerouting",
             Self::Input => "input",
             Self::Forward => "forward",
+            Self::Postrouting => "postrouting",
         })
     }
 }

@@ -112,7 +112,10 @@ impl Packet {
             Field::Family => sure(&[if self.v4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 }]),
             Field::EtherType => sure(if self.v4 { &[0x08, 0x00] } else { &[0x86, 0xdd] }),
             Field::Protocol => sure(&[self.proto.number()]),
+            Field::State if self.hook == Hook::Raw => Vec::new(),
             Field::State => sure(&if self.established { CT_ESTABLISHED } else { CT_NEW }.to_ne_bytes()),
+            // The translation of a new connection is decided on the way, and of a chain's place we know no more.
+            Field::Status if matches!(self.hook, Hook::Raw | Hook::Prerouting) => Vec::new(),
             Field::Status => self.status(),
             Field::Network(from) => self.network().get(from..).unwrap_or_default().to_vec(),
             Field::Transport(from) => self.transport().get(from..).unwrap_or_default().to_vec(),

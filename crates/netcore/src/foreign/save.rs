@@ -26,11 +26,14 @@ pub fn read_save(text: &str, family: Family) -> Vec<Table> {
         if let Some(declared) = line.strip_prefix(':') {
             let mut words = declared.split_whitespace();
             let (Some(name), Some(policy)) = (words.next(), words.next()) else { continue };
-            // Translation drops nothing, and in mangle and raw these hooks come before anybody's answer.
+            // Translation drops nothing.
             let hook = match name {
                 _ if table.name == "nat" => None,
+                "PREROUTING" if table.name == "raw" => Some(Hook::Raw),
+                "PREROUTING" => Some(Hook::Prerouting),
                 "INPUT" => Some(Hook::Input),
                 "FORWARD" => Some(Hook::Forward),
+                "POSTROUTING" => Some(Hook::Postrouting),
                 _ => None,
             };
             let base = hook.map(|hook| Base { hook, drops: policy == "DROP" });

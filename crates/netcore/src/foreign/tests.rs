@@ -135,6 +135,49 @@ fn what_our_own_chains_let_pass_does_pass() {
     assert_eq!(flows(&found(before, None)), BTreeSet::from([Flow::Out, Flow::InReplies]));
 }
 
+/// The findings about these tables, in iptables-save's words.
+fn found_in(tables: &str) -> Vec<Finding> {
+    let tables = read_save(tables, Family::Ip);
+    let ruleset = Ruleset { tables, egress: Some("eth0".to_owned()), ..Ruleset::default() };
+    findings(&ruleset, &bridge(), None)
+}
+
+#[test]
+fn what_is_dropped_before_it_is_routed_or_after_is_found_as_well() {
+    let raw = found_in("*raw\n:PREROUTING DROP [0:0]\n-A PREROUTING -i docker0 -j ACCEPT\nCOMMIT\n");
+    assert_eq!(flows(&raw), BTreeSet::from([Flow::In, Flow::OutReplies]));
+    assert!(raw[0].is_severe());
+    assert_eq!(raw[0].fix, ["iptables-legacy -t raw -I PREROUTING -i eth0 -j ACCEPT"]);
+    let mangle = found_in("*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i docker0 -j DROP\nCOMMIT\n");
+    assert_eq!(flows(&mangle), BTreeSet::from([Flow::Out, Flow::InReplies]));
+    assert_eq!(mangle[0].fix, ["iptables-legacy -t mangle -I PREROUTING -i docker0 -j ACCEPT"]);
+    let leaving = found_in("*mangle\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o docker0 -j DROP\nCOMMIT\n");
+    assert_eq!(flows(&leaving), BTreeSet::from([Flow::In, Flow::OutReplies]));
+    assert_eq!(leaving[0].fix, ["iptables-legacy -t mangle -I POSTROUTING -o docker0 -j ACCEPT"]);
+}
+
+#[test]
+fn nothing_is_said_of_what_cannot_be_known_before_a_packet_is_routed() {
+    // No connection is known in raw, no address behind a translation yet.
+    let silent = [
+        "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m conntrack --ctstate NEW -j DROP\nCOMMIT\n",
+        "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\nCOMMIT\n",
+        "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
+        "*raw\n:OUTPUT DROP [0:0]\nCOMMIT\n",
+    ];
+    for tables in silent {
+        assert_eq!(found_in(tables), [], "{tables}");
+    }
+    let new = found_in(
+        "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m conntrack --ctstate NEW -j DROP\nCOMMIT\n",
+    );
+    assert_eq!(flows(&new), BTreeSet::from([Flow::In, Flow::Out]));
+    assert_eq!(
+        [Hook::of(0, -300), Hook::of(0, -150), Hook::of(4, 300)],
+        [Some(Hook::Raw), Some(Hook::Prerouting), None]
+    );
+}
+
 fn native(rules: Vec<Vec<Expr>>, sets: BTreeMap<String, Set>, family: Family) -> Ruleset {
     let chain = Chain { base: Some(Base { hook: Hook::Forward, drops: false }), rules };
     let table = Table {

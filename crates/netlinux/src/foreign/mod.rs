@@ -33,9 +33,8 @@ const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
 const NF_DROP: u32 = 0;
-const LOCAL_IN: u32 = 1;
-const FORWARD: u32 = 2;
 
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
@@ -139,14 +138,13 @@ fn chains(socket: &mut Socket) -> Result<BTreeMap<Key, Table>, NetlinkError> {
         if name == TABLE {
             return;
         }
-        let hook = attrs.get(CHAIN_HOOK).and_then(|hook| hook.nested().get(HOOK_NUMBER)?.be32());
-        let hook = match hook {
-            // Chains of the type nat translate; they are no place to drop.
-            _ if text(CHAIN_TYPE) == Some("nat") => None,
-            Some(LOCAL_IN) => Some(Hook::Input),
-            Some(FORWARD) => Some(Hook::Forward),
-            _ => None,
-        };
+        let hook = attrs.get(CHAIN_HOOK).and_then(|hook| {
+            let hook = hook.nested();
+            let priority = hook.get(HOOK_PRIORITY)?.be32()? as i32;
+            Hook::of(hook.get(HOOK_NUMBER)?.be32()?, priority)
+        });
+        // Chains of the type nat translate; they are no place to drop.
+        let hook = hook.filter(|_| text(CHAIN_TYPE) != Some("nat"));
         let drops = attrs.get(CHAIN_POLICY).and_then(|policy| policy.be32()) == Some(NF_DROP);
         let base = hook.map(|hook| Base { hook, drops });
         let table = tables.entry((family, name.to_owned())).or_insert_with(|| Table {
@@ -197,7 +195,7 @@ fn tool(table: &Table) -> Tool {
     }
     let iptables = matches!(table.family, Family::Ip | Family::Ip6)
         && matches!(table.name.as_str(), "filter" | "mangle" | "raw" | "security")
-        && (has("FORWARD") || has("INPUT"));
+        && ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"].into_iter().any(has);
     if iptables { Tool::IptablesNft } else { Tool::Nft }
 }
 
