@@ -12,9 +12,10 @@ use rand::Rng;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::arp;
 use crate::machine::{Ask, Machine, Output};
 use crate::message::{self, Identity};
-use crate::socket::Socket;
+use crate::socket::{Socket, Talk};
 use crate::wire;
 
 /// How long a first address may take: a server that pings before it offers takes three seconds.
@@ -108,11 +109,11 @@ impl Dhcp {
         let machine = Machine::start(request.previous, chance(), self.shared.clock.now());
         let (endpoint, ifname) = (request.endpoint.clone(), request.ifname.to_string());
         let (first, answered) = mpsc::channel();
-        self.run(request, machine, Some(first));
+        let trouble = self.run(request, machine, Some(first));
         let cause = match answered.recv_timeout(PATIENCE) {
             Ok(Ok(lease)) => return Ok(lease),
             Ok(Err(cause)) => cause,
-            Err(_) => None,
+            Err(_) => lock(&trouble).take(),
         };
         self.forget(&endpoint);
         Err(LeaseError { ifname, cause })
@@ -126,7 +127,8 @@ impl Dhcp {
             Some(lease) => Machine::resume(lease, chance(), now),
             None => Machine::start(request.previous, chance(), now),
         };
-        self.run(request, machine, None);
+        // Nobody waits to hear of it.
+        let _ = self.run(request, machine, None);
     }
 
     /// Gives an address back: its server has been told when this returns, as far as that is possible.
@@ -148,15 +150,33 @@ impl Dhcp {
         self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, request: LeaseRequest, machine: Machine, first: Option<First>) {
+    fn run(&self, request: LeaseRequest, machine: Machine, first: Option<First>) -> Trouble {
         let (sender, commands) = unbounded_channel();
         self.tasks().insert(request.endpoint.clone(), sender);
         let identity = Identity { client_id: request.client_id.clone(), hostname: request.hostname.clone() };
         let shared = Arc::clone(&self.shared);
-        let task =
-            Task { shared, request, identity, machine, socket: None, first, told: None, trouble: None };
+        let trouble = Trouble::default();
+        let task = Task {
+            shared,
+            request,
+            identity,
+            machine,
+            socket: None,
+            probe: None,
+            first,
+            told: None,
+            trouble: Arc::clone(&trouble),
+        };
         self.shared.runtime.spawn(task.run(commands));
+        trouble
     }
+}
+
+/// Why there is no lease yet, as far as it is known.
+type Trouble = Arc<Mutex<Option<String>>>;
+
+fn lock(trouble: &Trouble) -> std::sync::MutexGuard<'_, Option<String>> {
+    trouble.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number nobody can guess.
@@ -170,11 +190,12 @@ struct Task {
     identity: Identity,
     machine: Machine,
     socket: Option<Socket>,
+    /// Open while ARP asks for an address.
+    probe: Option<Socket>,
     first: Option<First>,
     /// The lease as the listener knows it.
     told: Option<DhcpLease>,
-    /// Why the latest message could not be sent.
-    trouble: Option<String>,
+    trouble: Trouble,
 }
 
 impl Task {
@@ -189,15 +210,23 @@ impl Task {
                         let _ = done.send(());
                     }
                     self.close();
+                    close(&mut self.probe);
                     return;
                 }
                 reply = heard(&self.socket) => match reply {
                     Ok((packet, from)) => self.hear(&packet, from),
                     Err(error) => {
-                        self.trouble = Some(error.to_string());
+                        *lock(&self.trouble) = Some(error.to_string());
                         self.close();
                         // Whatever is wrong is not over at once; the machine asks again in its time.
                         tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                packet = heard(&self.probe) => match packet {
+                    Ok((packet, _)) => self.hear_arp(&packet),
+                    Err(error) => {
+                        tracing::debug!(link = %self.request.ifname, %error, "cannot hear ARP");
+                        close(&mut self.probe);
                     }
                 },
                 () = self.due(deadline) => {
@@ -213,6 +242,12 @@ impl Task {
         while let Some(output) = self.machine.next_output() {
             match output {
                 Output::Send(ask) => self.send(&ask).await,
+                Output::Probe(address) => {
+                    if let Err(error) = self.try_probe(address).await {
+                        // Without ARP the server's word has to do.
+                        tracing::debug!(link = %self.request.ifname, %error, "cannot ask who has an address");
+                    }
+                }
                 Output::Bound(lease) => self.bound(lease),
                 Output::Lost => {
                     self.told = None;
@@ -223,6 +258,9 @@ impl Task {
         }
         if !self.machine.is_waiting() {
             self.close();
+        }
+        if self.machine.probed().is_none() {
+            close(&mut self.probe);
         }
     }
 
@@ -249,11 +287,36 @@ impl Task {
         }
     }
 
+    fn hear_arp(&mut self, packet: &[u8]) {
+        let (Some(socket), Some(address)) = (&self.probe, self.machine.probed()) else { return };
+        if let Some(holder) = arp::holder(packet, socket.mac(), address) {
+            tracing::warn!(link = %self.request.ifname, %address, %holder, "a DHCP server lends an address that is in use: declined");
+            *lock(&self.trouble) = Some(format!("{address}, which it lends, is in use by {holder}"));
+            let now = self.shared.clock.now();
+            self.machine.handle_conflict(now);
+        }
+    }
+
+    async fn try_probe(&mut self, address: Ipv4Addr) -> std::io::Result<()> {
+        if self.probe.is_none() {
+            self.probe = Some(self.open(Talk::Arp).await?);
+        }
+        let Some(socket) = &self.probe else { return Ok(()) };
+        socket.send(&arp::probe(socket.mac(), address), None)
+    }
+
+    async fn open(&self, talk: Talk) -> std::io::Result<Socket> {
+        let (netns, ifname) = (self.request.netns.clone(), self.request.ifname.clone());
+        tokio::task::spawn_blocking(move || Socket::open(&netns, &ifname, talk))
+            .await
+            .map_err(std::io::Error::other)?
+    }
+
     /// A message that cannot be sent is a message lost: it is sent again in its time.
     async fn send(&mut self, ask: &Ask) {
         if let Err(error) = self.try_send(ask).await {
             tracing::debug!(link = %self.request.ifname, %error, "cannot send to DHCP servers");
-            self.trouble = Some(error.clone());
+            *lock(&self.trouble) = Some(error.clone());
             self.close();
             if !self.request.netns.exists()
                 && let Some(first) = self.first.take()
@@ -265,11 +328,8 @@ impl Task {
 
     async fn try_send(&mut self, ask: &Ask) -> Result<(), String> {
         if self.socket.is_none() {
-            let (netns, ifname) = (self.request.netns.clone(), self.request.ifname.clone());
             let held = Some(ask.ciaddr).filter(|address| !address.is_unspecified());
-            let opened = tokio::task::spawn_blocking(move || Socket::open(&netns, &ifname, held)).await;
-            let opened = opened.map_err(|error| error.to_string())?;
-            self.socket = Some(opened.map_err(|error| error.to_string())?);
+            self.socket = Some(self.open(Talk::Dhcp(held)).await.map_err(|error| error.to_string())?);
         }
         let Some(socket) = &self.socket else { return Ok(()) };
         let to = ask.to.map_or(Ipv4Addr::BROADCAST, |(server, _)| server);
@@ -284,11 +344,8 @@ impl Task {
         }
     }
 
-    /// Closing a packet socket waits for the kernel, some ten milliseconds: elsewhere.
     fn close(&mut self) {
-        if let Some(socket) = self.socket.take() {
-            tokio::task::spawn_blocking(move || drop(socket));
-        }
+        close(&mut self.socket);
     }
 
     async fn due(&self, deadline: Option<Duration>) {
@@ -299,6 +356,13 @@ impl Task {
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Closing a packet socket waits for the kernel, some ten milliseconds: elsewhere.
+fn close(socket: &mut Option<Socket>) {
+    if let Some(socket) = socket.take() {
+        tokio::task::spawn_blocking(move || drop(socket));
     }
 }
 

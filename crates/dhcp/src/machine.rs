@@ -11,6 +11,9 @@
 //!      Requesting <----+ (by Selecting)   |               and Selecting again
 //!           +-------------ACK-------------+
 //! ```
+//!
+//! Between an ACK of a new address and `Bound` it is `Probing`: ARP asks whether somebody has the address
+//! (RFC 5227). If so it is declined, and `Pausing` comes before the next discovery.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -25,6 +28,15 @@ const MAX_REQUESTS: u32 = 4;
 const MAX_REBOOTS: u32 = 2;
 /// Least time between two requests for a renewal (RFC 2131, section 4.4.5).
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
+/// How often ARP asks for an address before it is used, and how long it waits for each answer. RFC 5227 takes
+/// seconds to allow for links that come up slowly; here the link is up, and a container waits to start.
+const PROBES: u32 = 2;
+const PROBE_PAUSE: Duration = Duration::from_millis(150);
+/// How long to leave servers alone after declining an address: RFC 2131, section 3.1, wants ten seconds lest
+/// the network be flooded. The first few are let off lightly, since a container waits to start.
+const FEW_CONFLICTS: u32 = 3;
+const SHORT_DECLINE_PAUSE: Duration = Duration::from_secs(1);
+const DECLINE_PAUSE: Duration = Duration::from_secs(10);
 /// A lease this short is taken for this long: no server can keep the client busy.
 const LEAST_LEASE: u32 = 4;
 
@@ -33,6 +45,7 @@ const LEAST_LEASE: u32 = 4;
 pub(crate) enum Kind {
     Discover,
     Request,
+    Decline,
     Release,
 }
 
@@ -74,6 +87,8 @@ pub(crate) struct Reply {
     /// Option 121: (destination, next hop), the latter unspecified on the link itself.
     pub(crate) routes: Vec<(Ipv4Net, Ipv4Addr)>,
     pub(crate) dns: Vec<Ipv4Addr>,
+    /// Options 15 and 119.
+    pub(crate) domains: Vec<String>,
     pub(crate) mtu: Option<u16>,
     /// Seconds; all ones is for ever.
     pub(crate) lease: Option<u32>,
@@ -85,6 +100,8 @@ pub(crate) struct Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
     Send(Ask),
+    /// Ask by ARP who has the address; whoever answers is told to [`Machine::handle_conflict`].
+    Probe(Ipv4Addr),
     /// The address may be used, as the lease says.
     Bound(DhcpLease),
     /// The address must not be used any more.
@@ -96,6 +113,8 @@ enum Phase {
     Selecting,
     Requesting { address: Ipv4Addr, server: Ipv4Addr },
     Rebooting(Ipv4Addr),
+    Probing(Box<DhcpLease>),
+    Pausing,
     Bound,
     Renewing,
     Rebinding,
@@ -112,6 +131,8 @@ pub(crate) struct Machine {
     lease: Option<DhcpLease>,
     /// The address to ask for in a discovery.
     wanted: Option<Ipv4Addr>,
+    /// Addresses declined since there was a lease.
+    conflicts: u32,
     outputs: VecDeque<Output>,
 }
 
@@ -126,6 +147,7 @@ impl Machine {
             deadline: None,
             lease: None,
             wanted: previous,
+            conflicts: 0,
             outputs: VecDeque::new(),
         };
         machine.transmit(now);
@@ -142,6 +164,7 @@ impl Machine {
             deadline: until(lease.renew_at),
             wanted: Some(lease.address.addr()),
             lease: Some(lease),
+            conflicts: 0,
             outputs: VecDeque::new(),
         };
         machine.handle_timeout(now);
@@ -162,15 +185,45 @@ impl Machine {
         self.phase != Phase::Bound
     }
 
+    /// The address that ARP is asking for.
+    pub(crate) fn probed(&self) -> Option<Ipv4Addr> {
+        match &self.phase {
+            Phase::Probing(lease) => Some(lease.address.addr()),
+            _ => None,
+        }
+    }
+
+    /// Somebody else has the address that ARP is asking for: its server is told not to lend it.
+    pub(crate) fn handle_conflict(&mut self, now: Duration) {
+        let Phase::Probing(lease) = &self.phase else { return };
+        let (address, server) = (lease.address.addr(), lease.server);
+        self.outputs.push_back(Output::Send(Ask {
+            kind: Kind::Decline,
+            xid: self.xid,
+            secs: 0,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            requested: Some(address),
+            server: Some(server),
+            to: None,
+        }));
+        self.wanted = None;
+        self.phase = Phase::Pausing;
+        let few = self.conflicts < FEW_CONFLICTS;
+        let pause = if few { SHORT_DECLINE_PAUSE } else { DECLINE_PAUSE };
+        self.conflicts = self.conflicts.saturating_add(1);
+        self.deadline = Some(now.saturating_add(pause));
+    }
+
     pub(crate) fn handle_timeout(&mut self, now: Duration) {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
-        match self.phase {
+        match &self.phase {
             Phase::Selecting => self.transmit(now),
             Phase::Requesting { .. } if self.attempt < MAX_REQUESTS => self.transmit(now),
             Phase::Rebooting(_) if self.attempt < MAX_REBOOTS => self.transmit(now),
-            Phase::Requesting { .. } | Phase::Rebooting(_) => self.select(now),
+            Phase::Requesting { .. } | Phase::Rebooting(_) | Phase::Pausing => self.select(now),
+            Phase::Probing(_) => self.probe(now),
             Phase::Bound => {
                 self.begin(now);
                 self.extend(now);
@@ -192,7 +245,8 @@ impl Machine {
             }
             (Phase::Requesting { server, .. }, Verdict::Ack | Verdict::Nak)
                 if reply.server.is_some_and(|other| other != *server) => {}
-            (Phase::Selecting | Phase::Bound, _) | (_, Verdict::Offer) => {}
+            (Phase::Selecting | Phase::Probing(_) | Phase::Pausing | Phase::Bound, _)
+            | (_, Verdict::Offer) => {}
             (_, Verdict::Ack) => self.bind(reply, now),
             (_, Verdict::Nak) => {
                 // Whatever it was that we wanted is not to be had.
@@ -318,6 +372,7 @@ impl Machine {
             server_mac: reply.server_mac,
             gateway,
             routes,
+            domains: reply.domains.clone(),
             dns: reply.dns.iter().copied().filter(|address| !address.is_unspecified()).collect(),
             // Less than 68 bytes is no MTU (RFC 2132, section 5.1).
             mtu: reply.mtu.filter(|mtu| *mtu >= 68).map(u32::from),
@@ -325,9 +380,31 @@ impl Machine {
             rebind_at,
             expires_at,
         };
+        if self.lease.as_ref().is_some_and(|held| held.address.addr() == reply.address) {
+            return self.settle(lease);
+        }
+        self.phase = Phase::Probing(Box::new(lease));
+        self.attempt = 0;
+        self.probe(now);
+    }
+
+    /// Asks by ARP; if that was done often enough, the address is free.
+    fn probe(&mut self, now: Duration) {
+        let Phase::Probing(lease) = &self.phase else { return };
+        if self.attempt == PROBES {
+            let lease = (**lease).clone();
+            return self.settle(lease);
+        }
+        self.outputs.push_back(Output::Probe(lease.address.addr()));
+        self.attempt += 1;
+        self.deadline = Some(now.saturating_add(PROBE_PAUSE));
+    }
+
+    fn settle(&mut self, lease: DhcpLease) {
         self.phase = Phase::Bound;
+        self.conflicts = 0;
         self.deadline = until(lease.renew_at);
-        self.wanted = Some(reply.address);
+        self.wanted = Some(lease.address.addr());
         self.lease = Some(lease.clone());
         self.outputs.push_back(Output::Bound(lease));
     }

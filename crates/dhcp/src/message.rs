@@ -1,4 +1,4 @@
-//! A DHCP message in bytes (RFC 2131, section 2; options: RFC 2132, RFC 3396, RFC 3442).
+//! A DHCP message in bytes (RFC 2131, section 2; options: RFC 2132, RFC 3396, RFC 3397, RFC 3442).
 //!
 //! The format is small and what is needed of it smaller. It is read here and not by a crate: what
 //! comes from a neighbour may be anything, and dhcproto 0.15 panics on some of it (a hardware address of
@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use portolan_netcore::model::MacAddr;
 
 use crate::machine::{Ask, Kind, Reply, Verdict};
+use crate::names;
 
 const BOOT_REQUEST: u8 = 1;
 const BOOT_REPLY: u8 = 2;
@@ -30,6 +31,7 @@ mod option {
     pub(super) const ROUTERS: u8 = 3;
     pub(super) const DNS: u8 = 6;
     pub(super) const HOSTNAME: u8 = 12;
+    pub(super) const DOMAIN: u8 = 15;
     pub(super) const MTU: u8 = 26;
     pub(super) const REQUESTED: u8 = 50;
     pub(super) const LEASE: u8 = 51;
@@ -42,6 +44,8 @@ mod option {
     pub(super) const T1: u8 = 58;
     pub(super) const T2: u8 = 59;
     pub(super) const CLIENT_ID: u8 = 61;
+    /// RFC 3397.
+    pub(super) const SEARCH: u8 = 119;
     pub(super) const ROUTES: u8 = 121;
     pub(super) const END: u8 = 255;
 }
@@ -72,6 +76,7 @@ pub(crate) fn encode(ask: &Ask, identity: &Identity, mac: MacAddr) -> Vec<u8> {
     let kind = match ask.kind {
         Kind::Discover => 1,
         Kind::Request => 3,
+        Kind::Decline => 4,
         Kind::Release => 7,
     };
     put(&mut bytes, option::TYPE, &[kind]);
@@ -82,7 +87,7 @@ pub(crate) fn encode(ask: &Ask, identity: &Identity, mac: MacAddr) -> Vec<u8> {
     if let Some(server) = ask.server {
         put(&mut bytes, option::SERVER, &server.octets());
     }
-    if ask.kind != Kind::Release {
+    if matches!(ask.kind, Kind::Discover | Kind::Request) {
         put(&mut bytes, option::HOSTNAME, identity.hostname.as_bytes());
         put(&mut bytes, option::MAX_SIZE, &MOST_BYTES.to_be_bytes());
         // Routes before routers, which they stand for (RFC 3442).
@@ -91,6 +96,8 @@ pub(crate) fn encode(ask: &Ask, identity: &Identity, mac: MacAddr) -> Vec<u8> {
             option::ROUTES,
             option::ROUTERS,
             option::DNS,
+            option::SEARCH,
+            option::DOMAIN,
             option::MTU,
             option::LEASE,
             option::T1,
@@ -139,6 +146,7 @@ pub(crate) fn decode(message: &[u8], mac: MacAddr, from: MacAddr) -> Option<Repl
         routers: all(option::ROUTERS),
         routes: get(option::ROUTES).and_then(routes).unwrap_or_default(),
         dns: all(option::DNS),
+        domains: names::listed(get(option::SEARCH), get(option::DOMAIN)),
         mtu: get(option::MTU).and_then(|value| value.try_into().map(u16::from_be_bytes).ok()),
         lease: number(option::LEASE),
         t1: number(option::T1),

@@ -1,4 +1,4 @@
-//! A packet socket on a link in another namespace, which hears DHCP servers and nothing else.
+//! A packet socket on a link in another namespace, which hears DHCP servers, or ARP, and nothing else.
 
 use std::fs::File;
 use std::io;
@@ -14,14 +14,34 @@ use tokio::io::unix::AsyncFd;
 use crate::wire::CLIENT_PORT;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
 const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 /// The longest packet that is taken.
 const MOST_BYTES: usize = 2048;
+
+/// What is heard and said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Talk {
+    /// IPv4 packets of servers. The client's port is held at the address that is lent, if there is one.
+    Dhcp(Option<Ipv4Addr>),
+    /// ARP.
+    Arp,
+}
+
+impl Talk {
+    fn ethertype(self) -> u16 {
+        match self {
+            Self::Dhcp(_) => ETHERTYPE_IPV4,
+            Self::Arp => ETHERTYPE_ARP,
+        }
+    }
+}
 
 /// Open for the length of one exchange.
 #[derive(Debug)]
 pub(crate) struct Socket {
     fd: AsyncFd<OwnedFd>,
+    ethertype: u16,
     index: i32,
     mac: MacAddr,
     /// Holds the client's port at the leased address, if there is one, so that the kernel does not
@@ -31,7 +51,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Opens it inside the namespace. Blocks for some ten microseconds; needs a tokio runtime.
-    pub(crate) fn open(netns: &Path, ifname: &IfName, held: Option<Ipv4Addr>) -> io::Result<Self> {
+    pub(crate) fn open(netns: &Path, ifname: &IfName, talk: Talk) -> io::Result<Self> {
         let netns = File::open(netns)?;
         let (fd, index, mac, port) = std::thread::scope(|scope| {
             let inside = || {
@@ -39,9 +59,12 @@ impl Socket {
                     std::os::fd::AsFd::as_fd(&netns),
                     Some(LinkNameSpaceType::Network),
                 )?;
-                let (fd, index, mac) = packet_socket(ifname)?;
+                let (fd, index, mac) = packet_socket(ifname, talk)?;
                 // The container may use the port itself: then it is not answered for.
-                let port = held.and_then(|address| UdpSocket::bind((address, CLIENT_PORT)).ok());
+                let port = match talk {
+                    Talk::Dhcp(Some(held)) => UdpSocket::bind((held, CLIENT_PORT)).ok(),
+                    Talk::Dhcp(None) | Talk::Arp => None,
+                };
                 Ok::<_, io::Error>((fd, index, mac, port))
             };
             let builder = std::thread::Builder::new().name("dhcp-netns".to_owned()).stack_size(128 * 1024);
@@ -52,7 +75,7 @@ impl Socket {
         })?;
         // SAFETY: the descriptor is owned by what registers it, and closed only after it.
         let fd = unsafe { AsyncFd::register(fd) }?;
-        Ok(Self { fd, index, mac, _port: port })
+        Ok(Self { fd, ethertype: talk.ethertype(), index, mac, _port: port })
     }
 
     /// The link's hardware address.
@@ -62,7 +85,7 @@ impl Socket {
 
     /// Sends a packet to the link's neighbour, or to all of them.
     pub(crate) fn send(&self, packet: &[u8], to: Option<MacAddr>) -> io::Result<()> {
-        let mut address = link_address(self.index);
+        let mut address = link_address(self.ethertype, self.index);
         address.sll_halen = 6;
         address.sll_addr[..6].copy_from_slice(&to.unwrap_or(BROADCAST).0);
         // SAFETY: the packet and the address are borrowed for the call, with their true lengths.
@@ -92,11 +115,11 @@ impl Socket {
 
 const ADDRESS_BYTES: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
-fn link_address(index: i32) -> libc::sockaddr_ll {
+fn link_address(ethertype: u16, index: i32) -> libc::sockaddr_ll {
     // SAFETY: `sockaddr_ll` is made of integers; all zeroes is a value of it.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = ETHERTYPE_IPV4.to_be();
+    address.sll_protocol = ethertype.to_be();
     address.sll_ifindex = index;
     address
 }
@@ -111,7 +134,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 /// The socket, the link's index and its hardware address.
-fn packet_socket(ifname: &IfName) -> io::Result<(OwnedFd, i32, MacAddr)> {
+fn packet_socket(ifname: &IfName, talk: Talk) -> io::Result<(OwnedFd, i32, MacAddr)> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // Of no protocol at first: nothing is heard before the filter is there.
     // SAFETY: socket(2) takes no pointers.
@@ -120,8 +143,10 @@ fn packet_socket(ifname: &IfName) -> io::Result<(OwnedFd, i32, MacAddr)> {
     // SAFETY: the descriptor was just made and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let index = rustix::net::netdevice::name_to_index(&fd, ifname.as_str())? as i32;
-    attach_filter(&fd)?;
-    let mut address = link_address(index);
+    if matches!(talk, Talk::Dhcp(_)) {
+        attach_filter(&fd)?;
+    }
+    let mut address = link_address(talk.ethertype(), index);
     // SAFETY: the address is borrowed for the call, with its true length.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), ADDRESS_BYTES) })?;
     let mut length = ADDRESS_BYTES;
@@ -166,7 +191,7 @@ fn attach_filter(fd: &OwnedFd) -> io::Result<()> {
 
 fn receive(fd: &OwnedFd) -> io::Result<(Vec<u8>, MacAddr)> {
     let mut packet = vec![0; MOST_BYTES];
-    let mut from = link_address(0);
+    let mut from = link_address(0, 0);
     let mut length = ADDRESS_BYTES;
     // SAFETY: the kernel writes at most their lengths into the buffer and the address.
     let received = unsafe {

@@ -117,10 +117,12 @@ fn an_address_comes_with_what_belongs_to_it_and_goes_back() {
             "--dhcp-option=option:router,10.91.0.254",
             "--dhcp-option=option:dns-server,10.91.0.53",
             "--dhcp-option=option:mtu,1400",
+            "--domain=lan.example",
         ],
     );
     let (dhcp, _news) = lan.dhcp();
     let lease = dhcp.acquire(lan.request(None)).unwrap();
+    assert_eq!(lease.domains, ["lan.example"]);
     assert!((100..=150).contains(&lease.address.addr().octets()[3]), "{lease:?}");
     assert_eq!(lease.address.prefix_len(), 24);
     assert_eq!(lease.gateway, Some(Ipv4Addr::new(10, 91, 0, 254)));
@@ -189,6 +191,27 @@ fn the_next_process_goes_on_with_a_lease_and_a_restart_asks_for_the_same_address
     let wanted = Ipv4Addr::new(10, 91, 0, 133);
     let again = dhcp.acquire(lan.request(Some(wanted))).unwrap();
     assert_eq!(again.address.addr(), wanted);
+}
+
+#[test]
+fn an_address_that_a_neighbour_has_is_declined() {
+    let mut lan = Lan::new();
+    // The server does not see it: `--no-ping`. It has many others to lend.
+    let taken = Ipv4Addr::new(10, 91, 0, 20);
+    let neighbour = Host::new("dhcpn");
+    let link = ["ip", "link", "add", "link", "lan0", "name", "eth0", "netns", neighbour.name()];
+    lan.server.run(&[&link[..], &["type", "macvlan", "mode", "bridge"]].concat()).ok();
+    neighbour.run(&["ip", "address", "add", &format!("{taken}/24"), "dev", "eth0"]).ok();
+    neighbour.run(&["ip", "link", "set", "eth0", "up"]).ok();
+    let search = "--dhcp-option=option:domain-search,eng.lan.example,lan.example";
+    lan.serve("10.91.0.20,10.91.0.250,255.255.255.0,2m", &[search]);
+    let (dhcp, _news) = lan.dhcp();
+    let lease = dhcp.acquire(lan.request(Some(taken))).unwrap();
+    assert_ne!(lease.address.addr(), taken);
+    assert_eq!(lease.domains, ["eng.lan.example", "lan.example"]);
+    lan.logs("DHCPDECLINE(lan0) 10.91.0.20");
+    let packets = lan.client.run(&["cat", "/proc/net/packet"]).ok().lines().count();
+    assert!(packets <= 3, "no socket stays in the namespace");
 }
 
 #[test]

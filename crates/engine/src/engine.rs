@@ -94,6 +94,7 @@ impl Engine {
         engine.forward_host_events();
         engine.restore(loaded.containers).await?;
         engine.follow_host_resolvers();
+        engine.follow_leases();
         Ok(engine)
     }
 

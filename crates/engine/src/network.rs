@@ -6,10 +6,10 @@ use std::sync::Arc;
 use portolan_net::{
     AttachSpec, DnsUpdate, NetworkAction, NetworkInfo, NetworkSpec, PortRequest, SandboxInfo, SandboxSpec,
 };
-use portolan_netcore::model::{Network, SandboxMode};
+use portolan_netcore::model::{Network, SandboxId, SandboxMode};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::container::record::{Container, Definition, Joined};
+use crate::container::record::{Container, Definition, Joined, Record};
 use crate::engine::{Engine, Inner, to_the_end};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::model::{ContainerPort, EndpointSettings, EventType, Filters, HostPort, NetworkMode, Status};
@@ -195,23 +195,16 @@ impl Engine {
         Ok(networks)
     }
 
-    /// `POST /networks/prune`. Names. Filters: `label`, `label!`, `until`.
+    /// `POST /networks/prune`. Names. Filters: `label`, `label!`, `until`. As in Docker, a network that only
+    /// stopped containers refer to is unused; they do not start without it.
     ///
     /// # Errors
     /// An unknown filter, or a time that cannot be understood.
     pub async fn network_prune(&self, filters: Filters) -> Result<Vec<String>> {
         filters.check_keys(&["label", "label!", "until"])?;
         let until = parse_until(&filters)?;
-        let used: BTreeSet<String> = self
-            .inner
-            .containers
-            .all()
-            .iter()
-            .flat_map(|c| c.with(|r| r.definition.endpoints.keys().cloned().collect::<Vec<_>>()))
-            .collect();
         let unwanted = move |network: &Network| {
-            !used.contains(&network.name)
-                && filters.labels_match(&network.labels)
+            filters.labels_match(&network.labels)
                 && until.is_none_or(|until| i128::from(network.created_ns) <= until.as_nanosecond())
         };
         let removed = self.inner.networks.prune(unwanted).await?;
@@ -371,6 +364,54 @@ impl Engine {
             let network = event.network.to_string();
             inner.events.publish(EventType::Network, action.as_str(), network, attributes);
         });
+    }
+
+    /// Brings a container up to date when a DHCP server changes what it lends to it.
+    pub(crate) fn follow_leases(&self) {
+        let mut changes = self.inner.networks.lease_changes();
+        // Weak: the follower must not keep the engine.
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            loop {
+                let changed = match changes.recv().await {
+                    Ok(sandbox) => Some(sandbox),
+                    // Any of them may have been missed.
+                    Err(RecvError::Lagged(_)) => None,
+                    Err(RecvError::Closed) => return,
+                };
+                let Some(inner) = inner.upgrade() else { return };
+                (Engine { inner }).refresh_lent(changed.as_ref()).await;
+            }
+        });
+    }
+
+    /// Takes over what is lent to the containers in a sandbox, or in any if none is named.
+    async fn refresh_lent(&self, sandbox: Option<&SandboxId>) {
+        for container in self.inner.containers.all() {
+            let concerned = |record: &mut Record| {
+                record.sandbox.as_ref().is_some_and(|info| sandbox.is_none_or(|id| info.id == *id))
+            };
+            if !container.with(concerned) {
+                continue;
+            }
+            if let Err(error) = self.refresh_lent_to(&container).await {
+                tracing::warn!(container = %container.id, %error, "bring the addresses of a container up to date");
+            }
+        }
+    }
+
+    async fn refresh_lent_to(&self, container: &Arc<Container>) -> Result<()> {
+        let _turn = container.gate.lock().await;
+        let (definition, sandbox) = container.with(|r| (r.definition.clone(), r.sandbox.clone()));
+        // It may have stopped meanwhile.
+        let Some(before) = sandbox else { return Ok(()) };
+        let Some(after) = self.inner.networks.sandbox(&before.id).await? else { return Ok(()) };
+        container.with(|record| record.sandbox = Some(after.clone()));
+        if matches!(definition.host_config.network_mode, NetworkMode::Container(_)) {
+            // The files are the other's.
+            return Ok(());
+        }
+        self.refresh_files(&definition, &before, &after).await
     }
 
     /// Hands on what is told about `what` until its end or the engine's.

@@ -132,7 +132,7 @@ fn lent(pools: &[ParsedPool], driver: &Driver, ipv4: bool, ipv6: bool) -> Result
         errors.push("subnets, ranges, gateways and auxiliary addresses are the server's to say");
     }
     if ipv6 || !ipv4 {
-        errors.push("it gives IPv4 addresses only");
+        errors.push("it gives IPv4 addresses only: there is no DHCPv6 client");
     }
     match errors.as_slice() {
         [] => Ok(Vec::new()),

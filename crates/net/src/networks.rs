@@ -1,16 +1,16 @@
 //! The handle: each request is decided by the owner, carried out on a thread that may block, and
 //! reported back to the owner.
 
+mod lending;
+
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use portolan_netcore::host::{Host, StepError};
-use portolan_netcore::model::{
-    ContainerId, DhcpLease, EndpointId, LeaseNews, Network, NetworkId, Proto, SandboxId,
-};
+use portolan_netcore::model::{ContainerId, EndpointId, Network, NetworkId, Proto, SandboxId};
 use portolan_netcore::plan::{Ns, Step};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{broadcast, oneshot};
 use tokio::task;
 
@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     leases: Arc<dyn Leases>,
     publisher: Arc<Publisher>,
     events: broadcast::Sender<NetworkEvent>,
+    lease_changes: broadcast::Sender<SandboxId>,
     pub(crate) host_events: broadcast::Sender<HostEvent>,
     pub(crate) healing: Counters,
     pub(crate) foreign: Foreign,
@@ -106,6 +107,7 @@ impl Networks {
                 leases,
                 publisher,
                 events,
+                lease_changes: broadcast::Sender::new(EVENTS),
                 host_events,
                 healing,
                 foreign,
@@ -115,7 +117,7 @@ impl Networks {
             Ok::<_, Error>(Self { shared })
         })
         .await??;
-        tokio::spawn(follow_leases(Arc::downgrade(&me.shared), news));
+        tokio::spawn(lending::follow(Arc::downgrade(&me.shared), news));
         Ok(me)
     }
 
@@ -497,35 +499,6 @@ impl Networks {
         }
     }
 
-    /// Has the endpoints that need it ask a DHCP server. The sandbox as it is then.
-    async fn ask_for_addresses(&self, info: SandboxInfo) -> Result<SandboxInfo, Error> {
-        if info.endpoints.iter().all(|info| info.endpoint.dhcp.is_none()) {
-            return Ok(info);
-        }
-        let id = info.id.clone();
-        let mut latest = info;
-        for request in self.call(move |owner| owner.lease_requests(&id)).await? {
-            let (leases, endpoint) = (Arc::clone(&self.shared.leases), request.endpoint.clone());
-            let lease = blocking(move || leases.acquire(request)).await?.map_err(Error::unavailable)?;
-            if let Some(info) = self.take_lease(endpoint, Some(lease)).await? {
-                latest = info;
-            }
-        }
-        Ok(latest)
-    }
-
-    /// None if the endpoint is gone.
-    async fn take_lease(
-        &self,
-        endpoint: EndpointId,
-        lease: Option<DhcpLease>,
-    ) -> Result<Option<SandboxInfo>, Error> {
-        match self.turn(move |owner| owner.begin_lease(&endpoint, lease.as_ref())).await? {
-            Some(work) => Ok(Some(self.carry_out(work).await?)),
-            None => Ok(None),
-        }
-    }
-
     async fn take_down(&self, removal: Removal) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
         let removal = blocking(move || {
@@ -616,17 +589,6 @@ impl Shared {
             let links: Vec<Step> =
                 removal.links.iter().map(|name| Step::RemoveLink((Ns::Host, name.clone()))).collect();
             apply::run_whatever_fails(self.host.as_ref(), &links);
-        }
-    }
-}
-
-/// Takes over what DHCP servers change, until the networks are closed.
-async fn follow_leases(networks: Weak<Shared>, mut news: UnboundedReceiver<LeaseNews>) {
-    while let Some(LeaseNews { endpoint, lease }) = news.recv().await {
-        let Some(shared) = networks.upgrade() else { return };
-        let id = endpoint.clone();
-        if let Err(error) = (Networks { shared }).take_lease(endpoint, lease).await {
-            tracing::error!(endpoint = %id, %error, "cannot follow a change of a DHCP lease");
         }
     }
 }

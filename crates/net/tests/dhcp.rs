@@ -22,6 +22,7 @@ fn lease(address: &str) -> DhcpLease {
             gateway: Some(Ipv4Addr::new(10, 9, 0, 66)),
         }],
         dns: vec![Ipv4Addr::new(10, 9, 0, 53)],
+        domains: vec!["lan.example".to_owned()],
         mtu: Some(1400),
         renew_at: 1,
         rebind_at: 2,
@@ -128,6 +129,40 @@ async fn what_the_server_changes_is_followed() {
     steps_with(&lab, "addr del 10.9.0.10/24").await;
     let lab = lab.restart().await;
     assert_eq!(*lab.lender.log.lock().unwrap(), ["resume None"]);
+}
+
+#[tokio::test]
+async fn the_gateway_follows_what_is_lent() {
+    let lab = lab().await;
+    let back = NetworkSpec { name: "back".into(), ipam: vec![pool("10.8.0.0/24")], ..NetworkSpec::default() };
+    lab.networks.create(back).await.unwrap();
+    *lab.lender.lease.lock().unwrap() = Some(DhcpLease { gateway: None, ..lease("10.9.0.9/24") });
+    let mut spec = spec(1, "lan", Vec::new());
+    spec.attach[0].gw_priority = 5;
+    spec.attach.push(attach(1, "back"));
+    let info = lab.networks.create_sandbox(spec).await.unwrap();
+    let mut changes = lab.networks.lease_changes();
+    let lent = info.endpoints.iter().find(|info| info.network_name == "lan").unwrap().endpoint.id.clone();
+    let gateway = |info: &portolan_net::SandboxInfo| {
+        let found = info.endpoints.iter().find(|info| info.endpoint.is_gateway);
+        found.map(|info| info.network_name.clone())
+    };
+    assert_eq!(gateway(&info).as_deref(), Some("back"), "the lease has none");
+    let cases = [
+        (Some(lease("10.9.0.9/24")), "lan", "route add default via 10.9.0.254 dev eth0"),
+        (None, "back", "route add default via 10.8.0.1 dev eth1"),
+        (Some(lease("10.9.0.9/24")), "lan", "route add default via 10.9.0.254 dev eth0"),
+        (Some(DhcpLease { gateway: None, ..lease("10.9.0.9/24") }), "back", "default via 10.8.0.1 dev eth1"),
+    ];
+    for (lease, wanted, step) in cases {
+        let from = lab.host.log().len();
+        lab.lender.tell(&lent, lease);
+        assert_eq!(changes.recv().await.unwrap(), info.id);
+        let now = lab.networks.sandbox(&info.id).await.unwrap().unwrap();
+        assert_eq!(gateway(&now).as_deref(), Some(wanted));
+        let steps = lab.host.log()[from..].join("\n");
+        assert!(steps.contains(step), "no {step} in\n{steps}");
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! Questions for names that are not ours: asked of the sandbox's upstreams.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,32 +18,70 @@ use crate::wire;
 
 /// An upstream that has not answered by then is given up.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// The next upstream is asked as well after this long without an answer.
-const HEDGE: Duration = Duration::from_millis(250);
+/// An upstream's head start: the next one is asked as well after this long without an answer.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// For this long an upstream that did not use its head start gets none.
+const LATE_FOR: Duration = Duration::from_secs(60);
+/// Most upstreams that are remembered as late; beyond it all are forgotten.
+const MOST_LATE: usize = 1000;
 /// Longest answer over UDP we read, bytes.
 const MAX_UDP_BYTES: usize = 4096;
 
-/// Asks the upstreams one after the other, each `HEDGE` after the one before (or at once when that
-/// one failed), and takes the first answer that settles the question.
+/// Upstreams that were late lately: those after them are asked at once, beside them.
+#[derive(Debug)]
+pub(crate) struct Late {
+    head_start: Duration,
+    until: Mutex<HashMap<SocketAddr, Instant>>,
+}
+
+impl Default for Late {
+    fn default() -> Self {
+        Self { head_start: HEAD_START, until: Mutex::default() }
+    }
+}
+
+impl Late {
+    fn head_start(&self, server: SocketAddr, now: Instant) -> Duration {
+        let late = self.lock().get(&server).is_some_and(|until| now < *until);
+        if late { Duration::ZERO } else { self.head_start }
+    }
+
+    fn note(&self, server: SocketAddr, now: Instant) {
+        let mut until = self.lock();
+        if until.len() >= MOST_LATE {
+            until.clear();
+        }
+        until.insert(server, now + LATE_FOR);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Races the upstreams and takes the first answer that settles the question. Each has a head start on the
+/// next, for resolv.conf names the preferred one first and others may know less; it ends when that one fails,
+/// and one that was late lately has none.
 /// They are asked from within `netns`, or from this process's own namespace.
 pub(crate) async fn ask(
     packet: Vec<u8>,
     servers: &[SocketAddr],
     netns: Option<&Arc<OwnedFd>>,
+    late: &Late,
 ) -> Option<Message> {
     let packet = Arc::new(packet);
     let mut waiting = servers.iter();
     let mut asked: JoinSet<io::Result<Message>> = JoinSet::new();
     let mut unsettled = None;
     loop {
-        let next = waiting.next();
+        let next = waiting.next().copied();
         if let Some(server) = next {
-            asked.spawn(ask_one(packet.clone(), *server, netns.cloned()));
+            asked.spawn(ask_one(packet.clone(), server, netns.cloned()));
         }
         if asked.is_empty() {
             return unsettled;
         }
-        let hedge = sleep(if next.is_some() { HEDGE } else { PATIENCE });
+        let patience = next.map_or(PATIENCE, |server| late.head_start(server, Instant::now()));
         tokio::select! {
             Some(answer) = asked.join_next() => match answer {
                 Ok(Ok(message)) if settles(&message) => return Some(message),
@@ -50,7 +89,11 @@ pub(crate) async fn ask(
                 Ok(Err(error)) => tracing::debug!(%error, "an upstream did not answer"),
                 Err(_) => {}
             },
-            () = hedge => {}
+            () = sleep(patience) => {
+                if let Some(server) = next {
+                    late.note(server, Instant::now());
+                }
+            }
         }
     }
 }
@@ -123,5 +166,76 @@ async fn ask_tcp(packet: &[u8], server: SocketAddr, netns: Option<&OwnedFd>) -> 
     match Message::from_vec(&buffer) {
         Ok(answer) if wire::matches(packet, &answer) => Ok(answer),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not an answer to the question")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use hickory_proto::op::{MessageType, OpCode, Query};
+    use hickory_proto::rr::rdata::A;
+    use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+    use super::*;
+
+    fn packet() -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_ascii("example.org.").unwrap(), RecordType::A));
+        message.to_vec().unwrap()
+    }
+
+    /// An upstream; it answers with `last`, or with nothing at all. What it hears is told.
+    fn upstream(last: Option<u8>) -> (SocketAddr, mpsc::Receiver<()>) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let (tell, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1500];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let _ = tell.send(());
+                let Some(last) = last else { continue };
+                let asked = Message::from_vec(&buffer[..length]).unwrap();
+                let mut answer = Message::response(asked.metadata.id, OpCode::Query);
+                answer.add_query(asked.queries[0].clone());
+                let data = RData::A(A([192, 0, 2, last].into()));
+                answer.add_answer(Record::from_rdata(asked.queries[0].name.clone(), 60, data));
+                let _ = socket.send_to(&answer.to_vec().unwrap(), from);
+            }
+        });
+        (address, heard)
+    }
+
+    fn address(answer: Option<Message>) -> String {
+        answer.unwrap().answers[0].data.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_silent_upstream_does_not_hold_the_next_one_up() {
+        let ((silent, heard), (second, _)) = (upstream(None), upstream(Some(2)));
+        let late = Late { head_start: Duration::from_millis(20), ..Late::default() };
+        let begun = Instant::now();
+        assert_eq!(address(ask(packet(), &[silent, second], None, &late).await), "192.0.2.2");
+        assert!(begun.elapsed() < PATIENCE, "nobody waited for the first one to be given up");
+        heard.recv().unwrap();
+
+        // It was late: with a head start of an hour the second would never be asked.
+        let late = Late { head_start: Duration::from_secs(3600), ..late };
+        assert_eq!(address(ask(packet(), &[silent, second], None, &late).await), "192.0.2.2");
+        heard.recv().unwrap();
+        let (now, past) = (Instant::now(), Instant::now() + LATE_FOR);
+        assert_eq!(late.head_start(silent, now), Duration::ZERO);
+        assert_eq!(late.head_start(silent, past), late.head_start, "it gets another chance");
+    }
+
+    #[tokio::test]
+    async fn the_first_upstream_is_preferred_and_one_that_fails_is_left_at_once() {
+        let ((first, _), (second, asked)) = (upstream(Some(1)), upstream(Some(2)));
+        let late = Late { head_start: Duration::from_secs(3600), ..Late::default() };
+        assert_eq!(address(ask(packet(), &[first, second], None, &late).await), "192.0.2.1");
+        assert!(asked.try_recv().is_err(), "nobody asked the second");
+        // Nobody is at this port: the kernel says so.
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(address(ask(packet(), &[closed, second], None, &late).await), "192.0.2.2");
     }
 }

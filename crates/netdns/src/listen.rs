@@ -231,7 +231,8 @@ impl Asker {
                 Part::Lead(lead) => {
                     let Some(packet) = asked.forwarded(self.shared.random_id()) else { break };
                     let netns = inside.as_ref().map(|(_, netns)| netns);
-                    let outcome = forward::ask(packet, &key.servers, netns).await.map(Arc::new);
+                    let outcome =
+                        forward::ask(packet, &key.servers, netns, &self.shared.late).await.map(Arc::new);
                     if let Some(message) = &outcome {
                         self.shared.keep(key, message.clone(), Instant::now());
                     }

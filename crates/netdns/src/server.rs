@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::cache::{Cache, Key};
 use crate::control;
 use crate::flight::Flights;
+use crate::forward::Late;
 use crate::listen::Listener;
 use crate::protocol::Settings;
 use crate::resolv;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     host_servers: RwLock<Vec<SocketAddr>>,
     cache: Mutex<Cache>,
     pub(crate) flights: Flights,
+    pub(crate) late: Late,
     pub(crate) sandboxes: Mutex<BTreeMap<SandboxId, Listener>>,
     set_up: Mutex<SetUp>,
     this: Weak<Shared>,
@@ -69,6 +71,7 @@ impl Shared {
             host_servers: RwLock::default(),
             cache: Mutex::default(),
             flights: Flights::default(),
+            late: Late::default(),
             sandboxes: Mutex::default(),
             set_up: Mutex::default(),
             this: this.clone(),

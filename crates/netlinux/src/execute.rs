@@ -3,7 +3,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use portolan_netcore::host::Report;
 use portolan_netcore::model::{IfName, SandboxId};
@@ -13,7 +12,7 @@ use crate::announce::Announcement;
 use crate::conntrack;
 use crate::error::Failure;
 use crate::host::LinuxHost;
-use crate::netlink::{Batch, NetlinkError, Socket};
+use crate::netlink::{Batch, Socket};
 use crate::netns;
 use crate::nft;
 use crate::observe;
@@ -22,10 +21,6 @@ use crate::{addr, link, route};
 
 /// A failure and its position among the steps of a group.
 type GroupFailure = (usize, Failure);
-
-/// How long an address of a macvlan may be another's: the kernel clears namespaces away one after the other.
-const MAC_WAIT: Duration = Duration::from_secs(3);
-const MAC_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a step is carried out.
 #[derive(Debug, PartialEq, Eq)]
@@ -281,16 +276,11 @@ impl LinuxHost {
                 _ => failure,
             }
         })?;
+        let Some(alias) = &wanted.alias else { return Ok(()) };
         self.in_namespace(ns, |socket| {
-            let named = wanted.alias.as_ref().map_or(Ok(()), |alias| {
-                let mut finish = Batch::new();
-                link::set_alias(&mut finish, name, alias);
-                socket.transact(&mut finish)
-            });
-            let finished = match wanted.kind {
-                LinkKind::Macvlan { .. } => named.and_then(|()| wait_for_mac(socket, name)),
-                _ => named,
-            };
+            let mut finish = Batch::new();
+            link::set_alias(&mut finish, name, alias);
+            let finished = socket.transact(&mut finish);
             if finished.is_err() {
                 let mut undo = Batch::new();
                 link::remove(&mut undo, name);
@@ -394,25 +384,6 @@ fn sandbox_of(step: &Step) -> Option<&SandboxId> {
     match ns {
         Ns::Sandbox(id) => Some(id),
         Ns::Host => None,
-    }
-}
-
-/// Waits until no other macvlan of the same parent is up with this one's address: that of a container which
-/// has just stopped may be, until the kernel has cleared its namespace away. The link is down afterwards.
-fn wait_for_mac(socket: &mut Socket, name: &IfName) -> Result<(), NetlinkError> {
-    let mut set = |up: bool| {
-        let mut batch = Batch::new();
-        link::set_up(&mut batch, name, up);
-        socket.transact(&mut batch)
-    };
-    let deadline = Instant::now() + MAC_WAIT;
-    loop {
-        match set(true) {
-            Err(error) if error.errno() == Some(libc::EADDRINUSE) && Instant::now() < deadline => {
-                std::thread::sleep(MAC_PAUSE);
-            }
-            result => return result.and_then(|()| set(false)),
-        }
     }
 }
 

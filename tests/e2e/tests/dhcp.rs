@@ -20,8 +20,22 @@ impl Lan {
         let host = Host::new("lan");
         engine.host().wire("nic0", "192.0.2.1/32", &host, "lan0", "10.93.0.1/24");
         let files = tempfile::Builder::new().prefix("pt-dhcp-").tempdir_in("/tmp").expect("a directory");
-        let dnsmasq = serve(&host, &files);
+        let dnsmasq = serve(&host, &files, "10.93.0.100,10.93.0.150");
         Self { host, files, dnsmasq }
+    }
+
+    /// Another server comes, which knows nothing of what the first one lent.
+    fn forget_and_lend(&mut self, range: &str) {
+        self.end();
+        for file in ["leases", "log"] {
+            std::fs::write(self.file(file), "").expect("a file");
+        }
+        self.dnsmasq = serve(&self.host, &self.files, range);
+    }
+
+    fn end(&mut self) {
+        let _ = self.dnsmasq.kill();
+        let _ = self.dnsmasq.wait();
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -43,7 +57,7 @@ impl Lan {
     }
 }
 
-fn serve(host: &Host, files: &tempfile::TempDir) -> Child {
+fn serve(host: &Host, files: &tempfile::TempDir, range: &str) -> Child {
     let file = |name: &str| files.path().join(name).display().to_string();
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{}", host.name())).arg("dnsmasq").args([
@@ -57,12 +71,13 @@ fn serve(host: &Host, files: &tempfile::TempDir) -> Child {
         "--dhcp-authoritative",
         "--no-ping",
         "--user=root",
-        "--dhcp-range=10.93.0.100,10.93.0.150,255.255.255.0,2m",
+        "--domain=lan.example",
         "--dhcp-option-force=58,3",
         "--dhcp-option-force=59,100",
         "--dhcp-option=option:mtu,1400",
         "--dhcp-option=option:classless-static-route,10.66.0.0/16,10.93.0.66,0.0.0.0/0,10.93.0.1",
     ]);
+    command.arg(format!("--dhcp-range={range},255.255.255.0,2m"));
     command.arg(format!("--log-facility={}", file("log")));
     command.arg(format!("--dhcp-leasefile={}", file("leases"))).arg(format!("--pid-file={}", file("pid")));
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -75,8 +90,7 @@ fn serve(host: &Host, files: &tempfile::TempDir) -> Child {
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        let _ = self.dnsmasq.kill();
-        let _ = self.dnsmasq.wait();
+        self.end();
     }
 }
 
@@ -119,6 +133,7 @@ fn a_macvlan_container_has_what_the_lan_s_server_lends() {
     has_line(&routes, &["10.66.0.0/16 via 10.93.0.66 dev eth0"]);
     has_line(&lan.leases(), &[&address, "web", "ff:"]);
     lan.host.run(&["busybox", "ping", "-c1", "-W2", &address]).ok();
+    has_line(&inside(&engine, "web", &["cat", "/etc/resolv.conf"]), &["search lan.example"]);
     // The server has no IPv6 address for it, and says so in a way that nslookup calls a failure.
     let answer = engine.docker(&["exec", "web", "nslookup", "printer.lan"]);
     has_line(&answer.stdout, &["Address: 10.93.0.77"]);
@@ -140,6 +155,30 @@ fn a_macvlan_container_has_what_the_lan_s_server_lends() {
     );
     engine.docker(&["rm", "-f", "web"]).ok();
     lan.logs("DHCPRELEASE", 2);
+}
+
+#[test]
+fn a_new_address_of_the_lease_is_in_the_container_s_files_and_in_inspect() {
+    let engine = Engine::start();
+    if skip_on_docker(&engine, "DHCP networks") {
+        return;
+    }
+    let mut lan = Lan::new(&engine);
+    engine.docker(&[&MACVLAN[..], &["lan"]].concat()).ok();
+    let run = ["run", "-d", "--name", "web", "--hostname", "web", "--network", "lan"];
+    engine.docker(&[&run[..], &["busybox", "sleep", "600"]].concat()).ok();
+    let shown = || inspect(&engine, "web", "{{.NetworkSettings.Networks.lan.IPAddress}}");
+    let before = shown();
+    has_line(&inside(&engine, "web", &["cat", "/etc/hosts"]), &[&before, "web"]);
+    inside(&engine, "web", &["sh", "-c", "echo 192.0.2.9 mine >>/etc/hosts"]);
+
+    lan.forget_and_lend("10.93.0.200,10.93.0.210");
+    let after = eventually("another address", 20, || Some(shown()).filter(|now| now.contains(".93.0.2")));
+    let hosts = || inside(&engine, "web", &["cat", "/etc/hosts"]);
+    eventually("the address in /etc/hosts", 5, || hosts().contains(&after).then_some(()));
+    assert!(!hosts().contains(&before), "{}", hosts());
+    has_line(&hosts(), &["192.0.2.9 mine"]);
+    has_line(&inside(&engine, "web", &["ip", "addr", "show", "eth0"]), &["inet", &format!("{after}/24")]);
 }
 
 #[test]

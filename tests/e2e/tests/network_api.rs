@@ -118,6 +118,17 @@ fn prune_takes_what_its_filters_leave() {
     left("used");
     let bridges = engine.host().sh("ip -o link show type bridge | wc -l").ok().to_owned();
     assert_eq!(bridges, "2", "docker0 and that of the network in use");
+    // Who is stopped uses nothing, and does not start without its network.
+    engine.docker(&["stop", "-t", "0", "cc"]).ok();
+    engine.docker(&["create", "--name", "never", "--network", "used", "busybox", "true"]).ok();
+    has_line(prune(&[]).ok(), &["used"]);
+    left("");
+    for name in ["cc", "never"] {
+        has_line(engine.docker(&["start", name]).fails(), &["network", "not found"]);
+    }
+    create(&engine, "other", &[]);
+    engine.docker(&["network", "connect", "other", "cc"]).ok();
+    has_line(engine.docker(&["start", "cc"]).fails(), &["network", "not found"]);
 }
 
 #[test]

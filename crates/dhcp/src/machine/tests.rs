@@ -20,6 +20,7 @@ fn reply(verdict: Verdict, xid: u32) -> Reply {
         routers: vec![SERVER],
         routes: Vec::new(),
         dns: vec![OTHER],
+        domains: vec!["lan.example".to_owned()],
         mtu: Some(1400),
         lease: Some(1000),
         t1: None,
@@ -34,10 +35,14 @@ fn sent(machine: &mut Machine) -> Ask {
     }
 }
 
+/// The lease that the machine has now; nobody answers its probes.
 fn bound(machine: &mut Machine) -> DhcpLease {
-    match machine.next_output() {
-        Some(Output::Bound(lease)) => lease,
-        other => panic!("{other:?} is no lease"),
+    loop {
+        match machine.next_output() {
+            Some(Output::Bound(lease)) => return lease,
+            Some(Output::Probe(_)) => machine.handle_timeout(machine.deadline().unwrap()),
+            other => panic!("{other:?} is no lease"),
+        }
     }
 }
 
@@ -178,7 +183,7 @@ fn then_by_any_and_then_it_is_lost() {
                 Output::Send(ask) if ask.kind == Kind::Request => kinds.push((now - START, ask.to.is_some())),
                 Output::Send(ask) => assert_eq!(ask.requested, Some(ADDRESS)),
                 Output::Lost => lost = Some(now),
-                Output::Bound(_) => panic!("nobody answered"),
+                Output::Bound(_) | Output::Probe(_) => panic!("nobody answered"),
             }
         }
     }
@@ -212,6 +217,59 @@ fn a_stored_lease_goes_on_where_it_is() {
     let mut over = Machine::resume(lease, 7, at(2000));
     assert_eq!(over.next_output(), Some(Output::Lost));
     assert_eq!(sent(&mut over).requested, Some(ADDRESS));
+}
+
+#[test]
+fn a_new_address_is_asked_for_by_arp_and_an_old_one_is_not() {
+    let mut machine = Machine::start(None, 1, START);
+    let discover = sent(&mut machine);
+    machine.handle_reply(&reply(Verdict::Offer, discover.xid), START);
+    let request = sent(&mut machine);
+    machine.handle_reply(&reply(Verdict::Ack, request.xid), START);
+    for _ in 0..PROBES {
+        assert_eq!((machine.next_output(), machine.probed()), (Some(Output::Probe(ADDRESS)), Some(ADDRESS)));
+        assert!(machine.next_output().is_none() && machine.is_waiting(), "not to be used yet");
+        // Servers have said all they can say.
+        machine.handle_reply(&reply(Verdict::Nak, request.xid), START);
+        machine.handle_timeout(machine.deadline().unwrap());
+    }
+    let lease = bound(&mut machine);
+    assert_eq!((lease.domains.as_slice(), machine.probed()), (&["lan.example".to_owned()][..], None));
+    machine.handle_conflict(at(1));
+    assert!(machine.next_output().is_none(), "nobody asked");
+    machine.handle_timeout(at(500));
+    let request = sent(&mut machine);
+    machine.handle_reply(&reply(Verdict::Ack, request.xid), at(500));
+    assert!(matches!(machine.next_output(), Some(Output::Bound(_))));
+}
+
+#[test]
+fn an_address_that_somebody_has_is_declined_and_another_one_asked_for() {
+    let mut machine = Machine::start(Some(ADDRESS), 1, START);
+    let mut now = START;
+    for conflict in 0..6 {
+        let mut request = sent(&mut machine);
+        if request.kind == Kind::Discover {
+            machine.handle_reply(&reply(Verdict::Offer, request.xid), now);
+            request = sent(&mut machine);
+        }
+        machine.handle_reply(&reply(Verdict::Ack, request.xid), now);
+        assert_eq!(machine.next_output(), Some(Output::Probe(ADDRESS)));
+        machine.handle_conflict(now);
+        let decline = sent(&mut machine);
+        assert_eq!((decline.kind, decline.requested), (Kind::Decline, Some(ADDRESS)));
+        assert_eq!((decline.server, decline.ciaddr, decline.to), (Some(SERVER), Ipv4Addr::UNSPECIFIED, None));
+        machine.handle_conflict(now);
+        machine.handle_reply(&reply(Verdict::Ack, request.xid), now);
+        assert!(machine.next_output().is_none() && machine.release().is_none(), "nothing is lent");
+        let pause = machine.deadline().unwrap() - now;
+        assert_eq!(pause, if conflict < FEW_CONFLICTS { SHORT_DECLINE_PAUSE } else { DECLINE_PAUSE });
+        now += pause;
+        machine.handle_timeout(now - Duration::from_millis(1));
+        assert!(machine.next_output().is_none());
+        machine.handle_timeout(now);
+    }
+    assert_eq!(sent(&mut machine).requested, None, "any other one");
 }
 
 #[test]

@@ -113,9 +113,10 @@ impl Engine {
         sandbox: Option<&SandboxInfo>,
     ) -> String {
         let (host, config) = (&definition.host_config, &self.inner.config);
+        let lent = lent_domains(sandbox);
         let overrides = Overrides {
             nameservers: own_or(&host.dns, &config.dns),
-            search: own_or(&host.dns_search, &config.dns_search),
+            search: own_or(&host.dns_search, own_or(&lent, &config.dns_search)),
             options: own_or(&host.dns_options, &config.dns_options),
         };
         if host.network_mode == NetworkMode::Host && overrides == Overrides::default() {
@@ -255,7 +256,10 @@ impl Engine {
             let path = directory.join(HOSTS);
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| EngineError::internal(format!("read {}: {error}", path.display())))?;
-            write_in_place(&path, &edit_lines(&text, &gone, &come))?;
+            let edited = edit_lines(&text, &gone, &come);
+            if edited != text {
+                write_in_place(&path, &edited)?;
+            }
             let path = directory.join(RESOLV_CONF);
             if expected != wanted && std::fs::read_to_string(&path).is_ok_and(|text| text == expected) {
                 write_in_place(&path, &wanted)?;
@@ -273,6 +277,19 @@ impl Engine {
         };
         [RESOLV_CONF, HOSTNAME, HOSTS].map(|name| Some(directory.join(name)).filter(|path| path.exists()))
     }
+}
+
+/// The domains that DHCP servers lend, in the order of the interfaces.
+fn lent_domains(sandbox: Option<&SandboxInfo>) -> Vec<String> {
+    let endpoints = sandbox.into_iter().flat_map(|info| &info.endpoints);
+    let leases = endpoints.filter_map(|info| info.endpoint.dhcp.as_ref()?.lease.as_ref());
+    let mut domains: Vec<String> = Vec::new();
+    for domain in leases.flat_map(|lease| &lease.domains) {
+        if !domains.contains(domain) {
+            domains.push(domain.clone());
+        }
+    }
+    domains
 }
 
 fn own_or<'a, T>(own: &'a [T], daemons: &'a [T]) -> &'a [T] {

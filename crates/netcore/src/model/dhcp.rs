@@ -24,6 +24,9 @@ pub struct DhcpLease {
     pub routes: Vec<DhcpRoute>,
     /// Resolvers (option 6).
     pub dns: Vec<Ipv4Addr>,
+    /// Domains to look short names up in (option 119, else option 15), fit for resolv.conf.
+    #[serde(default)]
+    pub domains: Vec<String>,
     /// MTU in bytes (option 26).
     pub mtu: Option<u32>,
     /// When its server is asked for more time (T1).

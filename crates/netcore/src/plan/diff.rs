@@ -135,9 +135,9 @@ fn can_stay(link: &Link, wanted: Option<&Link>, observed: &HostState) -> bool {
 
 fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
     let LinkKind::Veth { peer } = &link.kind else {
-        if !ends(&key.0, observed, wanted) {
-            plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
-        }
+        // Ahead of its namespace, too, which the kernel takes down when it comes to it: until then its
+        // hardware address could not be another's on the same parent, nor an ipvlan's IP addresses.
+        plan.push(Phase::RemoveEarly, Step::RemoveLink(key.clone()));
         return;
     };
     // One end names the pair: the host's, if both are known.

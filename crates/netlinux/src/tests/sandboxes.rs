@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use portolan_netcore::host::Host;
-use portolan_netcore::plan::{Link, LinkKind, Ns, Step};
+use portolan_netcore::model::{MacvlanMode, SandboxId};
+use portolan_netcore::plan::{Link, LinkKind, Ns, Step, diff};
 
 use super::lab::{Guest, Lab, add_bridge, bridge, bridge_link, name, open, sandbox_id};
 use crate::netlink::{Protocol, Socket};
@@ -274,5 +275,37 @@ fn a_copy_of_the_mounts_keeps_no_sandbox_alive() {
             assert!(lab.host.await_gone(std::slice::from_ref(&guest.host.1), SOON).unwrap());
             drop(end);
         });
+    });
+}
+
+#[test]
+fn a_macvlan_s_address_is_free_once_its_sandbox_is_removed() {
+    Lab::run("mac", |lab| {
+        lab.execute(&add_bridge());
+        let link = Link {
+            kind: LinkKind::Macvlan { parent: bridge().1, mode: MacvlanMode::Bridge },
+            alias: Some("portolan:11".to_owned()),
+            ..Guest::new(11).container_link
+        };
+        let make = |id: &SandboxId| {
+            let key = (Ns::Sandbox(id.clone()), name("eth0"));
+            lab.execute(&[
+                Step::AddNamespace(id.clone()),
+                Step::AddLink(key.clone(), link.clone()),
+                Step::SetUp(key, true),
+            ]);
+        };
+        let (first, second) = (sandbox_id(11), sandbox_id(12));
+        make(&first);
+        // Whoever has it open keeps the kernel from taking it down.
+        let _open = std::fs::File::open(lab.host.namespace_path(&first)).unwrap();
+        let observed = lab.host.observe().unwrap();
+        let mut wanted = observed.clone();
+        wanted.namespaces.remove(&first);
+        wanted.links.retain(|(ns, _), _| *ns == Ns::Host);
+        wanted.routes.retain(|(ns, _)| *ns == Ns::Host);
+        wanted.sysctls.retain(|(ns, _), _| *ns == Ns::Host);
+        lab.execute(&diff(&observed, &wanted));
+        make(&second);
     });
 }
