@@ -218,6 +218,7 @@ fn client(net: u8, change: u8) -> DhcpClient {
             gateway: (change == 0).then(|| Ipv4Addr::new(10, net, 0, 8)),
         }],
         dns: Vec::new(),
+        domains: Vec::new(),
         mtu: (change == 0).then_some(1400),
         renew_at: 1,
         rebind_at: 2,
