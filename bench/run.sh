@@ -29,5 +29,5 @@ section() {
 section latency bench/latency.py --rounds "$rounds" --tools "$tools/docker/usr" "${common[@]}"
 # A newer Docker beside it: NEWER_DOCKER=<folder of an unpacked docker.io>/usr.
 section ports bench/ports.py --rounds "$((rounds / 2 + 1))" --tools "$tools/docker/usr" \
-  --counts 1,100,1000 ${NEWER_DOCKER:+--newer "$NEWER_DOCKER"} "${common[@]}"
+  ${NEWER_DOCKER:+--newer "$NEWER_DOCKER"} "${common[@]}"
 section storm bench/storm.py "${common[@]}"

@@ -8,6 +8,7 @@ use portolan_net::{Conflict, Diagnosis, PortRequest};
 use crate::container::record::Definition;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::model::NetworkMode;
 use crate::network::port_requests;
 
 impl Engine {
@@ -26,17 +27,13 @@ impl Engine {
 
     /// What keeps the ports that a container publishes from being reached, a line for each.
     pub(crate) async fn publish_warnings(&self, definition: &Definition) -> Vec<String> {
-        self.port_warnings(definition, &port_requests(definition)).await
+        self.port_warnings(&definition.host_config.network_mode, &port_requests(definition)).await
     }
 
     /// The same for some of its ports.
-    pub(crate) async fn port_warnings(
-        &self,
-        definition: &Definition,
-        requests: &[PortRequest],
-    ) -> Vec<String> {
+    pub(crate) async fn port_warnings(&self, mode: &NetworkMode, requests: &[PortRequest]) -> Vec<String> {
         let ports: BTreeSet<_> = requests.iter().map(|port| (port.proto, port.container_port)).collect();
-        let Some(network) = definition.host_config.network_mode.network_name() else { return Vec::new() };
+        let Some(network) = mode.network_name() else { return Vec::new() };
         self.inner.networks.in_the_way(vec![network.to_owned()], ports).await
     }
 }

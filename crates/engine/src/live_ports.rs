@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use portolan_net::{Exposure, PortChange, SandboxInfo};
-use portolan_netcore::model::{PortBinding, PortRange, Proto};
+use portolan_net::{Exposure, PortChange, PortRequest, SandboxInfo};
+use portolan_netcore::model::{PortBinding, PortRange, Proto, SandboxId};
 
-use crate::container::record::Definition;
+use crate::container::record::{Definition, Record};
 use crate::engine::{Engine, to_the_end};
 use crate::error::{EngineError, Result};
 use crate::model::{ContainerPort, HostPort, NetworkMode};
-use crate::network::port_requests;
+use crate::network::port_requests_of;
 
 /// A label `portolan.publish.from.443/tcp=10.0.0.0/8,192.0.2.1` says who may use a published port, for
 /// clients that cannot say it otherwise.
@@ -75,6 +75,11 @@ pub(crate) fn labelled_sources(
     text.split(',').map(|word| parse(word.trim())).collect()
 }
 
+/// Whether any label says who may use a port.
+pub(crate) fn has_labels(labels: &BTreeMap<String, String>) -> bool {
+    labels.range(LABEL.to_owned()..).next().is_some_and(|(key, _)| key.starts_with(LABEL))
+}
+
 /// The labels about ports can be understood.
 ///
 /// # Errors
@@ -101,34 +106,14 @@ impl Engine {
         let engine = self.clone();
         to_the_end(async move {
             let _turn = container.gate.lock().await;
-            let (mut definition, sandbox) =
-                container.with(|record| (record.definition.clone(), record.sandbox.clone()));
-            check_publishes(&definition)?;
-            let before = port_requests(&definition);
-            let mut removed = remove(&mut definition, sandbox.as_ref(), &update.remove)?;
-            removed.extend(relocate(&mut definition, sandbox.as_ref(), &update.moves)?);
-            for (port, hosts) in update.add {
-                definition.host_config.port_bindings.entry(port).or_default().extend(hosts);
-            }
-            let requests = port_requests(&definition);
-            let mut left = before;
-            let mut add = requests.clone();
-            // What was asked for before is there.
-            add.retain(|request| match left.iter().position(|old| old == request) {
-                Some(at) => {
-                    left.swap_remove(at);
-                    false
-                }
-                None => true,
-            });
-            let warnings = engine.port_warnings(&definition, &add).await;
-            if let Some(sandbox) = sandbox {
-                let change = PortChange { add, remove: removed, requests, cut: update.cut };
-                let after = engine.inner.networks.change_ports(&sandbox.id, change).await?;
+            let decided = container.with(|record| decide(record, &update))?;
+            let warnings = engine.port_warnings(&decided.mode, &decided.change.add).await;
+            if let Some(sandbox) = decided.sandbox {
+                let after = engine.inner.networks.change_ports(&sandbox, decided.change).await?;
                 container.with(|record| record.sandbox = Some(after));
             }
             let write = container.with(|record| {
-                record.definition.host_config.port_bindings = definition.host_config.port_bindings;
+                record.definition.host_config.port_bindings = decided.bindings;
                 record.write()
             });
             engine.inner.database.commit(vec![write]).await?;
@@ -147,6 +132,44 @@ impl Engine {
     }
 }
 
+/// What a [`PortUpdate`] makes of a container.
+struct Decided {
+    bindings: Bindings,
+    mode: NetworkMode,
+    /// If it runs.
+    sandbox: Option<SandboxId>,
+    change: PortChange,
+}
+
+type Bindings = BTreeMap<ContainerPort, Vec<HostPort>>;
+
+fn decide(record: &Record, update: &PortUpdate) -> Result<Decided> {
+    let definition = &record.definition;
+    check_publishes(definition)?;
+    let mut bindings = definition.host_config.port_bindings.clone();
+    let (name, sandbox) = (&definition.name, record.sandbox.as_ref());
+    let mut added = update.add.clone();
+    let mut remove = remove(name, &mut bindings, sandbox, &update.remove)?;
+    remove.extend(relocate(name, &mut bindings, &mut added, sandbox, &update.moves)?);
+    for (port, hosts) in &added {
+        bindings.entry(*port).or_default().extend(hosts.iter().cloned());
+    }
+    // Those that `--publish-all` asks for are there.
+    let named = |request: &PortRequest| added.get(&container_port(request)).is_some_and(|to| !to.is_empty());
+    let add = port_requests_of(definition, &added).into_iter().filter(named).collect();
+    let requests = port_requests_of(definition, &bindings);
+    Ok(Decided {
+        bindings,
+        mode: definition.host_config.network_mode.clone(),
+        sandbox: sandbox.map(|sandbox| sandbox.id.clone()),
+        change: PortChange { add, remove, requests, cut: update.cut },
+    })
+}
+
+fn container_port(request: &PortRequest) -> ContainerPort {
+    ContainerPort { port: request.container_port, proto: request.proto }
+}
+
 fn check_publishes(definition: &Definition) -> Result<()> {
     match &definition.host_config.network_mode {
         NetworkMode::Bridge | NetworkMode::Network(_) if !definition.config.network_disabled => Ok(()),
@@ -159,13 +182,14 @@ fn check_publishes(definition: &Definition) -> Result<()> {
 
 /// Takes ports out of what a container asks for; those that it has now.
 fn remove(
-    definition: &mut Definition,
+    name: &str,
+    bindings: &mut Bindings,
     sandbox: Option<&SandboxInfo>,
     selectors: &[PortSelector],
 ) -> Result<Vec<PortBinding>> {
     let mut removed = Vec::new();
     for selector in selectors {
-        removed.extend(remove_one(definition, sandbox, selector)?.1);
+        removed.extend(remove_one(name, bindings, sandbox, selector)?.1);
     }
     Ok(removed)
 }
@@ -174,7 +198,8 @@ fn remove(
 type Asked = ((ContainerPort, HostPort), Vec<PortBinding>);
 
 fn remove_one(
-    definition: &mut Definition,
+    name: &str,
+    bindings: &mut Bindings,
     sandbox: Option<&SandboxInfo>,
     selector: &PortSelector,
 ) -> Result<Asked> {
@@ -184,21 +209,23 @@ fn remove_one(
         .filter(|binding| selector.is(binding))
         .cloned()
         .collect();
-    match take_out(definition, selector, &live) {
+    match take_out(bindings, selector, &live) {
         Some(asked) => Ok((asked, live)),
         None => {
             let at = selector.ip.map_or_else(String::new, |ip| format!(" on {ip} alone"));
             Err(EngineError::not_found(format!(
-                "container {} does not publish host port {}/{}{at}",
-                definition.name, selector.port, selector.proto
+                "container {name} does not publish host port {}/{}{at}",
+                selector.port, selector.proto
             )))
         }
     }
 }
 
-/// Asks for ports elsewhere; those that go.
+/// Takes ports out that are to be elsewhere; those that go, and into `added` what they are to be.
 fn relocate(
-    definition: &mut Definition,
+    name: &str,
+    bindings: &mut Bindings,
+    added: &mut Bindings,
     sandbox: Option<&SandboxInfo>,
     moves: &[PortMove],
 ) -> Result<Vec<PortBinding>> {
@@ -210,10 +237,10 @@ fn relocate(
                 from.port, from.proto, to.port, to.proto
             )));
         }
-        let ((port, asked), live) = remove_one(definition, sandbox, from)?;
+        let ((port, asked), live) = remove_one(name, bindings, sandbox, from)?;
         let ports = Some(PortRange { first: to.port, last: to.port });
         let host = HostPort { ip: to.ip.or(asked.ip), ports, ..asked };
-        definition.host_config.port_bindings.entry(port).or_default().push(host);
+        added.entry(port).or_default().push(host);
         removed.extend(live);
     }
     Ok(removed)
@@ -222,12 +249,11 @@ fn relocate(
 /// Takes the entry out that asked for a host port: by its number, or else the one without a number that
 /// leads to the same port of the container.
 fn take_out(
-    definition: &mut Definition,
+    bindings: &mut Bindings,
     selector: &PortSelector,
     live: &[PortBinding],
 ) -> Option<(ContainerPort, HostPort)> {
     let covers = |range: &PortRange| (range.first..=range.last).contains(&selector.port);
-    let bindings = &mut definition.host_config.port_bindings;
     let mut found = None;
     for (port, hosts) in bindings.iter_mut().filter(|(port, _)| port.proto == selector.proto) {
         let leads = live.iter().any(|binding| binding.container_port == port.port);

@@ -17,29 +17,36 @@ use crate::time::parse_until;
 
 /// The ports to publish: what `-p` says, and with `-P` every exposed port that it does not name.
 pub(crate) fn port_requests(definition: &Definition) -> Vec<PortRequest> {
+    port_requests_of(definition, &definition.host_config.port_bindings)
+}
+
+/// The same with other bindings than the definition's.
+pub(crate) fn port_requests_of(
+    definition: &Definition,
+    bindings: &BTreeMap<ContainerPort, Vec<HostPort>>,
+) -> Vec<PortRequest> {
     let (config, host) = (&definition.config, &definition.host_config);
     let publishes = matches!(host.network_mode, NetworkMode::Bridge | NetworkMode::Network(_));
     if !publishes || config.network_disabled {
         return Vec::new();
     }
+    // One look for all of them, of which there may be thousands.
+    let labelled = crate::live_ports::has_labels(&config.labels);
     let request = |port: &ContainerPort, to: &HostPort| PortRequest {
         proto: port.proto,
         container_port: port.port,
         host_ip: to.ip,
         host_ports: to.ports,
-        from: match to.from.is_empty() {
+        from: match to.from.is_empty() && labelled {
             // Checked when the container was made.
             true => crate::live_ports::labelled_sources(&config.labels, port).unwrap_or_default(),
             false => to.from.clone(),
         },
     };
-    let mut requests: Vec<PortRequest> = host
-        .port_bindings
-        .iter()
-        .flat_map(|(port, bindings)| bindings.iter().map(|to| request(port, to)))
-        .collect();
+    let mut requests: Vec<PortRequest> =
+        bindings.iter().flat_map(|(port, bindings)| bindings.iter().map(|to| request(port, to))).collect();
     if host.publish_all_ports {
-        let unnamed = |port: &&ContainerPort| host.port_bindings.get(port).is_none_or(Vec::is_empty);
+        let unnamed = |port: &&ContainerPort| bindings.get(port).is_none_or(Vec::is_empty);
         requests.extend(
             config.exposed_ports.iter().filter(unnamed).map(|port| request(port, &HostPort::default())),
         );

@@ -45,9 +45,13 @@ pub(crate) fn run_whatever_fails(host: &dyn Host, steps: &[Step]) -> Vec<StepErr
 }
 
 /// Runs `steps`; if one fails, takes back what was done by `undo`, the plan of the opposite change.
-pub(crate) fn run_or_undo(host: &dyn Host, steps: &[Step], undo: &[Step]) -> Result<(), StepError> {
+pub(crate) fn run_or_undo(
+    host: &dyn Host,
+    steps: &[Step],
+    undo: impl FnOnce() -> Vec<Step>,
+) -> Result<(), StepError> {
     let Err(stopped) = run(host, steps) else { return Ok(()) };
-    take_back(host, &steps[..stopped.done], undo);
+    take_back(host, &steps[..stopped.done], &undo());
     Err(stopped.error)
 }
 

@@ -456,7 +456,7 @@ impl Networks {
 
     async fn run_or_undo(&self, steps: Vec<Step>, undo: Vec<Step>) -> Result<Result<(), StepError>, Error> {
         let host = Arc::clone(&self.shared.host);
-        blocking(move || apply::run_or_undo(host.as_ref(), &steps, &undo)).await
+        blocking(move || apply::run_or_undo(host.as_ref(), &steps, || undo)).await
     }
 
     async fn carry_out(&self, work: Work) -> Result<SandboxInfo, Error> {
@@ -544,11 +544,11 @@ impl Shared {
     /// All of it, or nothing: the resolver's ports, if it serves the sandbox from now on.
     fn do_work(&self, work: &Work) -> Result<Option<(u16, u16)>, Error> {
         work.release.iter().for_each(|endpoint| self.leases.release(endpoint));
-        apply::run_or_undo(self.host.as_ref(), &work.steps, &work.undo)?;
+        apply::run_or_undo(self.host.as_ref(), &work.steps, || work.undo())?;
         let result = self.serve_names(work);
         if result.is_err() {
             self.names.stop(&work.sandbox);
-            apply::take_back(self.host.as_ref(), &work.steps, &work.undo);
+            apply::take_back(self.host.as_ref(), &work.steps, &work.undo());
         }
         result
     }

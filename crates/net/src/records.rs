@@ -22,6 +22,7 @@ pub(crate) struct SandboxRecord {
     /// Its endpoints in the order they were attached.
     pub(crate) order: Vec<EndpointId>,
     /// Ports asked for: published through whichever endpoint is the gateway.
+    #[serde(with = "portolan_netcore::model::runs")]
     pub(crate) ports: Vec<PortRequest>,
     /// The container's own resolvers.
     pub(crate) dns: Vec<IpAddr>,
@@ -105,4 +106,36 @@ pub(crate) fn read<T: DeserializeOwned>(record: &Record) -> Result<T, Error> {
     serde_json::from_str(&record.json).map_err(|error| {
         Error::internal(format!("the stored {} {} is damaged: {error}", record.kind, record.id))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(ports: &str) -> Result<SandboxRecord, serde_json::Error> {
+        let id = "a".repeat(64);
+        serde_json::from_str(&format!(
+            r#"{{"sandbox": {{"id": "{id}", "container": "{id}", "mode": "private", "sysctls": {{}}}},
+                "order": [], "ports": [{ports}], "dns": [], "ndots": null}}"#
+        ))
+    }
+
+    fn asked(port: u32, more: &str) -> String {
+        let range = format!(r#"{{"first": {port}, "last": {port}}}"#);
+        format!(
+            r#"{{"proto": "tcp", "container_port": {port}, "host_ip": null, "host_ports": {range}{more}}}"#
+        )
+    }
+
+    #[test]
+    fn a_range_of_ports_is_stored_as_one_and_single_ones_as_ever() {
+        let each: Vec<String> = (20_000..30_000).map(|port| asked(port, "")).collect();
+        let old = record(&[each.as_slice(), &[asked(80, "")]].concat().join(",")).unwrap();
+        assert_eq!(old.ports.len(), 10_001);
+        let text = serde_json::to_string(&old).unwrap();
+        assert!(text.len() < 1000, "{text}");
+        assert_eq!(serde_json::from_str::<SandboxRecord>(&text).unwrap(), old);
+        assert_eq!(record(&asked(20_000, r#", "count": 10000"#)).unwrap().ports, old.ports[..10_000]);
+        assert!(record(&asked(65_535, r#", "count": 2"#)).is_err());
+    }
 }

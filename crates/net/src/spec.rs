@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_netcore::model::runs::Run;
 use portolan_netcore::model::{ContainerId, IfName, MacAddr, PortBinding, PortRange, Proto, SandboxMode};
 use serde::{Deserialize, Serialize};
 
@@ -174,6 +175,15 @@ pub struct PortRequest {
     /// Who may use it; everybody if there is none.
     #[serde(default)]
     pub from: Vec<IpNet>,
+}
+
+impl Run for PortRequest {
+    /// Those for one port of the host; others take whichever is free.
+    fn higher(&self, by: u16) -> Option<Self> {
+        let range = self.host_ports.filter(|range| range.first == range.last)?;
+        let (container_port, host_ports) = (self.container_port.checked_add(by)?, range.higher(by)?);
+        Some(Self { container_port, host_ports: Some(host_ports), ..self.clone() })
+    }
 }
 
 /// Ports to publish and to unpublish while a container runs.

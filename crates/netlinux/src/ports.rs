@@ -1,17 +1,20 @@
 //! Holding published host ports, so that no other program takes a port whose packets we redirect, and
 //! nobody publishes a port that a program of the host serves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portolan_netcore::model::{PortBinding, Proto};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+use rustix::process::{Resource, getrlimit};
+
+use crate::shelf::{self, Shelf};
 
 /// Longest that a refusal may take to find out who has the port.
 const HOLDER_BUDGET: Duration = Duration::from_millis(500);
@@ -66,32 +69,80 @@ type Key = (Proto, IpAddr, u16);
 
 /// The sockets that hold ports. They are bound and never listen: packets are redirected before any
 /// socket would see them.
-#[derive(Debug, Default)]
-pub struct HeldPorts(Mutex<BTreeMap<Key, Held>>);
+///
+/// A descriptor each would be too many for ten thousand ports under a usual limit on open files: beyond
+/// half of it, the sockets that have waited longest are put on shelves.
+#[derive(Debug)]
+pub struct HeldPorts(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    held: BTreeMap<Key, Held>,
+    /// Most sockets to have a descriptor of.
+    most: usize,
+    /// How many have one.
+    open: usize,
+    /// Those that may be put away, oldest first; some are gone since, or in use.
+    at_hand: VecDeque<Key>,
+    shelves: BTreeMap<u64, (Shelf, Vec<Key>)>,
+    next_shelf: u64,
+}
 
 #[derive(Debug)]
 struct Held {
     binding: PortBinding,
-    /// None where the kernel has no SCTP: then no program can have such a port either.
-    socket: Option<OwnedFd>,
+    place: Place,
+}
+
+/// Where a held port's socket is.
+#[derive(Debug)]
+enum Place {
+    Open(Arc<OwnedFd>),
+    Shelf(u64),
+    /// The kernel has no SCTP: then no program can have such a port either.
+    Nowhere,
+}
+
+impl Default for HeldPorts {
+    /// Nothing is held; half of the limit on open files is for descriptors of ports.
+    fn default() -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self::with_most(usize::try_from(limit / 2).unwrap_or(usize::MAX))
+    }
 }
 
 impl HeldPorts {
+    /// Keeps no more than `most` descriptors, as far as sockets can be put away.
+    pub(crate) fn with_most(most: usize) -> Self {
+        Self(Mutex::new(State {
+            held: BTreeMap::new(),
+            most,
+            open: 0,
+            at_hand: VecDeque::new(),
+            shelves: BTreeMap::new(),
+            next_shelf: 0,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Binds the port in the calling thread's namespace.
     pub fn hold(&self, binding: &PortBinding) -> Result<(), PortError> {
         let key = key(binding);
         let in_use = |holder| PortError::InUse { binding: text(binding), holder };
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.contains_key(&key) {
+        let mut state = self.lock();
+        if state.held.contains_key(&key) {
             return Err(in_use(None));
         }
         match open(binding) {
             Ok(socket) => {
-                held.insert(key, Held { binding: binding.clone(), socket });
+                state.add(key, binding, socket);
                 Ok(())
             }
             Err(Errno::ADDRINUSE) => {
-                drop(held);
+                drop(state);
                 Err(in_use(holder(binding)))
             }
             Err(errno) => Err(PortError::Refused { binding: text(binding), source: errno.into() }),
@@ -100,27 +151,37 @@ impl HeldPorts {
 
     /// Lets go of the port. One that is not held is none of our business.
     pub fn release(&self, binding: &PortBinding) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(binding));
+        let mut state = self.lock();
+        let key = key(binding);
+        if let Err(error) = state.fetch(&key) {
+            tracing::error!(%error, "cannot let go of {}", text(binding));
+        }
+        if let Some(Held { place: Place::Open(_), .. }) = state.held.remove(&key) {
+            state.open -= 1;
+        }
+        state.tidy();
     }
 
-    /// A descriptor of the socket that holds a TCP or UDP port, for a proxy to listen on. From now on it
-    /// hears.
-    pub(crate) fn socket(&self, binding: &PortBinding) -> io::Result<OwnedFd> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let socket = held.get(&key(binding)).and_then(|held| held.socket.as_ref());
-        match socket {
-            Some(_) if binding.proto == Proto::Sctp => Err(io::Error::new(
+    /// The socket that holds a TCP or UDP port, for a proxy to listen on. From now on it hears.
+    pub(crate) fn socket(&self, binding: &PortBinding) -> io::Result<Arc<OwnedFd>> {
+        let mut state = self.lock();
+        let key = key(binding);
+        state.fetch(&key)?;
+        let socket = match state.held.get(&key).map(|held| &held.place) {
+            Some(Place::Open(_)) if binding.proto == Proto::Sctp => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!("only tcp and udp can be proxied, not {}", text(binding)),
             )),
-            Some(socket) => {
+            Some(Place::Open(socket)) => {
                 if binding.proto == Proto::Udp {
                     discard_none(socket)?;
                 }
-                socket.try_clone()
+                Ok(Arc::clone(socket))
             }
-            None => Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is not held", text(binding)))),
-        }
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is not held", text(binding)))),
+        };
+        state.tidy();
+        socket
     }
 
     /// Ends listening on a held port; the port stays bound.
@@ -136,10 +197,91 @@ impl HeldPorts {
         }
     }
 
+    /// How many sockets have a descriptor.
+    #[cfg(test)]
+    pub(crate) fn at_hand(&self) -> usize {
+        self.lock().open
+    }
+
     /// Every port held.
     pub fn list(&self) -> BTreeSet<PortBinding> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.values().map(|held| held.binding.clone()).collect()
+        self.lock().held.values().map(|held| held.binding.clone()).collect()
+    }
+}
+
+impl State {
+    fn add(&mut self, key: Key, binding: &PortBinding, socket: Option<OwnedFd>) {
+        let place = match socket {
+            Some(socket) => {
+                self.open += 1;
+                self.at_hand.push_back(key);
+                Place::Open(Arc::new(socket))
+            }
+            None => Place::Nowhere,
+        };
+        self.held.insert(key, Held { binding: binding.clone(), place });
+        self.tidy();
+    }
+
+    /// Gets a port's socket back; the others of its shelf come with it.
+    fn fetch(&mut self, key: &Key) -> io::Result<()> {
+        let Some(Held { place: Place::Shelf(shelf), .. }) = self.held.get(key) else { return Ok(()) };
+        let Some((shelf, keys)) = self.shelves.remove(shelf) else { return Ok(()) };
+        let sockets = shelf.take()?;
+        if sockets.len() < keys.len() {
+            // Out of descriptors in spite of `most`: somebody else has them.
+            tracing::error!(lost = keys.len() - sockets.len(), "published ports are not held any more");
+        }
+        for (key, socket) in keys.into_iter().zip(sockets) {
+            if let Some(held) = self.held.get_mut(&key) {
+                held.place = Place::Open(Arc::new(socket));
+                self.open += 1;
+                self.at_hand.push_back(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts sockets away while there are too many descriptors.
+    fn tidy(&mut self) {
+        while self.open > self.most {
+            let mut chosen: Vec<(Key, Arc<OwnedFd>)> = Vec::with_capacity(shelf::ROOM);
+            while chosen.len() < shelf::ROOM
+                && let Some(key) = self.at_hand.pop_front()
+            {
+                // What a proxy listens on stays.
+                if let Some(Held { place: Place::Open(socket), .. }) = self.held.get(&key)
+                    && Arc::strong_count(socket) == 1
+                    && !chosen.iter().any(|(other, _)| *other == key)
+                {
+                    chosen.push((key, Arc::clone(socket)));
+                }
+            }
+            if chosen.is_empty() {
+                return;
+            }
+            let descriptors: Vec<BorrowedFd<'_>> = chosen.iter().map(|(_, socket)| socket.as_fd()).collect();
+            match Shelf::put(&descriptors) {
+                Ok(shelf) => self.shelve(shelf, chosen.into_iter().map(|(key, _)| key).collect()),
+                Err(error) => {
+                    // They stay where they are: the limit has as much room again.
+                    tracing::debug!(%error, "cannot put sockets of published ports away");
+                    self.at_hand.extend(chosen.into_iter().map(|(key, _)| key));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn shelve(&mut self, shelf: Shelf, keys: Vec<Key>) {
+        for key in &keys {
+            if let Some(held) = self.held.get_mut(key) {
+                held.place = Place::Shelf(self.next_shelf);
+                self.open -= 1;
+            }
+        }
+        self.shelves.insert(self.next_shelf, (shelf, keys));
+        self.next_shelf += 1;
     }
 }
 

@@ -7,16 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portolan_netcore::model::{PortBinding, Proto};
 use portolan_netcore::plan::Proxied;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use rustix::net::{SocketFlags, accept_with};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, copy_bidirectional};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -49,13 +50,19 @@ enum Command {
 /// A held port's socket, ready to hear from clients.
 #[derive(Debug)]
 enum Listening {
-    Tcp(std::net::TcpListener),
+    /// The holder's own descriptor: there may be thousands.
+    Tcp(Arc<OwnedFd>),
     Udp(std::net::UdpSocket),
 }
 
 impl Proxies {
     /// Carries connections to the bound socket over. It listens when this returns.
-    pub(crate) fn start(&self, port: &PortBinding, socket: OwnedFd, proxied: &Proxied) -> io::Result<()> {
+    pub(crate) fn start(
+        &self,
+        port: &PortBinding,
+        socket: Arc<OwnedFd>,
+        proxied: &Proxied,
+    ) -> io::Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let thread = match &state.thread {
             Some(thread) => thread.clone(),
@@ -64,10 +71,10 @@ impl Proxies {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let listening = if port.proto == Proto::Udp {
             proxy_udp::prepare(&socket, port.host_ip.is_ipv4())?;
-            Listening::Udp(std::net::UdpSocket::from(socket))
+            Listening::Udp(std::net::UdpSocket::from(socket.try_clone()?))
         } else {
             rustix::net::listen(&socket, BACKLOG)?;
-            Listening::Tcp(std::net::TcpListener::from(socket))
+            Listening::Tcp(socket)
         };
         let (done, wait) = std::sync::mpsc::channel();
         let start = Command::Start(port.clone(), listening, proxied.clone(), done);
@@ -120,8 +127,12 @@ async fn serve(mut commands: UnboundedReceiver<Command>) {
             Command::Start(port, listening, proxied, done) => {
                 end(ports.remove(&port)).await;
                 let task = match listening {
-                    Listening::Tcp(listener) => {
-                        TcpListener::from_std(listener).map(|it| tokio::spawn(accept(it, proxied)))
+                    Listening::Tcp(socket) => {
+                        // SAFETY: the `Arc` keeps the descriptor open, and the same, for as long as the
+                        // `AsyncFd` lives.
+                        unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }
+                            .map_err(io::Error::from)
+                            .map(|it| tokio::spawn(accept(it, proxied)))
                     }
                     Listening::Udp(socket) => {
                         UdpSocket::from_std(socket).map(|it| tokio::spawn(proxy_udp::relay(it, proxied)))
@@ -153,13 +164,13 @@ async fn end(task: Option<JoinHandle<()>>) {
 }
 
 /// Accepts until aborted; the connections are aborted with it.
-async fn accept(listener: TcpListener, proxied: Proxied) {
+async fn accept(listener: AsyncFd<Arc<OwnedFd>>, proxied: Proxied) {
     let target = proxied.target;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, address)) if proxied.admits(address.ip()) => {
+            accepted = next_client(&listener) => match accepted {
+                Ok((client, address)) if proxied.admits(address) => {
                     connections.spawn(carry(client, target));
                 }
                 Ok((stranger, _)) => refuse(&stranger),
@@ -170,6 +181,19 @@ async fn accept(listener: TcpListener, proxied: Proxied) {
                 }
             },
             Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// The next connection and whose it is. The descriptor is the holder's: it is no `TcpListener`'s.
+async fn next_client(listener: &AsyncFd<Arc<OwnedFd>>) -> io::Result<(TcpStream, IpAddr)> {
+    loop {
+        let mut ready = listener.readable().await?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        if let Ok(client) = ready.try_io(|listener| Ok(accept_with(listener.get_ref(), flags)?)) {
+            let client = TcpStream::from_std(client?.into())?;
+            let address = client.peer_addr()?.ip();
+            return Ok((client, address));
         }
     }
 }

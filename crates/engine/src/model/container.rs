@@ -27,6 +27,7 @@ pub struct ContainerConfig {
     /// `AttachStderr`.
     pub attach_stderr: bool,
     /// `ExposedPorts`.
+    #[serde(with = "super::stored_ports::exposed")]
     pub exposed_ports: BTreeSet<ContainerPort>,
     /// `Tty`.
     pub tty: bool,

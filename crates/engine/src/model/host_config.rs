@@ -27,6 +27,7 @@ pub struct HostConfig {
     /// `NetworkMode`.
     pub network_mode: NetworkMode,
     /// `PortBindings`.
+    #[serde(with = "super::stored_ports::bindings")]
     pub port_bindings: BTreeMap<ContainerPort, Vec<HostPort>>,
     /// `PublishAllPorts`.
     pub publish_all_ports: bool,

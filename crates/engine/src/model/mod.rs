@@ -6,6 +6,7 @@ mod filters;
 mod host_config;
 mod options;
 mod snapshot;
+mod stored_ports;
 
 pub use container::{
     ContainerConfig, ContainerPort, CreateRequest, Created, EndpointSettings, EndpointsConfig, HealthConfig,

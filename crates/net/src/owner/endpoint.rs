@@ -139,7 +139,7 @@ impl Owner {
             links: attach.links.clone(),
             source_guard: source_guard(attach)?,
             published: Vec::new(),
-            allowed: Vec::new(),
+            allowed: BTreeMap::new(),
             dhcp: None,
         };
         let sysctls = sysctls(attach, &endpoint.ifname);

@@ -54,9 +54,9 @@ impl Owner {
                 draft.record.sandbox.container
             )));
         };
-        let goes = |binding: &PortBinding| change.remove.contains(binding);
-        endpoint.published.retain(|binding| !goes(binding));
-        endpoint.allowed.retain(|entry| !goes(&entry.binding));
+        let gone: BTreeSet<&PortBinding> = change.remove.iter().collect();
+        endpoint.published.retain(|binding| !gone.contains(binding));
+        endpoint.allowed.retain(|binding, _| !gone.contains(binding));
         let taken = self.publish(endpoint, &change.add)?;
         draft.newly_held.clone_from(&taken.bindings);
         endpoint.published.extend(taken.bindings);

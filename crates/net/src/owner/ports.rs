@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use portolan_netcore::host::{Host, HostFacts};
-use portolan_netcore::model::{AllowedSources, EndpointId, PortBinding, PortRange, Proto, SandboxId};
+use portolan_netcore::model::{Allowed, EndpointId, PortBinding, PortRange, Proto, SandboxId};
 use portolan_netcore::plan::Step;
 
 use crate::{Error, PortRequest};
@@ -60,7 +60,7 @@ struct Group {
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) bindings: Vec<PortBinding>,
-    pub(super) allowed: Vec<AllowedSources>,
+    pub(super) allowed: Allowed,
 }
 
 enum Refusal {
@@ -84,16 +84,12 @@ impl PortTable {
         let mut groups = group(requests, publisher)?;
         groups.sort_by_key(|group| !is_exact(group.range));
         let mut taken = Vec::new();
-        let mut allowed = Vec::new();
+        let mut allowed = Allowed::new();
         for group in &groups {
             match self.take_group(host, facts, group, publisher) {
                 Ok(bindings) => {
                     if !group.from.is_empty() {
-                        let entry = |binding: &PortBinding| AllowedSources {
-                            binding: binding.clone(),
-                            from: group.from.clone(),
-                        };
-                        allowed.extend(bindings.iter().map(entry));
+                        allowed.extend(bindings.iter().map(|binding| (binding.clone(), group.from.clone())));
                     }
                     taken.extend(bindings);
                 }
@@ -222,25 +218,33 @@ fn is_exact(range: Option<PortRange>) -> bool {
 
 fn group(requests: &[PortRequest], publisher: &Publisher<'_>) -> Result<Vec<Group>, Error> {
     let mut groups: Vec<Group> = Vec::new();
+    // Those that others may join, by what they have in common: there may be thousands.
+    let mut open: BTreeMap<(Proto, u16, Option<PortRange>), Vec<usize>> = BTreeMap::new();
     for request in requests {
         let addresses = addresses(request, publisher)?;
-        let fits = |group: &&mut Group| {
-            group.proto == request.proto
-                && group.container_port == request.container_port
-                && group.range == request.host_ports
-                && group.from == request.from
-                && !is_exact(group.range)
-                && group.addresses.iter().all(|address| !addresses.contains(address))
+        let group = Group {
+            proto: request.proto,
+            container_port: request.container_port,
+            range: request.host_ports,
+            addresses,
+            from: request.from.clone(),
         };
-        match groups.iter_mut().find(fits) {
-            Some(group) => group.addresses.extend(addresses),
-            None => groups.push(Group {
-                proto: request.proto,
-                container_port: request.container_port,
-                range: request.host_ports,
-                addresses,
-                from: request.from.clone(),
-            }),
+        if is_exact(group.range) {
+            groups.push(group);
+            continue;
+        }
+        let alike = open.entry((group.proto, group.container_port, group.range)).or_default();
+        let fits = |at: &&usize| {
+            let other = &groups[**at];
+            other.from == group.from
+                && other.addresses.iter().all(|address| !group.addresses.contains(address))
+        };
+        match alike.iter().find(fits).copied() {
+            Some(at) => groups[at].addresses.extend(group.addresses),
+            None => {
+                alike.push(groups.len());
+                groups.push(group);
+            }
         }
     }
     Ok(groups)

@@ -46,7 +46,12 @@ impl Stored {
                     let sandbox: SandboxRecord = records::read(&record)?;
                     stored.sandboxes.insert(sandbox.sandbox.id.clone(), sandbox);
                 }
-                records::ENDPOINT => stored.endpoints.push(records::read(&record)?),
+                records::ENDPOINT => {
+                    let mut endpoint: Endpoint = records::read(&record)?;
+                    // They are stored by runs.
+                    endpoint.published.sort();
+                    stored.endpoints.push(endpoint);
+                }
                 records::LEASE => stored.leases.push(records::read(&record)?),
                 other => {
                     return Err(Error::internal(format!(

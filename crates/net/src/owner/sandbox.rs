@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use portolan_netcore::model::{
-    AllowedSources, ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Proto, Sandbox,
-    SandboxId, SandboxMode,
+    Allowed, ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Proto, Sandbox, SandboxId,
+    SandboxMode,
 };
 use portolan_netcore::plan::{Desired, Step, Touched, change};
 
@@ -22,7 +22,8 @@ use crate::{AttachSpec, Error, NetworkAction, SandboxInfo, SandboxSpec};
 pub(crate) struct Work {
     pub(crate) sandbox: SandboxId,
     pub(crate) steps: Vec<Step>,
-    pub(crate) undo: Vec<Step>,
+    /// As it is to be, of what is touched.
+    after: Desired,
     /// The namespace that the resolver is to serve from now on.
     pub(crate) serve: Option<PathBuf>,
     /// The zones to wait for.
@@ -33,6 +34,13 @@ pub(crate) struct Work {
     events: Vec<(NetworkAction, NetworkId)>,
     /// To be sent once it is done.
     pub(crate) announcements: Vec<Announcements>,
+}
+
+impl Work {
+    /// The way back; only a failure needs it.
+    pub(crate) fn undo(&self) -> Vec<Step> {
+        change(&self.after, &self.back.before, &self.back.touched)
+    }
 }
 
 /// How it was before.
@@ -199,7 +207,7 @@ impl Owner {
         Some(endpoint)
     }
 
-    /// The plans there and back from the state before, now that the desired state is the one after.
+    /// The plan from the state before, now that the desired state is the one after.
     pub(super) fn work(
         &mut self,
         sandbox: SandboxId,
@@ -210,7 +218,7 @@ impl Owner {
         if let Some(step) = self.forget_for(&back) {
             steps.insert(0, step);
         }
-        let undo = change(&self.desired, &back.before, &back.touched);
+        let after = self.desired.slice(&back.touched);
         let needs = self.needs_resolver(&sandbox);
         let serve = (needs && !self.desired.dns.contains_key(&sandbox)).then(|| self.netns(&sandbox));
         let zones = self.names_changed(&sandbox, needs);
@@ -218,7 +226,7 @@ impl Owner {
             zones,
             sandbox,
             steps,
-            undo,
+            after,
             serve,
             release: Vec::new(),
             back,
@@ -567,15 +575,20 @@ impl Owner {
         for lease in draft.leases {
             self.keep_lease(Some(lease));
         }
+        let mut had = Vec::new();
         for endpoint in &back.touched.endpoints {
-            if let Some(old) = self.take_out_endpoint(endpoint) {
-                self.ports.forget(&old.published, &id);
-            }
+            had.extend(self.take_out_endpoint(endpoint).map(|old| old.published).unwrap_or_default());
         }
+        let has: Vec<PortBinding> =
+            draft.endpoints.iter().flat_map(|endpoint| &endpoint.published).cloned().collect();
+        let copied = |found: Vec<&PortBinding>| found.into_iter().cloned().collect::<Vec<_>>();
+        self.ports.forget(&copied(PortBinding::only_in(&had, &has)), &id);
         self.desired.sandboxes.insert(id.clone(), draft.record.sandbox.clone());
         for endpoint in draft.endpoints {
-            self.ports.forget(&endpoint.published, &id);
-            self.ports.remember(&endpoint.published, &id, &endpoint.container_name);
+            let new = copied(PortBinding::only_in(&endpoint.published, &had));
+            // They are in the table since they were taken, if they were.
+            self.ports.forget(&new, &id);
+            self.ports.remember(&new, &id, &endpoint.container_name);
             self.insert_endpoint(endpoint);
         }
         if let Some(live) = self.sandboxes.get_mut(&id) {
@@ -627,7 +640,7 @@ pub(super) struct Draft {
     /// Ports of endpoints that are not the gateway any more.
     published: Vec<PortBinding>,
     /// Who may use them.
-    allowed: Vec<AllowedSources>,
+    allowed: Allowed,
     pub(super) newly_held: Vec<PortBinding>,
     /// How new endpoints announce themselves.
     advertised: Vec<(EndpointId, Advertising)>,
@@ -666,7 +679,7 @@ impl Draft {
             leases: Vec::new(),
             leased: Vec::new(),
             published: Vec::new(),
-            allowed: Vec::new(),
+            allowed: Allowed::new(),
             newly_held: Vec::new(),
             advertised: Vec::new(),
         }

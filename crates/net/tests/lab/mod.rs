@@ -181,7 +181,11 @@ impl Lab {
 
     /// The steps tried since `from`, without the sandboxes' and endpoints' random names.
     pub(crate) fn log_from(&self, from: usize, info: &SandboxInfo) -> String {
-        let mut text = self.host.log()[from..].join("\n");
+        // Connections of freed addresses are looked for beside all else, at a time of their own.
+        let beside = |line: &&String| !line.starts_with("[host] conntrack -D -s");
+        let log = self.host.log();
+        let lines: Vec<&str> = log[from..].iter().filter(beside).map(String::as_str).collect();
+        let mut text = lines.join("\n");
         text = text.replace(info.id.short(), "SANDBOX");
         for (number, endpoint) in info.endpoints.iter().enumerate() {
             text = text.replace(endpoint.endpoint.host_ifname.as_str(), &format!("VETH{number}"));

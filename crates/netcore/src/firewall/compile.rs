@@ -127,7 +127,7 @@ impl<C: Compile> Compiled<C> {
                 return Err(conflict);
             }
         }
-        Ok(Change { difference: self.difference(before.clone()), undo: Undo { was, before } })
+        Ok(Change { difference: self.difference(&before), undo: Undo { was, before } })
     }
 
     /// Every item whose form may depend on the change: those that it names, and what is on the bridges
@@ -173,19 +173,19 @@ impl<C: Compile> Compiled<C> {
         }
     }
 
-    fn difference(&self, before: Before<C>) -> Difference<C::Key, C::Data> {
+    fn difference(&self, before: &Before<C>) -> Difference<C::Key, C::Data> {
         let mut difference = Difference { remove: Vec::new(), add: Vec::new() };
         for (key, was) in before {
-            let was = was.map(|(data, _)| data);
-            let is = self.counts.get(&key).map(|(data, _)| data.clone());
+            let was = was.as_ref().map(|(data, _)| data);
+            let is = self.counts.get(key).map(|(data, _)| data);
             if was == is {
                 continue;
             }
             if let Some(data) = was {
-                difference.remove.push((key.clone(), data));
+                difference.remove.push((key.clone(), data.clone()));
             }
             if let Some(data) = is {
-                difference.add.push((key, data));
+                difference.add.push((key.clone(), data.clone()));
             }
         }
         difference

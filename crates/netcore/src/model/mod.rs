@@ -5,6 +5,7 @@ mod ids;
 mod link;
 mod network;
 mod port;
+pub mod runs;
 mod sandbox;
 
 pub use dhcp::{DhcpClient, DhcpLease, DhcpRoute, LeaseNews, LeaseRequest};
@@ -15,4 +16,4 @@ pub use network::{
     MacvlanOptions, MadeParent, Network, ParentOptions, RouteTarget, Routing, StaticRoute,
 };
 pub use port::{PortBinding, PortRange, Proto, UnknownProto};
-pub use sandbox::{AllowedSources, Endpoint, Family, Sandbox, SandboxMode};
+pub use sandbox::{Allowed, Endpoint, Family, Sandbox, SandboxMode};

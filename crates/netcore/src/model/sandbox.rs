@@ -84,10 +84,11 @@ pub struct Endpoint {
     #[serde(default = "super::network::yes")]
     pub source_guard: bool,
     /// Published ports, each held on the host.
+    #[serde(with = "super::runs")]
     pub published: Vec<PortBinding>,
     /// Those of them that not everybody may use.
-    #[serde(default)]
-    pub allowed: Vec<AllowedSources>,
+    #[serde(default, with = "allowed")]
+    pub allowed: Allowed,
     /// Its IPv4 address, gateway and MTU come from a DHCP server.
     #[serde(default)]
     pub dhcp: Option<DhcpClient>,
@@ -102,16 +103,43 @@ impl Endpoint {
 
     /// Who may use a published port; everybody if there is none.
     pub fn sources(&self, binding: &PortBinding) -> &[IpNet] {
-        let entry = self.allowed.iter().find(|entry| entry.binding == *binding);
-        entry.map_or(&[], |entry| entry.from.as_slice())
+        self.allowed.get(binding).map_or(&[], Vec::as_slice)
     }
 }
 
-/// A published port that only some may use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AllowedSources {
-    /// The port.
-    pub binding: PortBinding,
-    /// Networks whose addresses may use it; never empty. Those of the other family mean nobody of this.
-    pub from: Vec<IpNet>,
+/// Who may use the published ports that not everybody may: networks, never none. Those of the other family
+/// mean nobody of this.
+pub type Allowed = BTreeMap<PortBinding, Vec<IpNet>>;
+
+/// How they are stored: a list of ports and their sources, by runs.
+mod allowed {
+    use serde::{Deserializer, Serializer};
+
+    use super::super::runs::{self, Run};
+    use super::{Allowed, Deserialize, IpNet, PortBinding, Serialize};
+
+    #[derive(Clone, PartialEq, Serialize, Deserialize)]
+    struct Entry {
+        binding: PortBinding,
+        from: Vec<IpNet>,
+    }
+
+    impl Run for Entry {
+        fn higher(&self, by: u16) -> Option<Self> {
+            Some(Self { binding: self.binding.higher(by)?, from: self.from.clone() })
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(allowed: &Allowed, serializer: S) -> Result<S::Ok, S::Error> {
+        let entry = |(binding, from): (&PortBinding, &Vec<IpNet>)| Entry {
+            binding: binding.clone(),
+            from: from.clone(),
+        };
+        runs::serialize(&allowed.iter().map(entry).collect::<Vec<_>>(), serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Allowed, D::Error> {
+        let entries: Vec<Entry> = runs::deserialize(deserializer)?;
+        Ok(entries.into_iter().map(|entry| (entry.binding, entry.from)).collect())
+    }
 }

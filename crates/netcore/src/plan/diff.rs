@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::compile::{compile_touched, hold};
 use super::order::{Phase, Unordered};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Touched};
-use crate::firewall::{FirewallPolicy, PolicyItem, Transaction};
-use crate::model::{MacAddr, PortBinding, Proto};
+use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
+use crate::model::{Endpoint, EndpointId, MacAddr, PortBinding, Proto};
 
 /// The steps from `observed` to `wanted`; none if the host is as wanted. What the host has beyond
 /// what is wanted goes, except what cannot be taken back (sysctls) or is not ours to judge (`lo`).
@@ -39,7 +39,41 @@ pub fn diff(observed: &HostState, wanted: &HostState) -> Vec<Step> {
 /// The steps from one desired state to another of which only the touched entries differ. Costs
 /// O(touched), whatever the size of the world; `before` may be a [`Desired::slice`].
 pub fn change(before: &Desired, after: &Desired, touched: &Touched) -> Vec<Step> {
-    diff(&compile_touched(before, touched), &compile_touched(after, touched))
+    match (without_common_ports(before, after, touched), without_common_ports(after, before, touched)) {
+        (Some(before), Some(after)) => {
+            diff(&compile_touched(&before, touched), &compile_touched(&after, touched))
+        }
+        _ => diff(&compile_touched(before, touched), &compile_touched(after, touched)),
+    }
+}
+
+/// The touched part of `desired` without the published ports that stay as they are in `other`: one port
+/// more among thousands costs as much as the first. None if an endpoint differs in more than its ports, or
+/// its network may, as ports follow from that too.
+fn without_common_ports(desired: &Desired, other: &Desired, touched: &Touched) -> Option<Desired> {
+    let in_both = |id: &&EndpointId| desired.endpoints.contains_key(*id) && other.endpoints.contains_key(*id);
+    if !touched.networks.is_empty() || touched.endpoints.iter().any(|id| !in_both(&id)) {
+        return None;
+    }
+    let mut slice = desired.slice(touched);
+    for (id, endpoint) in &mut slice.endpoints {
+        let there = other.endpoints.get(id)?;
+        let same_place = (&endpoint.network, &endpoint.sandbox, &endpoint.host_ifname)
+            == (&there.network, &there.sandbox, &there.host_ifname);
+        if !same_place || (endpoint.ipv4, endpoint.ipv6) != (there.ipv4, there.ipv6) {
+            return None;
+        }
+        let only_in = |these: &Endpoint, others: &Endpoint| -> BTreeSet<PortBinding> {
+            PortBinding::only_in(&these.published, &others.published).into_iter().cloned().collect()
+        };
+        let (mut here, elsewhere) = (only_in(endpoint, there), only_in(there, endpoint));
+        // Those that stay for other clients than before.
+        let allowed = endpoint.allowed.keys().chain(there.allowed.keys());
+        let changed = |binding: &&PortBinding| endpoint.sources(binding) != there.sources(binding);
+        here.extend(allowed.filter(changed).filter(|binding| !elsewhere.contains(binding)).cloned());
+        endpoint.published = here.into_iter().collect();
+    }
+    Some(slice)
 }
 
 /// What is left of the observed state once the links that cannot stay are gone.
@@ -333,19 +367,18 @@ fn diff_firewall(observed: Option<&FirewallPolicy>, wanted: Option<&FirewallPoli
     let mut replace = Vec::new();
     let mut open = Vec::new();
     let mut late = Vec::new();
-    diff_items(&observed.bridges, &wanted.bridges, PolicyItem::Bridge, &mut replace, &mut open, &mut late);
+    let bridge = |bridge: &BridgePolicy| PolicyItem::Bridge(bridge.clone());
+    diff_items(&observed.bridges, &wanted.bridges, bridge, &mut replace, &mut open, &mut late);
     diff_items(
         &observed.endpoints,
         &wanted.endpoints,
-        PolicyItem::Endpoint,
+        |endpoint: &EndpointPolicy| PolicyItem::Endpoint(endpoint.clone()),
         &mut replace,
         &mut open,
         &mut late,
     );
-    let ports = |policy: &FirewallPolicy| -> BTreeMap<_, _> {
-        policy.published.iter().map(|port| (port_key(&port.binding), port.clone())).collect()
-    };
-    diff_items(&ports(observed), &ports(wanted), PolicyItem::Port, &mut replace, &mut open, &mut close);
+    let port = |port: &PublishedPort| PolicyItem::Port(port.clone());
+    diff_items(&ports(observed), &ports(wanted), |item| port(item), &mut replace, &mut open, &mut close);
     // Connectionless flows live on in conntrack as long as packets come: those to a port that changed
     // hands would still go to its old holder.
     let changed = observed.published.symmetric_difference(&wanted.published).map(|port| &port.binding);
@@ -366,10 +399,10 @@ fn diff_firewall(observed: Option<&FirewallPolicy>, wanted: Option<&FirewallPoli
 
 /// Sorts items into those that come, those that make way for a new one under the same key in the
 /// same transaction, and those that just go.
-fn diff_items<K: Ord, V: Clone + PartialEq>(
+fn diff_items<K: Ord, V: PartialEq>(
     observed: &BTreeMap<K, V>,
     wanted: &BTreeMap<K, V>,
-    item: impl Fn(V) -> PolicyItem,
+    item: impl Fn(&V) -> PolicyItem,
     replaced: &mut Vec<PolicyItem>,
     added: &mut Vec<PolicyItem>,
     gone: &mut Vec<PolicyItem>,
@@ -377,16 +410,20 @@ fn diff_items<K: Ord, V: Clone + PartialEq>(
     for (key, value) in wanted {
         match observed.get(key) {
             Some(same) if same == value => continue,
-            Some(old) => replaced.push(item(old.clone())),
+            Some(old) => replaced.push(item(old)),
             None => {}
         }
-        added.push(item(value.clone()));
+        added.push(item(value));
     }
     for (key, value) in observed {
         if !wanted.contains_key(key) {
-            gone.push(item(value.clone()));
+            gone.push(item(value));
         }
     }
+}
+
+fn ports(policy: &FirewallPolicy) -> BTreeMap<(Proto, std::net::IpAddr, u16), &PublishedPort> {
+    policy.published.iter().map(|port| (port_key(&port.binding), port)).collect()
 }
 
 fn port_key(binding: &PortBinding) -> (Proto, std::net::IpAddr, u16) {

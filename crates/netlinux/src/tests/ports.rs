@@ -8,6 +8,7 @@ use portolan_netcore::model::{PortBinding, Proto};
 use portolan_netcore::plan::{Proxied, Step};
 
 use super::lab::{Lab, add_bridge};
+use crate::ports::HeldPorts;
 
 fn binding(proto: Proto, host_ip: &str, host_port: u16) -> PortBinding {
     PortBinding { proto, container_port: 0, host_ip: host_ip.parse().unwrap(), host_port }
@@ -37,6 +38,32 @@ fn a_held_port_is_taken_for_everybody_else() {
         lab.execute(&ports.map(Step::ReleasePort));
         TcpListener::bind("0.0.0.0:8080").unwrap();
         assert!(lab.host.observe().unwrap().held_ports.is_empty());
+    });
+}
+
+#[test]
+fn ports_beyond_the_limit_are_held_without_a_descriptor_each() {
+    Lab::run("shelves", |lab| {
+        lab.execute(&add_bridge());
+        let (ports, most) = (HeldPorts::with_most(70), 70);
+        let all: Vec<PortBinding> =
+            (20_000..20_300).map(|port| binding(Proto::Tcp, "10.77.0.1", port)).collect();
+        let is_free = |port: &PortBinding| TcpListener::bind((port.host_ip, port.host_port)).is_ok();
+        all.iter().for_each(|port| ports.hold(port).unwrap());
+        assert!(ports.at_hand() <= most, "{}", ports.at_hand());
+        assert!(!all.iter().any(is_free));
+
+        // One that was put away can be listened on, and is not put away meanwhile.
+        let socket = ports.socket(&all[3]).unwrap();
+        rustix::net::listen(&socket, 1).unwrap();
+        TcpStream::connect("10.77.0.1:20003").unwrap();
+        assert!(ports.at_hand() <= most, "{}", ports.at_hand());
+
+        let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|port| port.host_port % 2 == 0);
+        gone.iter().for_each(|port| ports.release(port));
+        assert!(gone.iter().all(is_free));
+        assert!(!kept.iter().any(is_free));
+        assert_eq!(ports.list(), kept.into_iter().collect());
     });
 }
 

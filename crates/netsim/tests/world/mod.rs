@@ -201,7 +201,7 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         links: BTreeMap::new(),
         source_guard: true,
         published: if publishes { vec![binding] } else { Vec::new() },
-        allowed: Vec::new(),
+        allowed: BTreeMap::new(),
         dhcp: (choices.below(3) == 0).then(|| client(net, choices.below(2))),
     })
 }
