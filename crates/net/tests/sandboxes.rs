@@ -3,7 +3,7 @@
 mod lab;
 
 use lab::{Lab, address, attach, container, pool, port, spec};
-use portolan_net::{DnsUpdate, ErrorKind, NetworkAction, NetworkSpec, PortChange, SandboxInfo};
+use portolan_net::{DnsUpdate, ErrorKind, NetworkAction, NetworkSpec, PortChange, PortRequest, SandboxInfo};
 use portolan_netcore::dns::{Answer, Upstreams};
 use portolan_netcore::model::{PortRange, Proto};
 use portolan_netsim::Faults;
@@ -77,37 +77,50 @@ netns del SANDBOX
 
 #[tokio::test]
 async fn a_port_beside_many_is_one_transaction_of_its_own() {
-    let lab = Lab::open().await;
-    let mut requests: Vec<_> = (1..=500).map(|number| port(Some((number, number)), 80)).collect();
-    let info = lab.run(1, "bridge", requests.clone()).await.unwrap();
-    let from = lab.host.log().len();
-    let one = port(Some((8080, 8080)), 81);
-    requests.push(one.clone());
-    let change = PortChange { add: vec![one.clone()], requests, ..PortChange::default() };
-    let after = lab.networks.change_ports(&info.id, change.clone()).await.unwrap();
-    assert_eq!(after.ports.len(), 1002);
+    let [add, remove] = one_port_beside(0, &[]).await;
     assert_eq!(
-        lab.log_from(from, &info),
+        add,
         "\
 [host] hold 0.0.0.0 8080/tcp
 [host] hold :: 8080/tcp
 [host] firewall change: +[port 0.0.0.0 8080/tcp to 172.17.0.2 81]
 [host] proxy :: 8080/tcp to 172.17.0.2:81"
     );
-    let from = lab.host.log().len();
-    let remove = after.ports.into_iter().filter(|binding| binding.host_port == 8080).collect();
-    let requests = change.requests[..500].to_vec();
-    lab.networks
-        .change_ports(&info.id, PortChange { remove, requests, ..PortChange::default() })
-        .await
-        .unwrap();
     assert_eq!(
-        lab.log_from(from, &info),
+        remove,
         "\
 [host] firewall change: -[port 0.0.0.0 8080/tcp to 172.17.0.2 81]
 [host] release 0.0.0.0 8080/tcp
 [host] release :: 8080/tcp"
     );
+    for sources in [&[][..], &["10.0.0.0/8"]] {
+        let beside_none = one_port_beside(0, sources).await;
+        assert_eq!(one_port_beside(1, sources).await, beside_none);
+        assert_eq!(one_port_beside(500, sources).await, beside_none);
+    }
+}
+
+/// The steps that publish a port beside so many, and those that take it back.
+async fn one_port_beside(many: u16, sources: &[&str]) -> [String; 2] {
+    let lab = Lab::open().await;
+    let port = |number, inside| PortRequest {
+        from: sources.iter().map(|net| net.parse().expect("a network")).collect(),
+        ..port(Some((number, number)), inside)
+    };
+    let before: Vec<_> = (1..=many).map(|number| port(number, 80)).collect();
+    let info = lab.run(1, "bridge", before.clone()).await.expect("the host takes all");
+    let from = lab.host.log().len();
+    let one = port(8080, 81);
+    let requests = [before.as_slice(), std::slice::from_ref(&one)].concat();
+    let change = PortChange { add: vec![one], requests, ..PortChange::default() };
+    let after = lab.networks.change_ports(&info.id, change).await.expect("the host takes all");
+    assert_eq!(after.ports.len(), 2 * (usize::from(many) + 1));
+    let add = lab.log_from(from, &info);
+    let from = lab.host.log().len();
+    let remove = after.ports.into_iter().filter(|binding| binding.host_port == 8080).collect();
+    let change = PortChange { remove, requests: before, ..PortChange::default() };
+    lab.networks.change_ports(&info.id, change).await.expect("the host takes all");
+    [add, lab.log_from(from, &info)]
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Networks: what is created, who reaches whom, by which name.
 
-use portolan_e2e::{has_line, hear, inspect, is_portolan, run_server};
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
 use portolan_testkit::Engine;
 
 fn pings(engine: &Engine, from: &str, to: &str) -> bool {
@@ -161,7 +161,9 @@ fn icc_off_parts_containers_of_one_network() {
     run_server(&engine, "s1", 7000, "hello", &["--network", "apart", "-p", "7000:7000"]);
     run(&engine, "s2", &["--network", "apart"]);
     assert!(!pings(&engine, "s2", "s1"));
-    assert_eq!(hear(engine.host(), "127.0.0.1", 7000), "hello", "but it is published");
+    eventually("but it is published", 10, || {
+        (hear(engine.host(), "127.0.0.1", 7000) == "hello").then_some(())
+    });
 }
 
 #[test]

@@ -181,13 +181,7 @@ impl State {
                 return Err(FirewallError::Inconsistent(conflict.to_string()));
             }
         };
-        let mut batch = Batch::new();
-        let here = |key: &ElementKey| self.has(key);
-        let remove = difference.remove.iter().map(|(key, _)| key).filter(|key| here(key));
-        encode::delete_elements(&mut batch, remove);
-        let add = difference.add.iter().map(|(key, data)| (key, data)).filter(|(key, _)| here(key));
-        encode::add_elements(&mut batch, add);
-        match self.socket.commit(batch) {
+        match self.socket.commit(encode::difference(&difference, |key| self.has(key))) {
             Ok(()) => self.committed(compiled),
             // What we take out is not there, or what we put in is: somebody else was at our tables.
             Err(FirewallError::Kernel { errno: libc::ENOENT | libc::EEXIST, what, reason, .. }) => {

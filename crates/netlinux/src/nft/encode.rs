@@ -1,11 +1,11 @@
 //! The rule set's syntax tree as nf_tables messages.
 
 use ipnet::IpNet;
-use portolan_netcore::firewall::TABLE;
 use portolan_netcore::firewall::ruleset::{
     Chain, ChainKind, DataType, ElementData, ElementKey, Hook, HookPoint, IpFamily, Set, SetData, Table,
     TableFamily, Value, Verdict,
 };
+use portolan_netcore::firewall::{Difference, TABLE};
 use portolan_netcore::model::Proto;
 
 use super::batch::{About, Batch};
@@ -129,8 +129,20 @@ pub(super) fn add_elements<'a>(
 }
 
 /// Elements to be deleted.
-pub(super) fn delete_elements<'a>(batch: &mut Batch, elements: impl IntoIterator<Item = &'a ElementKey>) {
+fn delete_elements<'a>(batch: &mut Batch, elements: impl IntoIterator<Item = &'a ElementKey>) {
     change_elements(batch, elements.into_iter().map(|key| (key, None)), NFT_MSG_DELSETELEM);
+}
+
+/// The transaction of a change: what goes, then what comes, of the elements that are `here`.
+pub(super) fn difference(
+    difference: &Difference<ElementKey, ElementData>,
+    here: impl Fn(&ElementKey) -> bool,
+) -> Batch {
+    let mut batch = Batch::new();
+    delete_elements(&mut batch, difference.remove.iter().map(|(key, _)| key).filter(|key| here(key)));
+    let add = difference.add.iter().map(|(key, data)| (key, data)).filter(|(key, _)| here(key));
+    add_elements(&mut batch, add);
+    batch
 }
 
 fn change_elements<'a>(

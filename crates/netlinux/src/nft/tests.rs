@@ -10,6 +10,7 @@ use portolan_netcore::firewall::{
 use portolan_netcore::model::{GatewayMode, IfName, PortBinding, Proto};
 
 use super::backend::NftFirewall;
+use super::encode;
 use super::{has_dns_redirect, redirect_dns};
 
 /// Runs `body` in a thread with a network namespace of its own.
@@ -73,6 +74,31 @@ fn policy() -> FirewallPolicy {
 
 fn change(remove: Vec<PolicyItem>, add: Vec<PolicyItem>) -> Transaction {
     Transaction::Change { remove, add }
+}
+
+/// Messages and bytes of the transactions that publish a port beside so many, and take it back.
+fn one_beside(many: u16, from: &[&str]) -> [(usize, usize); 2] {
+    let restricted = |port: PublishedPort| PublishedPort {
+        from: from.iter().map(|net| net.parse().unwrap()).collect(),
+        ..port
+    };
+    let mut policy = policy();
+    policy.published.extend((0..many).map(|n| restricted(port(20_000 + n, [172, 17, 0, 4], 20_000 + n))));
+    let mut compiled = Compiled::<Elements>::new(&policy).unwrap();
+    let one = [PolicyItem::Port(restricted(port(8081, [172, 17, 0, 4], 81)))];
+    [(&[][..], &one[..]), (&one, &[])].map(|(remove, add)| {
+        let change = compiled.change(remove, add).unwrap();
+        let (bytes, about) = encode::difference(&change.difference, |_| true).finish();
+        (about.len(), bytes.len())
+    })
+}
+
+#[test]
+fn one_port_costs_the_kernel_the_same_beside_ten_thousand() {
+    for from in [&[][..], &["10.0.0.0/8", "192.0.2.0/24"]] {
+        assert_eq!(one_beside(10_000, from), one_beside(1, from));
+        assert_eq!(one_beside(1, from)[0].0, 2, "an element to lead there and one to open the way");
+    }
 }
 
 #[test]

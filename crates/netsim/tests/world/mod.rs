@@ -155,6 +155,7 @@ pub(crate) fn world(bytes: &[u8]) -> Desired {
         {
             endpoint.is_gateway = !desired.endpoints.values().any(|other| other.sandbox == endpoint.sandbox);
             endpoint.published.retain(|binding| ports.insert((binding.proto, binding.host_port)));
+            endpoint.allowed.retain(|binding, _| endpoint.published.contains(binding));
             desired.endpoints.insert(endpoint.id.clone(), endpoint);
         }
     }
@@ -181,6 +182,12 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         host_ip: [any, loopback, v6][usize::from(host)],
         host_port: 8000 + u16::from(port),
     };
+    let also =
+        |n: u8| PortBinding { host_port: 8100 + 10 * u16::from(number) + u16::from(n), ..binding.clone() };
+    let more: Vec<PortBinding> = (0..choices.below(3)).map(also).collect();
+    let published = if publishes { [vec![binding], more].concat() } else { Vec::new() };
+    let sources = ["10.0.0.0/8", "192.0.2.0/24"];
+    let from = sources.get(usize::from(choices.below(3))).map(|net| vec![net.parse().unwrap()]);
     Some(Endpoint {
         id: EndpointId::from_bytes([0xe0 + number; 32]),
         network: network.id.clone(),
@@ -200,8 +207,8 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         dns_names: Vec::new(),
         links: BTreeMap::new(),
         source_guard: true,
-        published: if publishes { vec![binding] } else { Vec::new() },
-        allowed: BTreeMap::new(),
+        allowed: published.last().cloned().zip(from).into_iter().collect(),
+        published,
         dhcp: (choices.below(3) == 0).then(|| client(net, choices.below(2))),
     })
 }
