@@ -47,15 +47,14 @@ pub(crate) fn network(
     let ipv4 = spec.ipv4.or(ipv4).unwrap_or(true);
     let ipv6 = spec.ipv6.or(ipv6).unwrap_or(false);
     let mut internal = spec.internal || internal.unwrap_or(false);
-    check_gateway_modes(&driver, internal)?;
-    if !ipv4 && !ipv6 {
-        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
-    }
+    let pools = together(
+        pools_of(&spec.ipam, ipv6),
+        [check_gateway_modes(&driver, internal), check_families(ipv4, ipv6)],
+    )?;
     parent::settle(&mut driver, &mut internal, around.host)?;
     if mtu_of_egress {
         parent::set_mtu(&mut driver, around.host)?;
     }
-    let pools = pools_of(&spec.ipam, ipv6)?;
     let ipam = match spec.ipam_driver.as_str() {
         "null" => no_subnets(&pools, ipv6)?,
         DHCP => lent(&pools, &driver, ipv4, ipv6)?,
@@ -93,6 +92,26 @@ fn all_or_mistakes(id: &NetworkId, spec: &NetworkSpec) -> Result<(Driver, Generi
             Err(others) => Error::invalid(format!("{}\n{}", others.message(), error.message())),
         }
     })
+}
+
+/// The pools, or all mistakes: those of the IPAM configuration first, as in Docker.
+fn together(
+    pools: Result<Vec<ParsedPool>, Error>,
+    others: [Result<(), Error>; 2],
+) -> Result<Vec<ParsedPool>, Error> {
+    let mistakes: Vec<Error> = others.into_iter().filter_map(Result::err).collect();
+    match (pools, mistakes.as_slice()) {
+        (pools, []) => pools,
+        (pools, mistakes) => {
+            let texts = pools.err().into_iter().chain(mistakes.iter().cloned());
+            let texts: Vec<String> = texts.map(|error| error.message().to_owned()).collect();
+            Err(Error::invalid(texts.join("\n")))
+        }
+    }
+}
+
+fn check_families(ipv4: bool, ipv6: bool) -> Result<(), Error> {
+    if ipv4 || ipv6 { Ok(()) } else { Err(Error::invalid("IPv4 or IPv6 must be enabled")) }
 }
 
 /// The driver `null` of address management gives no addresses. Docker's texts.

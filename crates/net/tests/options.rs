@@ -310,4 +310,19 @@ async fn mistakes_in_options_and_addresses_are_told_together() {
     for part in ["invalid subnet 10.3.0.1/24", "driver.mtu", "enable_icc"] {
         assert!(error.message().contains(part), "{error}");
     }
+    let spec = NetworkSpec {
+        name: "net".into(),
+        ipv4: Some(false),
+        ipam: vec![pool("10.3.0.1/24")],
+        options: [("com.docker.network.bridge.gateway_mode_ipv4".to_owned(), "isolated".to_owned())].into(),
+        ..NetworkSpec::default()
+    };
+    let error = lab.networks.create(spec).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let lines: Vec<&str> = error.message().lines().collect();
+    let has = |part: &str| lines.iter().any(|line| line.contains(part));
+    for part in ["invalid subnet 10.3.0.1/24", "only be used for an internal", "IPv4 or IPv6 must be enabled"]
+    {
+        assert!(has(part), "{error}");
+    }
 }
