@@ -185,8 +185,9 @@ def hear(seconds):
 class Host:
     """The engine's host, from inside: breaks things and looks whether they are whole."""
 
-    def __init__(self, link):
+    def __init__(self, link, translates):
         self.link = link
+        self.translates = translates
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def ioctl(self, number, name, data=b""):
@@ -222,7 +223,13 @@ class Host:
         except OSError:
             return False
         up = all(self.flags(name) & IFF_UP for name in (BRIDGE, self.link))
-        return up and socket.inet_ntoa(address) == GATEWAY
+        return up and socket.inet_ntoa(address) == GATEWAY and (not self.translates or self.translated())
+
+    def translated(self):
+        """A new connection to the published port is not refused."""
+        with socket.socket() as attempt:
+            attempt.settimeout(0.02)
+            return attempt.connect_ex((OUTSIDE, PUBLISHED)) == 0
 
     def rules(self):
         """The rule set's tables are there."""
@@ -230,9 +237,10 @@ class Host:
         return "table bridge portolan" in listed
 
 
-def storm(kind, link, seconds):
+def storm(kind, link, seconds, backend):
     """Strikes every 100 ms: times until it was whole again in milliseconds, or None where it never was."""
-    host = Host(link)
+    # Rules of nf_tables of ours nobody can flush; those of iptables are gone until they are back.
+    host = Host(link, backend == "iptables" and kind.startswith(("nft", "iptables")))
     healed, rules = [], True
     end = time.monotonic() + seconds
     while (begun := time.monotonic()) < end:
@@ -254,6 +262,7 @@ class Lab:
 
     def __init__(self, arguments):
         self.docker = arguments.docker
+        self.backend = arguments.backend
         self.engine = Engine("storm", [arguments.portolan, "daemon", "--firewall-backend", arguments.backend])
         self.netns = f"/run/netns/{self.engine.netns}"
         self.hosts = {}
@@ -332,7 +341,7 @@ class Lab:
         ear = Child(self.inside["echo"], hear, span)
         spoofer = Child(self.inside["spoofer"], spoof, macs, span)
         time.sleep(0.5)
-        struck = Child(self.netns, storm, kind, self.link(), seconds).result()
+        struck = Child(self.netns, storm, kind, self.link(), seconds, self.backend).result()
         lives, probes = [child.result() for child in lives], [child.result() for child in probes]
         spoofed = {**(spoofer.result() or {}), **(ear.result() or {})}
         if struck is None or None in lives or None in probes or "tried" not in spoofed:

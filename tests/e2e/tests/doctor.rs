@@ -82,6 +82,28 @@ fn resolver(engine: &Engine) -> Option<String> {
     })
 }
 
+/// A process that stands still, until this goes.
+struct Stopped<'a>(&'a str);
+
+impl<'a> Stopped<'a> {
+    fn new(pid: &'a str) -> Self {
+        run(&["kill", "-STOP", pid], None).ok();
+        let stopped = Self(pid);
+        // A signal takes effect when the process next runs.
+        eventually("it stands still", 10, || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+            status.contains("State:\tT").then_some(())
+        });
+        stopped
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        run(&["kill", "-CONT", self.0], None);
+    }
+}
+
 #[test]
 fn a_resolver_that_hangs_is_found_and_does_not_hang_the_doctor() {
     let engine = Engine::start();
@@ -92,8 +114,8 @@ fn a_resolver_that_hangs_is_found_and_does_not_hang_the_doctor() {
     engine.docker(&["run", "-d", "--network", "named", "busybox", "sleep", "600"]).ok();
     is_well(&engine, "nothing is wrong");
     let pid = eventually("it runs", 10, || resolver(&engine));
-    run(&["kill", "-STOP", &pid], None).ok();
+    let stopped = Stopped::new(&pid);
     finds(&engine, &["resolver", "the resolver does not answer"], "fix: systemctl restart portolan");
-    run(&["kill", "-CONT", &pid], None).ok();
+    drop(stopped);
     is_well(&engine, "it answers again");
 }

@@ -431,6 +431,9 @@ fn a_real_firewalld_gets_our_bridges_into_a_zone() {
     firewalld.cmd(host, "--reload").ok();
     eventually("it is there again after a reload", 60, || members().contains("docker0").then_some(()));
     eventually("packets pass again", 30, || (lab.comes_in() && lab.goes_out()).then_some(()));
+    // What the zone accepts is still ours to drop (CVE-2025-54388, CVE-2025-54410).
+    lab.outside.sh("ip route add 172.17.0.0/16 via 198.51.100.2").ok();
+    assert_eq!(hear(&lab.outside, "172.17.0.2", 7000), "", "nobody outside reaches a container's address");
 
     let name = "com.docker.network.bridge.name=br-mine";
     lab.engine.docker(&["network", "create", "-o", name, "mine"]).ok();

@@ -169,3 +169,35 @@ fn a_container_with_net_raw_passes_for_nobody_else() {
         assert_eq!(came, sent, "of one that is trusted, by_host: {by_host}");
     }
 }
+
+/// CVE-2025-9074: what a container can reach of its host is no way into the engine.
+#[test]
+fn the_api_is_on_no_socket_that_a_container_can_reach() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("dockerd's sockets are its own affair");
+    }
+    engine.docker(&["network", "create", "--ipv6", "named"]).ok();
+    engine.docker(&["run", "-d", "--network", "named", "busybox", "sleep", "600"]).ok();
+    // 0A: TCP_LISTEN.
+    let listening = engine.host().sh("cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == \"0A\"'");
+    assert_eq!(listening.ok(), "");
+    let mode = engine.host().sh(&format!("stat -c %a {}", engine.socket().display()));
+    assert_eq!(mode.ok().trim(), "660");
+}
+
+/// CVE-2023-28840 to -28842: an encrypted network whose packets go in the clear. We have none, and say so.
+#[test]
+fn no_network_promises_to_be_encrypted() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker has overlay networks");
+    }
+    for driver in ["overlay", "bridge"] {
+        let words = ["network", "create", "--driver", driver, "--opt", "encrypted", "promised"];
+        let said = engine.docker(&words);
+        let word = if driver == "overlay" { "swarm" } else { "encrypted" };
+        assert!(said.fails().contains(word), "{}", said.all());
+        assert!(!engine.docker(&["network", "ls"]).ok().contains("promised"));
+    }
+}

@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
-use portolan_testkit::{Engine, Host, skip};
+use portolan_testkit::{Engine, Firewall, Host, skip};
 
 fn metric(engine: &Engine, name: &str) -> f64 {
     let socket = engine.socket().display().to_string();
@@ -55,6 +55,26 @@ fn what_a_stranger_breaks_is_put_right() {
     let until = host.sh("echo $(($(date +%s) + 1))").ok().to_owned();
     let told = engine.docker(&["events", "--since", &since, "--until", &until]);
     has_line(told.ok(), &["daemon repair", "link set docker0 up"]);
+}
+
+/// iptables' tables are flushed one after the other: also between a repair's look and its deed.
+#[test]
+fn flushes_of_table_after_table_are_repaired_at_once_and_without_a_failure() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) || Firewall::from_env() != Firewall::Iptables {
+        skip!("nobody can flush our tables of nf_tables");
+    }
+    run_server(&engine, "server", 7000, "hello", &["-p", "8000:7000"]);
+    let works = || (hear(engine.host(), "127.0.0.1", 8000) == "hello").then_some(());
+    eventually("it works before", 10, works);
+    for _ in 0..10 {
+        engine.host().sh("iptables -F; iptables -t nat -F; ip6tables -F; ip6tables -t nat -F").ok();
+        eventually("it works again", 10, works);
+    }
+    eventually("repairs are counted", 10, || {
+        (metric(&engine, "portolan_heal_repairs_total{what=\"firewall\"}") >= 10.0).then_some(())
+    });
+    assert!(metric(&engine, "portolan_heal_failures_total").abs() < f64::EPSILON);
 }
 
 const ECHO: &str = "

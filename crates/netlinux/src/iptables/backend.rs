@@ -1,7 +1,9 @@
 //! The policy in force, and what of the other backend and of earlier runs goes.
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 
 use portolan_netcore::firewall::iptables::{Found, Lines, OUR_CHAIN, XTable, change, removal, replacement};
 use portolan_netcore::firewall::ruleset::IpFamily;
@@ -10,6 +12,9 @@ use portolan_netcore::firewall::{Change, Compiled, FirewallPolicy, PolicyItem, T
 use super::command::{Variant, family_exists, restore, save};
 use crate::firewall::FirewallError;
 use crate::nft::{self, NftFirewall};
+
+/// How often a repair begins again because somebody changed the rules under it.
+const ATTEMPTS: usize = 5;
 
 /// The iptables backend.
 #[derive(Debug)]
@@ -100,14 +105,34 @@ impl IptablesFirewall {
             Some(floor) => floor.restore()?,
             None => false,
         };
-        for family in families() {
-            let found = Found::parse(&save(Variant::Default, family)?, family);
-            if !found.is(compiled, family) {
-                restore(Variant::Default, family, &replacement(compiled, family, &found))?;
-                restored = true;
-            }
+        // Until this is done published ports are refused: both families at a time.
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> =
+                families().map(|family| scope.spawn(move || restore_family(compiled, family))).collect();
+            threads.into_iter().map(ScopedJoinHandle::join).collect()
+        });
+        for result in results {
+            restored |= result.unwrap_or_else(|panic| resume_unwind(panic))?;
         }
         Ok(restored)
+    }
+}
+
+/// Puts a family's rules back if they are not as they were left; true if they were not.
+fn restore_family(compiled: &Compiled<Lines>, family: IpFamily) -> Result<bool, FirewallError> {
+    let mut attempt = 1;
+    loop {
+        let found = Found::parse(&save(Variant::Default, family)?, family);
+        if found.is(compiled, family) {
+            return Ok(attempt > 1);
+        }
+        match restore(Variant::Default, family, &replacement(compiled, family, &found)) {
+            Ok(()) => return Ok(true),
+            // Whoever flushes one table after the other does so between the look and the repair, too: what
+            // was to be taken out is gone already, and nothing has changed.
+            Err(FirewallError::Program { .. }) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error),
+        }
     }
 }
 
