@@ -1,5 +1,5 @@
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -204,10 +204,20 @@ fn a_proxied_port_leads_ipv6_clients_to_an_ipv4_server() {
     });
 }
 
+/// The kernel makes an IPv6 address and the route to it some time after it was told, and datagrams to it
+/// go elsewhere until then.
+fn hears_itself(address: Ipv6Addr) -> bool {
+    let Ok(socket) = UdpSocket::bind((address, 0)) else { return false };
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    socket.send_to(b"x", socket.local_addr().unwrap()).is_ok() && socket.recv_from(&mut [0; 1]).is_ok()
+}
+
 #[test]
 fn a_proxied_port_leads_ipv6_datagrams_to_an_ipv4_server() {
     Lab::run("proxyudp", |lab| {
         lab.execute(&add_bridge());
+        let bridge = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+        while !hears_itself(bridge) {}
         let server = UdpSocket::bind("10.77.0.1:53").unwrap();
         server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let port = binding(Proto::Udp, "::", 5353);
