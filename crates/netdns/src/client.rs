@@ -19,6 +19,8 @@ use crate::protocol::{Reply, Request, Settings, VERSION, receive, send};
 
 /// How long a resolver may take to come up.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a resolver may take to answer us. It needs a millisecond; one that hangs is killed and replaced.
+const REPLY_PATIENCE: Duration = Duration::from_secs(5);
 /// Pauses between attempts to bring a dead resolver back; any later request tries again.
 const RESTART_PAUSES: [Duration; 5] = [
     Duration::from_millis(50),
@@ -189,6 +191,20 @@ fn disconnect(state: &mut State) {
     }
 }
 
+/// A resolver that does not answer is killed, so that whoever comes next starts another.
+fn kill_if_hung(connection: &UnixStream, error: &io::Error) {
+    if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return;
+    }
+    // Its end is open, or the connection would have broken: this is no other process of that number.
+    let Ok(peer) = rustix::net::sockopt::socket_peercred(connection) else { return };
+    tracing::error!(pid = peer.pid.as_raw_nonzero(), "the resolver hangs; killing it");
+    if let Err(error) = rustix::process::kill_process(peer.pid, rustix::process::Signal::KILL) {
+        tracing::error!(%error, "cannot kill the resolver");
+    }
+    await_end(connection);
+}
+
 /// Waits until the resolver at the other end of `connection` is gone, then brings another one up if
 /// anybody needs it. Returns when that is done, or when the client is no more.
 fn watch(inner: &Weak<Inner>, connection: &UnixStream, generation: u64) {
@@ -247,7 +263,8 @@ impl Inner {
         let had_connection = state.connection.is_some();
         self.ensure_connected(state)?;
         let reply = match exchange(state, request, fd) {
-            Err(ClientError::Talk(_)) if had_connection => {
+            Err(ClientError::Talk(error)) if had_connection => {
+                state.connection.iter().for_each(|connection| kill_if_hung(connection, &error));
                 disconnect(state);
                 self.ensure_connected(state)?;
                 exchange(state, request, fd)?
@@ -271,8 +288,14 @@ impl Inner {
     }
 
     fn connect(&self, state: &mut State) -> Result<(), ClientError> {
-        let running = UnixStream::connect(&self.socket).ok().filter(is_of_our_version);
+        let patient = |stream: &UnixStream| {
+            stream.set_read_timeout(Some(REPLY_PATIENCE))?;
+            stream.set_write_timeout(Some(REPLY_PATIENCE))
+        };
+        let running = UnixStream::connect(&self.socket).ok();
+        let running = running.filter(|stream| patient(stream).is_ok() && is_of_our_version(stream));
         let stream = running.map_or_else(|| self.start(), Ok)?;
+        patient(&stream).map_err(ClientError::Talk)?;
         state.generation += 1;
         if let Ok(watched) = stream.try_clone() {
             let (this, generation) = (self.this.clone(), state.generation);
@@ -324,23 +347,31 @@ impl Inner {
     }
 }
 
-/// Whether the resolver at the other end speaks as we do. One of another release is told to end, and has
-/// ended when this returns.
+/// Whether the resolver at the other end speaks as we do. One of another release is told to end, and one that
+/// hangs is killed; it has ended when this returns.
 fn is_of_our_version(stream: &UnixStream) -> bool {
     let ask = |request: &Request| -> io::Result<Option<Reply>> {
         let mut stream = stream.try_clone()?;
         send(&mut stream, request, None)?;
         Ok(receive(&mut stream)?.map(|(reply, _)| reply))
     };
-    if matches!(ask(&Request::Status), Ok(Some(Reply::Status { version: VERSION, .. }))) {
-        return true;
+    match ask(&Request::Status) {
+        Ok(Some(Reply::Status { version: VERSION, .. })) => return true,
+        Err(error) => kill_if_hung(stream, &error),
+        Ok(_) => {
+            tracing::info!("replacing a resolver of another release");
+            let _ = ask(&Request::Quit);
+        }
     }
-    tracing::info!("replacing a resolver of another release");
-    let _ = ask(&Request::Quit);
+    await_end(stream);
+    false
+}
+
+/// Waits, for a second at most, until the resolver at the other end is gone.
+fn await_end(stream: &UnixStream) {
     let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
     let limit = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
     let _ = poll(&mut fds, Some(&limit));
-    false
 }
 
 fn exchange(state: &mut State, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, ClientError> {

@@ -177,6 +177,45 @@ fn a_killed_resolver_is_back_on_the_same_ports() {
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
 }
 
+/// Has a process stand still; it has when this returns.
+fn stop_process(pid: u32) {
+    let raw = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(raw, rustix::process::Signal::STOP).unwrap();
+    let stands_still = |task: std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("status")).is_ok_and(|text| text.contains("State:\tT"))
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(stands_still) {
+        assert!(Instant::now() < deadline, "it does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Stopped, it is as good as hung: it takes connections and questions, and answers none.
+#[test]
+fn a_resolver_that_hangs_is_replaced() {
+    let Some(setup) = setup() else { return };
+    setup.client.change(zones(Upstreams::Nobody)).unwrap();
+    let (udp, _) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
+    let hung = setup.client.pid().unwrap();
+    stop_process(hung);
+    setup.client.change(Vec::new()).unwrap();
+    assert_ne!(setup.client.pid(), Some(hung));
+    assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"), "on the same port");
+
+    // The next daemon finds one that hangs.
+    let hung = setup.client.pid().unwrap();
+    setup.client.close();
+    stop_process(hung);
+    let socket = setup.home.path().join("resolver.sock");
+    let next = Client::new(socket.clone(), command(&socket), settings(setup.home.path()));
+    next.change(zones(Upstreams::Nobody)).unwrap();
+    next.serve(&sandbox(), &setup.netns).unwrap();
+    assert_ne!(next.pid(), Some(hung));
+    next.stop(&sandbox()).unwrap();
+    next.close();
+}
+
 #[test]
 fn the_resolver_outlives_its_daemon_and_serves_the_next() {
     let Some(setup) = setup() else { return };
