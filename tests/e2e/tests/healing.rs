@@ -57,12 +57,13 @@ fn what_a_stranger_breaks_is_put_right() {
     has_line(told.ok(), &["daemon repair", "link set docker0 up"]);
 }
 
-/// iptables' tables are flushed one after the other: also between a repair's look and its deed.
+/// iptables' tables are flushed one after the other: also between a repair's look and its deed. Our tables of
+/// nf_tables are not touched by it.
 #[test]
 fn flushes_of_table_after_table_are_repaired_at_once_and_without_a_failure() {
     let engine = Engine::start();
-    if !is_portolan(&engine) || Firewall::from_env() != Firewall::Iptables {
-        skip!("nobody can flush our tables of nf_tables");
+    if !is_portolan(&engine) {
+        skip!("Docker repairs nothing");
     }
     run_server(&engine, "server", 7000, "hello", &["-p", "8000:7000"]);
     let works = || (hear(engine.host(), "127.0.0.1", 8000) == "hello").then_some(());
@@ -71,8 +72,9 @@ fn flushes_of_table_after_table_are_repaired_at_once_and_without_a_failure() {
         engine.host().sh("iptables -F; iptables -t nat -F; ip6tables -F; ip6tables -t nat -F").ok();
         eventually("it works again", 10, works);
     }
+    let repairs = if Firewall::from_env() == Firewall::Iptables { 10.0 } else { 0.0 };
     eventually("repairs are counted", 10, || {
-        (metric(&engine, "portolan_heal_repairs_total{what=\"firewall\"}") >= 10.0).then_some(())
+        (metric(&engine, "portolan_heal_repairs_total{what=\"firewall\"}") >= repairs).then_some(())
     });
     assert!(metric(&engine, "portolan_heal_failures_total").abs() < f64::EPSILON);
 }
