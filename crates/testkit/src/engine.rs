@@ -206,8 +206,9 @@ impl Engine {
     pub fn docker_tty(&self, line: &str) -> Output {
         let client: Vec<_> = self.client().iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let mut output = run(&["script", "-qec", &format!("{} {line}", client.join(" ")), "/dev/null"], None);
-        // script(1) echoes the end of its own input as ^D and two backspaces.
-        output.stdout = output.stdout.replace('\r', "").replace("^D\u{8}\u{8}", "");
+        // script(1) types the end of its own input, which is echoed as ^D and two backspaces; if the client makes the
+        // terminal raw meanwhile, it reads a NUL for it, and the container's terminal echoes that.
+        output.stdout = output.stdout.replace('\r', "").replace("^D\u{8}\u{8}", "").replace("^@", "");
         output
     }
 
