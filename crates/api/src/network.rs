@@ -167,6 +167,10 @@ wire! {
         pub chain: String,
         /// What does not arrive: `in`, `out`, `in-replies`, `out-replies`, `within`, `to-host`.
         pub drops: Vec<String>,
+        /// The ports that it is about, as `8000/tcp` or `9000-9010/udp`: the host's for a chain before
+        /// destinations are translated, else the containers'. None if it is about all.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub ports: Vec<String>,
         /// Rules there let a part of it through.
         pub partly: bool,
         /// What drops it.

@@ -1,6 +1,5 @@
 //! Other programs' firewalls, as far as they concern containers.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use portolan_net::{Conflict, Diagnosis, PortRequest};
@@ -32,8 +31,7 @@ impl Engine {
 
     /// The same for some of its ports.
     pub(crate) async fn port_warnings(&self, mode: &NetworkMode, requests: &[PortRequest]) -> Vec<String> {
-        let ports: BTreeSet<_> = requests.iter().map(|port| (port.proto, port.container_port)).collect();
         let Some(network) = mode.network_name() else { return Vec::new() };
-        self.inner.networks.in_the_way(vec![network.to_owned()], ports).await
+        self.inner.networks.in_the_way(vec![network.to_owned()], requests).await
     }
 }

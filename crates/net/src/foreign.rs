@@ -5,19 +5,20 @@
 //! finds is kept, so that answering a request reads nothing; what is new or over is an event.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use portolan_netcore::firewall::BridgePolicy;
-use portolan_netcore::foreign::{Finding, Flow, Ruleset, Service, findings};
-use portolan_netcore::model::{Driver, Network, NetworkId, Proto};
+use portolan_netcore::foreign::{Finding, Flow, Ruleset, Service, findings, port_findings};
+use portolan_netcore::model::{Driver, Network, NetworkId};
 use portolan_netcore::plan::{Desired, Settings, Touched, compile_touched};
 
 use crate::networks::Shared;
 use crate::owner::{Owner, Task};
-use crate::{Error, HostEvent};
+use crate::{Error, HostEvent, PortRequest};
 
 /// Rules of iptables-legacy, br_netfilter and the default route change without an event that we hear.
 const NOW_AND_THEN: Duration = Duration::from_secs(30);
@@ -49,6 +50,21 @@ pub(crate) struct Bridged {
     pub(crate) id: NetworkId,
     pub(crate) name: String,
     pub(crate) policy: BridgePolicy,
+    /// The ports that are published by way of it.
+    services: Vec<Service>,
+}
+
+impl Bridged {
+    /// What keeps traffic of it from arriving, and some of its ports from being reached.
+    fn findings(&self, ruleset: &Ruleset) -> Vec<Finding> {
+        let mut all = findings(ruleset, &self.policy);
+        all.extend(port_findings(ruleset, &self.policy, &self.services));
+        all
+    }
+
+    fn conflict(&self, finding: Finding) -> Conflict {
+        Conflict { network: self.id.clone(), name: self.name.clone(), finding }
+    }
 }
 
 /// What was found last.
@@ -64,15 +80,28 @@ pub(crate) struct Foreign {
     seen: Mutex<Seen>,
     /// One look at a time, or an event of an older one would come last.
     looking: Mutex<()>,
-    wake: Mutex<Option<mpsc::Sender<()>>>,
+    wake: Mutex<Option<mpsc::Sender<Changed>>>,
+}
+
+/// Why another look is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Rules, networks, or what else is read with them.
+    Rules,
+    /// Only which ports are published.
+    Ports,
 }
 
 impl Foreign {
     /// Something may have changed.
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake(&self, changed: Changed) {
+        // Without rules of others no port is in anybody's way.
+        if changed == Changed::Ports && self.seen().ruleset.tables.is_empty() {
+            return;
+        }
         if let Some(wake) = self.wake.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             // The thread ends with the networks.
-            let _ = wake.send(());
+            let _ = wake.send(changed);
         }
     }
 
@@ -98,13 +127,17 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<(), Error> {
     Ok(())
 }
 
-fn watch(woken: &mpsc::Receiver<()>, weak: &Weak<Shared>) {
+fn watch(woken: &mpsc::Receiver<Changed>, weak: &Weak<Shared>) {
     let mut reason = None;
+    let mut changed = Changed::Rules;
     loop {
         let Some(host) = weak.upgrade().map(|shared| Arc::clone(&shared.host)) else { return };
         // This may take its time, and keeps no networks open meanwhile. What firewalld then still keeps from
         // passing is told by the look.
-        let refused = host.introduce().err().map(|error| error.to_string());
+        let refused = match changed {
+            Changed::Rules => host.introduce().err().map(|error| error.to_string()),
+            Changed::Ports => reason.clone(),
+        };
         if refused != reason {
             if let Some(error) = &refused {
                 tracing::warn!(error, "firewalld does not know our bridges");
@@ -112,28 +145,32 @@ fn watch(woken: &mpsc::Receiver<()>, weak: &Weak<Shared>) {
             reason = refused;
         }
         let Some(shared) = weak.upgrade() else { return };
-        if let Err(error) = look(&shared) {
+        if let Err(error) = look(&shared, changed) {
             tracing::warn!(%error, "cannot tell whether other programs' firewalls are in the way");
         }
         drop(shared);
         match woken.recv_timeout(NOW_AND_THEN) {
-            Ok(()) => {
+            Ok(first) => {
+                let mut all = vec![first];
                 // Until there is a pause; a storm does not put it off for ever.
                 for _ in 0..10 {
-                    if woken.recv_timeout(QUIET).is_err() {
-                        break;
+                    match woken.recv_timeout(QUIET) {
+                        Ok(one) => all.push(one),
+                        Err(_) => break,
                     }
                 }
-                while woken.try_recv().is_ok() {}
+                all.extend(woken.try_iter());
+                let rules = all.contains(&Changed::Rules);
+                changed = if rules { Changed::Rules } else { Changed::Ports };
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => changed = Changed::Rules,
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
-/// Reads what there is, keeps what is found and tells what is new or over.
-pub(crate) fn look(shared: &Shared) -> Result<(), Error> {
+/// Reads what there is (rules only where they have changed), keeps what is found and tells what is new or over.
+pub(crate) fn look(shared: &Shared, changed: Changed) -> Result<(), Error> {
     let _one = shared.foreign.looking.lock().unwrap_or_else(PoisonError::into_inner);
     let (answer, answered) = mpsc::channel();
     let task: Task = Box::new(move |owner| {
@@ -143,18 +180,18 @@ pub(crate) fn look(shared: &Shared) -> Result<(), Error> {
     let closed = || Error::unavailable("the networks are closed");
     shared.owner.send(task).map_err(|_| closed())?;
     let networks = answered.recv().map_err(|_| closed())?;
-    let ruleset = shared.host.foreign_rules()?;
+    let ruleset = match changed {
+        Changed::Rules => Arc::new(shared.host.foreign_rules()?),
+        Changed::Ports => Arc::clone(&shared.foreign.seen().ruleset),
+    };
     let mut now = Vec::new();
     for network in networks {
-        now.extend(findings(&ruleset, &network.policy, None).into_iter().map(|finding| Conflict {
-            network: network.id.clone(),
-            name: network.name.clone(),
-            finding,
-        }));
+        let found = network.findings(&ruleset);
+        now.extend(found.into_iter().map(|finding| network.conflict(finding)));
     }
     now.sort();
     let mut seen = shared.foreign.seen();
-    seen.ruleset = Arc::new(ruleset);
+    seen.ruleset = ruleset;
     let before = std::mem::replace(&mut seen.conflicts, Arc::new(now.clone()));
     drop(seen);
     let is_new = |all: &[Conflict], one: &Conflict| !all.contains(one);
@@ -180,10 +217,12 @@ fn tell(shared: &Shared, action: &'static str, conflict: &Conflict) {
         ("chain", finding.chain.clone()),
         ("owner", finding.tool.to_string()),
         ("drops", flows.join(",")),
+        ("ports", finding.port_names().join(",")),
         ("why", finding.place.to_string()),
         ("fix", finding.fix.join("; ")),
     ]
     .into_iter()
+    .filter(|(_, value)| !value.is_empty())
     .map(|(key, value)| (key.to_owned(), value))
     .collect();
     match action {
@@ -212,40 +251,69 @@ fn policies(desired: &Desired) -> Vec<Bridged> {
     };
     let touched = Touched { networks: networks.networks.keys().cloned().collect(), ..Touched::default() };
     let policy = compile_touched(&networks, &touched).firewall.unwrap_or_default();
+    let mut services = services(desired);
     let of = |network: &Network| {
         let Driver::Bridge(options) = &network.driver else { return None };
         let policy = policy.bridges.get(&options.bridge)?.clone();
-        Some(Bridged { id: network.id.clone(), name: network.name.clone(), policy })
+        let services = services.remove(&network.id).unwrap_or_default();
+        Some(Bridged { id: network.id.clone(), name: network.name.clone(), policy, services })
     };
     networks.networks.values().filter_map(of).collect()
 }
 
+/// The published ports of each network.
+fn services(desired: &Desired) -> BTreeMap<NetworkId, Vec<Service>> {
+    let mut services: BTreeMap<NetworkId, Vec<Service>> = BTreeMap::new();
+    for endpoint in desired.endpoints.values().filter(|endpoint| !endpoint.published.is_empty()) {
+        let of = services.entry(endpoint.network.clone()).or_default();
+        of.extend(endpoint.published.iter().filter_map(|binding| {
+            // What is carried over from the other family passes by sockets of this host.
+            let address: IpAddr = match binding.host_ip {
+                IpAddr::V4(_) => endpoint.ipv4?.addr().into(),
+                IpAddr::V6(_) => endpoint.ipv6?.addr().into(),
+            };
+            Some(Service::of(binding, address))
+        }));
+    }
+    services
+}
+
 /// What keeps these ports from being reached by way of these networks, by what was read last: a
 /// line for each port and chain.
-pub(crate) fn in_the_way(
-    shared: &Shared,
-    networks: &[Bridged],
-    ports: &BTreeSet<(Proto, u16)>,
-    address: Option<std::net::IpAddr>,
-) -> Vec<String> {
+pub(crate) fn in_the_way(shared: &Shared, networks: &[Bridged], requests: &[PortRequest]) -> Vec<String> {
     let ruleset = Arc::clone(&shared.foreign.seen().ruleset);
+    let from_outside = |request: &&PortRequest| !request.host_ip.is_some_and(|host| host.is_loopback());
+    let services: BTreeSet<Service> = requests.iter().filter(from_outside).map(service).collect();
+    let matters = |finding: &Finding| {
+        finding.is_severe() && finding.flows.iter().any(|flow| matches!(flow, Flow::In | Flow::InReplies))
+    };
     let mut lines = Vec::new();
     for network in networks {
-        for (proto, port) in ports {
-            let service = Service { proto: *proto, port: *port, address };
-            for finding in findings(&ruleset, &network.policy, Some(&service)) {
-                if finding.is_severe()
-                    && finding.flows.iter().any(|flow| matches!(flow, Flow::In | Flow::InReplies))
-                {
-                    let conflict =
-                        Conflict { network: network.id.clone(), name: network.name.clone(), finding };
-                    lines.push(format!(
-                        "Published port {port}/{proto} will not be reached from outside: {}",
-                        conflict.advice()
-                    ));
+        let mut whole = findings(&ruleset, &network.policy);
+        whole.retain(matters);
+        for one in &services {
+            let of_port = port_findings(&ruleset, &network.policy, &[*one]);
+            for finding in whole.iter().cloned().chain(of_port.into_iter().filter(matters)) {
+                let (port, proto, advice) = (one.port, one.proto, network.conflict(finding).advice());
+                let line =
+                    format!("Published port {port}/{proto} will not be reached from outside: {advice}");
+                if lines.last() != Some(&line) {
+                    lines.push(line);
                 }
             }
         }
     }
     lines
+}
+
+/// What is known of a port before it is taken.
+fn service(request: &PortRequest) -> Service {
+    let exact = request.host_ports.filter(|range| range.first == range.last);
+    Service {
+        proto: request.proto,
+        port: request.container_port,
+        address: None,
+        host: request.host_ip,
+        host_port: exact.map(|range| range.first),
+    }
 }

@@ -16,6 +16,7 @@ use portolan_netcore::host::{Disturbance, StepError, Watch};
 use portolan_netcore::plan::Step;
 use tokio::sync::broadcast;
 
+use crate::foreign::Changed;
 use crate::networks::Shared;
 use crate::owner::Task;
 use crate::{Error, HostEvent};
@@ -147,7 +148,7 @@ fn listen(mut watch: Box<dyn Watch>, weak: &Weak<Shared>) {
             vec![Disturbance::Lost]
         });
         if heard.iter().any(|one| matches!(one, Disturbance::Ruleset { .. } | Disturbance::Lost)) {
-            shared.foreign.wake();
+            shared.foreign.wake(Changed::Rules);
         }
         match turn(&shared, &heard) {
             Ok(None) => limit = SLOW,

@@ -3,25 +3,25 @@
 
 mod lending;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use portolan_netcore::host::{Host, StepError};
-use portolan_netcore::model::{ContainerId, EndpointId, Network, NetworkId, Proto, SandboxId};
+use portolan_netcore::model::{ContainerId, EndpointId, Network, NetworkId, SandboxId};
 use portolan_netcore::plan::{Ns, Step};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{broadcast, oneshot};
 use tokio::task;
 
 use crate::doctor;
-use crate::foreign::{self, Bridged, Foreign};
+use crate::foreign::{self, Bridged, Changed, Foreign};
 use crate::heal::{self, Counters};
 use crate::owner::{Announcements, Owner, Parts, Removal, Task, Turn, Work, open};
 use crate::publisher::Publisher;
 use crate::{
     AttachSpec, Conflict, Diagnosis, DnsUpdate, Error, Exposure, Healing, HostEvent, Leases, Names,
-    NetConfig, NetworkEvent, NetworkInfo, NetworkSpec, PortChange, SandboxInfo, SandboxSpec, Store, apply,
+    NetConfig, NetworkEvent, NetworkInfo, NetworkSpec, PortChange, PortRequest, SandboxInfo, SandboxSpec,
+    Store, apply,
 };
 
 /// How many events a slow listener may be behind.
@@ -134,7 +134,7 @@ impl Networks {
             match me.run_or_undo(work.steps, work.undo).await? {
                 Ok(()) => {
                     me.call(move |owner| owner.finish_create(&work.network.id)).await?;
-                    me.shared.foreign.wake();
+                    me.shared.foreign.wake(Changed::Rules);
                 }
                 Err(error) => {
                     return Err(me.call(move |owner| owner.abort_create(&work.network, &error)).await?);
@@ -157,7 +157,7 @@ impl Networks {
             match me.run_or_undo(work.steps, work.undo).await? {
                 Ok(()) => {
                     me.call(move |owner| owner.finish_remove(&work.network.id)).await?;
-                    me.shared.foreign.wake();
+                    me.shared.foreign.wake(Changed::Rules);
                 }
                 Err(error) => {
                     return Err(me.call(move |owner| owner.abort_remove(&work.network, &error)).await?);
@@ -347,13 +347,13 @@ impl Networks {
 
     /// What keeps ports that are to be published by way of these networks from being reached, a line
     /// for each; by what was read last, so that it costs nothing to ask. Unknown networks have none.
-    pub async fn in_the_way(&self, networks: Vec<String>, ports: BTreeSet<(Proto, u16)>) -> Vec<String> {
+    pub async fn in_the_way(&self, networks: Vec<String>, ports: &[PortRequest]) -> Vec<String> {
         if ports.is_empty() {
             return Vec::new();
         }
         let Ok(mut all) = self.call(|owner| foreign::bridged(owner)).await else { return Vec::new() };
         all.retain(|one: &Bridged| networks.iter().any(|name| *name == one.name || name == one.id.as_str()));
-        foreign::in_the_way(&self.shared, &all, &ports, None)
+        foreign::in_the_way(&self.shared, &all, ports)
     }
 
     /// Examines the host's networking, by a look at everything: other firewalls' rules, the kernel's
@@ -372,7 +372,7 @@ impl Networks {
         };
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            foreign::look(&shared)?;
+            foreign::look(&shared, Changed::Rules)?;
             doctor::examine(&shared, &wanted, names)
         })
         .await?
@@ -472,7 +472,9 @@ impl Networks {
                 for announcements in std::mem::take(&mut work.announcements) {
                     tokio::spawn(self.clone().announce(announcements));
                 }
-                self.call(move |owner| owner.finish_sandbox(work, dns)).await?
+                let info = self.call(move |owner| owner.finish_sandbox(work, dns)).await?;
+                self.shared.foreign.wake(Changed::Ports);
+                info
             }
             Err(error) => {
                 if let Some(removal) = self.call(move |owner| owner.abort_sandbox(work)).await? {
@@ -521,6 +523,7 @@ impl Networks {
         let removal = Arc::new(removal);
         let done = Arc::clone(&removal);
         self.call(move |owner| owner.finish_removal(&done)).await?;
+        self.shared.foreign.wake(Changed::Ports);
         let me = self.clone();
         tokio::spawn(async move {
             let (shared, gone) = (Arc::clone(&me.shared), Arc::clone(&removal));

@@ -230,6 +230,66 @@ fn drops_before_routing_are_told_and_the_advice_helps() {
     );
 }
 
+/// Two host ports are dropped before they are translated: the one that is published is named, and opened by the
+/// command that is printed; the other as soon as it is published.
+fn follow_the_advice_for_a_port(lab: &Lab, install: &str, remove: &str, fix: &dyn Fn(u16) -> String) {
+    let host = lab.engine.host();
+    let since = host.sh("date +%s").ok().to_owned();
+    host.sh(install).ok();
+    eventually("inspect names the port", 5, || lab.status().contains("\"8000/tcp\"").then_some(()));
+    assert!(!lab.comes_in() && lab.goes_out(), "what it really drops");
+    assert_eq!(lab.advice(), [fix(8000)]);
+    has_line(&lab.portolan(&["doctor"]).stdout, &["problem", "firewalls", "host port 8000/tcp", "docker0"]);
+    let create = |port: &str| lab.engine.docker(&["create", "-p", port, "busybox", "true"]).stderr;
+    assert!(create("8001:80").contains(&fix(8001)));
+    assert_eq!(create("8002:8000"), "");
+
+    host.sh(&fix(8000)).ok();
+    eventually("the command helps", 5, || lab.comes_in().then_some(()));
+    eventually("and doctor sees it", 5, || lab.advice().is_empty().then_some(()));
+    // No rule changes now: it is the port that is new.
+    let added = lab.portolan(&["port", "add", "server", "8001:7000"]);
+    has_line(&added.stderr, &["WARNING: Published port 7000/tcp will not be reached", &fix(8001)]);
+    eventually("inspect names the new port", 5, || lab.status().contains("\"8001/tcp\"").then_some(()));
+    assert_eq!(hear(&lab.outside, "198.51.100.2", 8001), "");
+    host.sh(&fix(8001)).ok();
+    eventually("it is open", 5, || (hear(&lab.outside, "198.51.100.2", 8001) == "hello").then_some(()));
+
+    lab.portolan(&["port", "rm", "server", "8001"]).ok();
+    host.sh(remove).ok();
+    eventually("inspect has nothing to say", 5, || (!lab.status().contains("\"Firewall\"")).then_some(()));
+    let until = host.sh("echo $(($(date +%s) + 1))").ok().to_owned();
+    let told = lab.engine.docker(&["events", "--since", &since, "--until", &until]);
+    has_line(told.ok(), &["daemon firewall-conflict ", "network=bridge", "ports=8000/tcp"]);
+}
+
+#[test]
+fn a_host_port_that_is_dropped_before_translation_is_told_and_the_advice_helps() {
+    let lab = lab();
+    if !is_portolan(&lab.engine) {
+        skip!("Docker says nothing of it");
+    }
+    for (table, prefix) in [("raw", ""), ("mangle", "-i up1 ")] {
+        let rule = format!("iptables-nft -t {table} -A PREROUTING {prefix}-p tcp --dport 8000:8001 -j DROP");
+        // The iptables backend has a rule of its own there.
+        let delete = format!("iptables-nft -t {table} -D PREROUTING");
+        let accept = |port| format!("{delete} -i up1 -p tcp --dport {port} -j ACCEPT");
+        let flush = [accept(8000), accept(8001), rule.replace("-A", "-D")].join("; ");
+        follow_the_advice_for_a_port(&lab, &rule, &flush, &|port| {
+            format!("iptables-nft -t {table} -I PREROUTING -i up1 -p tcp --dport {port} -j ACCEPT")
+        });
+    }
+    for priority in [-300, -150] {
+        let chain = format!("{{ type filter hook prerouting priority {priority}; policy accept; }}");
+        let install = format!(
+            "nft 'add table inet early; add chain inet early p {chain}; add rule inet early p tcp dport {{ 22, 8000-8001 }} drop'"
+        );
+        follow_the_advice_for_a_port(&lab, &install, "nft delete table inet early", &|port| {
+            format!("nft insert rule inet early p iifname up1 tcp dport {port} accept")
+        });
+    }
+}
+
 #[test]
 fn a_port_that_is_added_while_a_firewall_is_in_its_way_warns_whoever_adds_it() {
     let lab = lab();

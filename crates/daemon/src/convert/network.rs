@@ -70,6 +70,7 @@ fn conflict(conflict: &Conflict) -> api::FirewallConflict {
         table: format!("{} {}", finding.family, finding.table),
         chain: finding.chain.clone(),
         drops: finding.flows.iter().map(|flow| flow.as_str().to_owned()).collect(),
+        ports: finding.port_names(),
         partly: finding.partly,
         why: finding.place.to_string(),
         fix: finding.fix.clone(),

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::evaluate::{End, evaluate};
 use super::packet::{Address, Packet};
-use super::{Family, Hook, Ruleset, Table, Tool};
+use super::{Chain, Family, Hook, Ruleset, Table, Tool};
 use crate::firewall::BridgePolicy;
-use crate::model::{GatewayMode, IfName, Proto};
+use crate::model::{GatewayMode, IfName, PortRange, Proto};
 
 /// A kind of traffic that a network has. Display: in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,17 +55,6 @@ impl fmt::Display for Flow {
     }
 }
 
-/// A published port, where it leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Its protocol.
-    pub proto: Proto,
-    /// The container's port.
-    pub port: u16,
-    /// The container's address, if it has one yet.
-    pub address: Option<IpAddr>,
-}
-
 /// What drops a packet. Display: in words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -102,6 +90,9 @@ pub struct Finding {
     pub tool: Tool,
     /// What does not arrive.
     pub flows: BTreeSet<Flow>,
+    /// The ports that it is about, in order: the host's where [`Hook::is_before_translation`], else the
+    /// containers'. None if it is about all.
+    pub ports: Vec<(Proto, PortRange)>,
     /// Some of it does: what rules that are not fully understood here let through.
     pub partly: bool,
     /// What drops it.
@@ -116,29 +107,49 @@ impl Finding {
     pub fn is_severe(&self) -> bool {
         !self.partly && self.hook != Hook::Input
     }
+
+    /// Its ports as people write them: `8000/tcp`, `9000-9010/udp`.
+    pub fn port_names(&self) -> Vec<String> {
+        let name = |(proto, PortRange { first, last }): &(Proto, PortRange)| match first == last {
+            true => format!("{first}/{proto}"),
+            false => format!("{first}-{last}/{proto}"),
+        };
+        self.ports.iter().map(name).collect()
+    }
 }
+
+/// So many runs of ports are told one by one, and let through one by one.
+const FEW: usize = 8;
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flows: Vec<String> = self.flows.iter().map(ToString::to_string).collect();
         let Self { bridge, family, table, tool, place, .. } = self;
         let drops = if self.partly { "drops, but for what its rules let through," } else { "drops" };
-        write!(f, "table {family} {table} ({tool}) {drops} {} of {bridge}: {place}", flows.join(", "))
+        write!(f, "table {family} {table} ({tool}) {drops} {}", flows.join(", "))?;
+        if !self.ports.is_empty() {
+            let names = self.port_names();
+            let whose = if self.hook.is_before_translation() { "host" } else { "container" };
+            write!(f, " ({whose} port {}", names[..names.len().min(FEW)].join(", "))?;
+            if names.len() > FEW {
+                write!(f, " and {} more", names.len() - FEW)?;
+            }
+            f.write_str(")")?;
+        }
+        write!(f, " of {bridge}: {place}")
     }
 }
 
-/// What keeps traffic of this network, or of one port of it, from arriving.
-pub fn findings(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>) -> Vec<Finding> {
+/// What keeps traffic of this network from arriving, whatever the port. See [`super::port_findings`].
+pub fn findings(ruleset: &Ruleset, network: &BridgePolicy) -> Vec<Finding> {
     let mut found: BTreeMap<Key<'_>, (BTreeSet<Flow>, Place)> = BTreeMap::new();
-    for (flow, packet) in packets(ruleset, network, service) {
+    for (flow, packet) in packets(ruleset, network) {
         for table in ruleset.tables.iter().filter(|table| sees(table, &packet)) {
-            let hooked =
-                table.chains.iter().filter(|(_, chain)| chain.base.is_some_and(|b| b.hook == packet.hook));
-            for (name, _) in hooked {
+            for name in hooked(table, packet.hook) {
                 let outcome = evaluate(ruleset, table, name, &packet);
                 let End::Dropped(chain, rule) = outcome.end else { continue };
                 let place = Place { chain, rule: rule.map(|number| number + 1) };
-                let key = (table.family, table.name.as_str(), name.as_str(), table.tool, outcome.may_pass);
+                let key = (table.family, table.name.as_str(), name, table.tool, outcome.may_pass);
                 found.entry((key, packet.hook)).or_insert_with(|| (BTreeSet::new(), place)).0.insert(flow);
             }
         }
@@ -154,20 +165,27 @@ pub fn findings(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Serv
                 hook,
                 tool,
                 flows,
+                ports: Vec::new(),
                 partly,
                 place,
                 fix: Vec::new(),
             };
-            Finding { fix: fix(&found, ruleset.egress.as_deref()), ..found }
+            found.advised(ruleset)
         })
         .collect()
+}
+
+/// The base chains of a table at this hook.
+pub(super) fn hooked(table: &Table, hook: Hook) -> impl Iterator<Item = &str> {
+    let there = move |chain: &Chain| chain.base.is_some_and(|base| base.hook == hook);
+    table.chains.iter().filter(move |(_, chain)| there(chain)).map(|(name, _)| name.as_str())
 }
 
 /// Family, table, base chain, tool and whether some may pass; and the hook.
 type Key<'a> = ((Family, &'a str, &'a str, Tool, bool), Hook);
 
 /// The table's hooks get to see this packet.
-fn sees(table: &Table, packet: &Packet) -> bool {
+pub(super) fn sees(table: &Table, packet: &Packet) -> bool {
     match table.family {
         Family::Bridge => packet.bridge.is_some(),
         _ if packet.bridge.is_some() => false,
@@ -178,20 +196,14 @@ fn sees(table: &Table, packet: &Packet) -> bool {
 }
 
 /// One packet of each kind and family.
-fn packets(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>) -> Vec<(Flow, Packet)> {
+pub(super) fn packets(ruleset: &Ruleset, network: &BridgePolicy) -> Vec<(Flow, Packet)> {
     let mut packets = Vec::new();
     let outside = ruleset.egress.as_deref().and_then(|name| IfName::new(name).ok());
     let bridge = Some(network.bridge.clone());
     for v4 in [true, false] {
         let Some(subnet) = network.subnets.iter().find(|net| net.addr().is_ipv4() == v4) else { continue };
         let mode = if v4 { network.gateway_mode_ipv4 } else { network.gateway_mode_ipv6 };
-        if service.is_some_and(|one| one.address.is_some_and(|address| address.is_ipv4() != v4)) {
-            continue;
-        }
-        let inside = match service.and_then(|one| one.address) {
-            Some(address) => Address::One(address),
-            None => Address::In(IpNet::trunc(subnet)),
-        };
+        let inside = Address::In(IpNet::trunc(subnet));
         let packet = Packet {
             hook: Hook::Forward,
             v4,
@@ -200,7 +212,7 @@ fn packets(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>)
             bridge: None,
             source: inside,
             destination: Address::Any,
-            proto: service.map_or(Proto::Tcp, |one| one.proto),
+            proto: Proto::Tcp,
             port: None,
             established: false,
             translated: false,
@@ -214,17 +226,12 @@ fn packets(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>)
         };
         let translated = matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
         if !network.internal && mode != GatewayMode::Isolated {
-            let first = Packet { port: service.map(|one| one.port), translated, ..back.clone() };
+            let first = Packet { translated, ..back.clone() };
             let answer = Packet { established: true, translated, ..packet.clone() };
             packets.extend(through(Flow::In, first));
             packets.extend(through(Flow::InReplies, answer));
-            if service.is_none() {
-                packets.extend(through(Flow::Out, packet.clone()));
-                packets.extend(through(Flow::OutReplies, Packet { established: true, ..back }));
-            }
-        }
-        if service.is_some() {
-            continue;
+            packets.extend(through(Flow::Out, packet.clone()));
+            packets.extend(through(Flow::OutReplies, Packet { established: true, ..back }));
         }
         if network.icc {
             let among = Packet { to: bridge.clone(), destination: inside, ..packet.clone() };
@@ -239,18 +246,17 @@ fn packets(ruleset: &Ruleset, network: &BridgePolicy, service: Option<&Service>)
 }
 
 /// A packet through this host at each hook of its way.
-fn through(flow: Flow, packet: Packet) -> [(Flow, Packet); 4] {
-    // What comes from outside is addressed to this host until it is translated, and by another port.
+fn through(flow: Flow, packet: Packet) -> [(Flow, Packet); 5] {
+    // What comes from outside is addressed to this host until it is translated.
     let arriving = match flow {
-        Flow::In | Flow::OutReplies => {
-            Packet { to: None, destination: Address::Any, port: None, ..packet.clone() }
-        }
+        Flow::In | Flow::OutReplies => Packet { to: None, destination: Address::Any, ..packet.clone() },
         _ => Packet { to: None, ..packet.clone() },
     };
     let leaving = Packet { hook: Hook::Postrouting, from: None, ..packet.clone() };
     [
         (flow, Packet { hook: Hook::Raw, ..arriving.clone() }),
-        (flow, Packet { hook: Hook::Prerouting, ..arriving }),
+        (flow, Packet { hook: Hook::Prerouting, ..arriving.clone() }),
+        (flow, Packet { hook: Hook::Translated, ..arriving }),
         (flow, packet),
         (flow, leaving),
     ]
@@ -261,6 +267,20 @@ fn through(flow: Flow, packet: Packet) -> [(Flow, Packet); 4] {
 enum Direction {
     From,
     To,
+}
+
+impl Finding {
+    /// With the commands that let it through.
+    pub(super) fn advised(self, ruleset: &Ruleset) -> Self {
+        Self { fix: fix(&self, ruleset.egress.as_deref()), ..self }
+    }
+}
+
+/// The few ports that a command may name: those of connections to published ports. Of answers to them no
+/// command does.
+fn named(found: &Finding) -> &[(Proto, PortRange)] {
+    let alone = found.flows.iter().all(|flow| *flow == Flow::In);
+    if alone && found.ports.len() <= FEW { &found.ports } else { &[] }
 }
 
 fn fix(found: &Finding, uplink: Option<&str>) -> Vec<String> {
@@ -280,7 +300,7 @@ fn fix(found: &Finding, uplink: Option<&str>) -> Vec<String> {
         };
         let bridge = Some(bridge.as_str());
         let (from, to) = match found.hook {
-            Hook::Raw | Hook::Prerouting => (by(comes, bridge), by(comes, uplink)),
+            Hook::Raw | Hook::Prerouting | Hook::Translated => (by(comes, bridge), by(comes, uplink)),
             Hook::Input | Hook::Forward => (by(comes, bridge), by(goes, bridge)),
             Hook::Postrouting => (by(goes, uplink), by(goes, bridge)),
         };
@@ -295,7 +315,12 @@ fn fix(found: &Finding, uplink: Option<&str>) -> Vec<String> {
             let program = if *family == Family::Ip6 { "ip6tables" } else { "iptables" };
             let variant = if *tool == Tool::IptablesNft { "nft" } else { "legacy" };
             let of = if table == "filter" { String::new() } else { format!(" -t {table}") };
-            each(&format!("{program}-{variant}{of} -I {chain}"), "-i", "-o", "-j ACCEPT")
+            let start = format!("{program}-{variant}{of} -I {chain}");
+            let of = |(proto, PortRange { first, last }): &(Proto, PortRange)| match first == last {
+                true => format!("-p {proto} --dport {first} -j ACCEPT"),
+                false => format!("-p {proto} --dport {first}:{last} -j ACCEPT"),
+            };
+            ends(found, of, "-j ACCEPT").iter().flat_map(|end| each(&start, "-i", "-o", end)).collect()
         }
         Tool::Ufw if found.flows.contains(&Flow::ToHost) => vec![format!("ufw allow in on {bridge}")],
         Tool::Ufw => {
@@ -310,7 +335,20 @@ fn fix(found: &Finding, uplink: Option<&str>) -> Vec<String> {
                 Family::Bridge => ("meta ibrname", "meta obrname"),
                 _ => ("iifname", "oifname"),
             };
-            each(&format!("nft insert rule {family} {table} {chain}"), comes, goes, "accept")
+            let start = format!("nft insert rule {family} {table} {chain}");
+            let of = |(proto, PortRange { first, last }): &(Proto, PortRange)| match first == last {
+                true => format!("{proto} dport {first} accept"),
+                false => format!("{proto} dport {first}-{last} accept"),
+            };
+            ends(found, of, "accept").iter().flat_map(|end| each(&start, comes, goes, end)).collect()
         }
+    }
+}
+
+/// How the commands end: for each run of ports, or for all.
+fn ends(found: &Finding, of: impl Fn(&(Proto, PortRange)) -> String, all: &str) -> Vec<String> {
+    match named(found) {
+        [] => vec![all.to_owned()],
+        ports => ports.iter().map(of).collect(),
     }
 }

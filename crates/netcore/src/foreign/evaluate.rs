@@ -1,5 +1,6 @@
 //! One packet through one base chain.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::packet::{Bits, Packet, sure};
@@ -44,11 +45,13 @@ pub(super) struct Outcome {
     pub(super) may_pass: bool,
     may_return: bool,
     pub(super) end: End,
+    /// It could be another if more were known of the packet's port.
+    pub(super) asks_port: bool,
 }
 
 /// Sends the packet through a base chain.
 pub(super) fn evaluate(ruleset: &Ruleset, table: &Table, chain: &str, packet: &Packet) -> Outcome {
-    let mut run = Run { ruleset, table, packet, known: BTreeMap::new() };
+    let mut run = Run { ruleset, table, packet, known: BTreeMap::new(), asks_port: Cell::new(false) };
     let outcome = run.chain(chain, 0);
     let drops = table.chains.get(chain).and_then(|chain| chain.base).is_some_and(|base| base.drops);
     Outcome {
@@ -59,6 +62,7 @@ pub(super) fn evaluate(ruleset: &Ruleset, table: &Table, chain: &str, packet: &P
             End::Returned => End::Accepted,
             end => end,
         },
+        asks_port: run.asks_port.get(),
     }
 }
 
@@ -67,17 +71,18 @@ struct Run<'a> {
     table: &'a Table,
     packet: &'a Packet,
     known: BTreeMap<String, Outcome>,
+    asks_port: Cell<bool>,
 }
 
 impl Run<'_> {
     fn chain(&mut self, name: &str, depth: usize) -> Outcome {
         if self.ruleset.ours.contains(name) {
-            return Outcome { may_pass: true, may_return: false, end: End::Accepted };
+            return Outcome { may_pass: true, may_return: false, end: End::Accepted, asks_port: false };
         }
         if let Some(known) = self.known.get(name) {
             return known.clone();
         }
-        let mut outcome = Outcome { may_pass: false, may_return: true, end: End::Returned };
+        let mut outcome = Outcome { may_pass: false, may_return: true, end: End::Returned, asks_port: false };
         let table = self.table;
         let rules = match table.chains.get(name) {
             Some(chain) if depth <= DEPTH => chain.rules.as_slice(),
@@ -112,7 +117,7 @@ impl Run<'_> {
 
     /// What becomes of the packet by a verdict, and whether after a return it is the next rule's.
     fn verdict(&mut self, chain: &str, number: usize, verdict: &Verdict, depth: usize) -> (Outcome, bool) {
-        let outcome = |may_pass, may_return, end| Outcome { may_pass, may_return, end };
+        let outcome = |may_pass, may_return, end| Outcome { may_pass, may_return, end, asks_port: false };
         match verdict {
             Verdict::Accept | Verdict::Elsewhere => (outcome(true, false, End::Accepted), false),
             Verdict::Drop => (outcome(false, false, End::Dropped(chain.to_owned(), Some(number))), false),
@@ -131,9 +136,12 @@ impl Run<'_> {
                 Expr::Verdict(verdict) => return vec![(so_far, verdict.clone())],
                 Expr::VerdictMap { map, at } => return self.map(map, &registers[*at..], so_far),
                 Expr::Perhaps => Holds::Perhaps,
-                Expr::Compare { at, how, bytes } => compare(&registers[*at..], *how, bytes),
+                Expr::Compare { at, how, bytes } => {
+                    self.note(compare(&registers[*at..], *how, bytes), &registers[*at..], bytes.len())
+                }
                 Expr::Range { at, least, greatest, invert } => {
-                    between(&registers[*at..], least, greatest).invert(*invert)
+                    let holds = between(&registers[*at..], least, greatest).invert(*invert);
+                    self.note(holds, &registers[*at..], least.len())
                 }
                 Expr::Lookup { set, at, invert } => self.lookup(set, &registers[*at..]).invert(*invert),
                 _ => {
@@ -150,6 +158,14 @@ impl Run<'_> {
         Vec::new()
     }
 
+    /// What remains open may be so for want of the port.
+    fn note(&self, holds: Holds, registers: &[Bits], len: usize) -> Holds {
+        if holds == Holds::Perhaps && registers.iter().take(len).any(|bits| bits.port != 0) {
+            self.asks_port.set(true);
+        }
+        holds
+    }
+
     fn compute(&self, expr: &Expr, registers: &mut [Bits; REGISTERS]) {
         let (to, bits) = match expr {
             Expr::Load { field, to, len } => (*to, self.packet.load(*field, *len, &self.ruleset.links)),
@@ -158,7 +174,11 @@ impl Run<'_> {
             Expr::Mask { from, to, mask, xor } => {
                 let bits = mask.iter().zip(xor).enumerate().map(|(at, (mask, xor))| {
                     let bits = registers.get(from + at).copied().unwrap_or_default();
-                    Bits { value: (bits.value & mask) ^ xor, known: bits.known | !mask }
+                    Bits {
+                        value: (bits.value & mask) ^ xor,
+                        known: bits.known | !mask,
+                        port: bits.port & mask,
+                    }
                 });
                 (*to, bits.collect())
             }
@@ -173,7 +193,7 @@ impl Run<'_> {
         let Some(set) = self.table.sets.get(name) else { return Holds::Perhaps };
         let mut found = if set.partial { Holds::Perhaps } else { Holds::No };
         for element in &set.elements {
-            match has(element, registers) {
+            match self.note(has(element, registers), registers, element.least.len()) {
                 Holds::Yes => return Holds::Yes,
                 Holds::Perhaps => found = Holds::Perhaps,
                 Holds::No => {}
@@ -187,7 +207,7 @@ impl Run<'_> {
         let mut all = Vec::new();
         for element in &map.elements {
             let verdict = element.verdict.clone().unwrap_or(Verdict::Elsewhere);
-            match has(element, registers) {
+            match self.note(has(element, registers), registers, element.least.len()) {
                 Holds::Yes => {
                     all.push((so_far, verdict));
                     return all;

@@ -13,6 +13,7 @@
 mod advice;
 mod evaluate;
 mod packet;
+mod ports;
 mod save;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-pub use advice::{Finding, Flow, Place, Service, findings};
-pub use packet::{Address, Packet};
+pub use advice::{Finding, Flow, Place, findings};
+pub use packet::{Address, Packet, Port};
+pub use ports::{Service, port_findings};
 pub use save::read_save;
 
 /// The families of tables that matter to us. Display: nft's word.
@@ -129,8 +131,10 @@ pub struct Base {
 pub enum Hook {
     /// Whatever arrives, before it is known which connection it belongs to (`raw`).
     Raw,
-    /// Whatever arrives, before it is routed (`mangle`, translation).
+    /// Whatever arrives, before its destination is translated (`mangle`).
     Prerouting,
+    /// Whatever arrives, while its destination is translated or after it, before it is routed.
+    Translated,
     /// To this host's own sockets.
     Input,
     /// Through this host.
@@ -141,6 +145,8 @@ pub enum Hook {
 
 /// Connections are looked up at `NF_IP_PRI_CONNTRACK`.
 const CONNTRACK: i32 = -200;
+/// Destinations are translated at `NF_IP_PRI_NAT_DST`.
+const DESTINATION_NAT: i32 = -100;
 /// Sources are translated at `NF_IP_PRI_NAT_SRC`.
 const SOURCE_NAT: i32 = 100;
 
@@ -150,19 +156,30 @@ impl Hook {
     pub fn of(number: u32, priority: i32) -> Option<Self> {
         match number {
             0 if priority < CONNTRACK => Some(Self::Raw),
-            0 => Some(Self::Prerouting),
+            0 if priority < DESTINATION_NAT => Some(Self::Prerouting),
+            0 => Some(Self::Translated),
             1 => Some(Self::Input),
             2 => Some(Self::Forward),
             4 if priority < SOURCE_NAT => Some(Self::Postrouting),
             _ => None,
         }
     }
+
+    /// Where a packet goes is not decided yet.
+    pub fn is_before_routing(self) -> bool {
+        matches!(self, Self::Raw | Self::Prerouting | Self::Translated)
+    }
+
+    /// A packet to a published port still has the host's port and address.
+    pub fn is_before_translation(self) -> bool {
+        matches!(self, Self::Raw | Self::Prerouting)
+    }
 }
 
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Raw | Self::Prerouting => "prerouting",
+            Self::Raw | Self::Prerouting | Self::Translated => "prerouting",
             Self::Input => "input",
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",

@@ -28,6 +28,15 @@ pub enum Address {
     Any,
 }
 
+/// A port of which the first bits are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The port; only the bits in `known` count.
+    pub value: u16,
+    /// The bits that are known.
+    pub known: u16,
+}
+
 /// A packet at a hook. What is `None` may be anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -47,23 +56,24 @@ pub struct Packet {
     pub destination: Address,
     /// What it carries.
     pub proto: Proto,
-    /// The destination port.
-    pub port: Option<u16>,
+    /// The destination port; none if it is not known and cannot be told.
+    pub port: Option<Port>,
     /// Part of a connection that exists; else its first packet.
     pub established: bool,
     /// The connection's destination was translated, by a published port.
     pub translated: bool,
 }
 
-/// A byte of which the bits in `known` are known.
+/// A byte of which the bits in `known` are known. Those in `port` are not, and belong to a port that could be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bits {
     pub(super) value: u8,
     pub(super) known: u8,
+    pub(super) port: u8,
 }
 
 pub(super) fn sure(bytes: &[u8]) -> Vec<Bits> {
-    bytes.iter().map(|value| Bits { value: *value, known: 0xff }).collect()
+    bytes.iter().map(|value| Bits { value: *value, known: 0xff, port: 0 }).collect()
 }
 
 fn name(link: Option<&IfName>) -> Vec<Bits> {
@@ -89,7 +99,7 @@ impl Address {
             IpAddr::V4(v4) => v4.octets().to_vec(),
             IpAddr::V6(v6) => v6.octets().to_vec(),
         };
-        let bits = |(value, known)| Bits { value, known };
+        let bits = |(value, known)| Bits { value, known, port: 0 };
         octets(net.addr()).into_iter().zip(octets(net.netmask())).map(bits).collect()
     }
 }
@@ -115,7 +125,7 @@ impl Packet {
             Field::State if self.hook == Hook::Raw => Vec::new(),
             Field::State => sure(&if self.established { CT_ESTABLISHED } else { CT_NEW }.to_ne_bytes()),
             // The translation of a new connection is decided on the way, and of a chain's place we know no more.
-            Field::Status if matches!(self.hook, Hook::Raw | Hook::Prerouting) => Vec::new(),
+            Field::Status if self.hook.is_before_routing() => Vec::new(),
             Field::Status => self.status(),
             Field::Network(from) => self.network().get(from..).unwrap_or_default().to_vec(),
             Field::Transport(from) => self.transport().get(from..).unwrap_or_default().to_vec(),
@@ -128,14 +138,14 @@ impl Packet {
     fn status(&self) -> Vec<Bits> {
         let value = if self.translated { IPS_DST_NAT } else { 0 };
         let pairs = value.to_ne_bytes().into_iter().zip(STATUS_KNOWN.to_ne_bytes());
-        pairs.map(|(value, known)| Bits { value, known }).collect()
+        pairs.map(|(value, known)| Bits { value, known, port: 0 }).collect()
     }
 
     /// The IP header (RFC 791, RFC 8200).
     fn network(&self) -> Vec<Bits> {
         let (length, protocol, source) = if self.v4 { (20, 9, 12) } else { (40, 6, 8) };
         let mut header = vec![Bits::default(); length];
-        header[protocol] = Bits { value: self.proto.number(), known: 0xff };
+        header[protocol] = Bits { value: self.proto.number(), known: 0xff, port: 0 };
         let addresses = [self.source.bits(self.v4), self.destination.bits(self.v4)].concat();
         header[source..source + addresses.len()].copy_from_slice(&addresses);
         header
@@ -145,7 +155,10 @@ impl Packet {
     fn transport(&self) -> Vec<Bits> {
         let mut header = vec![Bits::default(); 4];
         if let Some(port) = self.port {
-            header[2..].copy_from_slice(&sure(&port.to_be_bytes()));
+            let bytes = port.value.to_be_bytes().into_iter().zip(port.known.to_be_bytes());
+            for (bits, (value, known)) in header[2..].iter_mut().zip(bytes) {
+                *bits = Bits { value: value & known, known, port: !known };
+            }
         }
         header
     }

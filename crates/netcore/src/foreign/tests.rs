@@ -30,7 +30,10 @@ fn found(lines: &str, service: Option<&Service>) -> Vec<Finding> {
         ours: BTreeSet::from(["DOCKER-FORWARD".to_owned()]),
         ..Ruleset::default()
     };
-    findings(&ruleset, &bridge(), service)
+    match service {
+        None => findings(&ruleset, &bridge()),
+        Some(service) => port_findings(&ruleset, &bridge(), &[*service]),
+    }
 }
 
 fn flows(findings: &[Finding]) -> BTreeSet<Flow> {
@@ -99,15 +102,17 @@ fn what_some_rule_may_let_through_is_dropped_partly() {
     assert!(found.iter().all(|one| one.partly && !one.is_severe()));
 }
 
+/// A port of this address, published everywhere.
+fn service(port: u16, address: [u8; 4], host_port: u16) -> Service {
+    let host = Some([0, 0, 0, 0].into());
+    Service { proto: Proto::Tcp, port, address: Some(address.into()), host, host_port: Some(host_port) }
+}
+
 #[test]
 fn one_port_is_judged_by_its_own_rules() {
     let rules = ":FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT
 -A FORWARD -d 172.17.0.2/32 -o docker0 -p tcp -m tcp --dport 80:89 -j ACCEPT";
-    let service = |port, last| Service {
-        proto: Proto::Tcp,
-        port,
-        address: Some(std::net::IpAddr::from([172, 17, 0, last])),
-    };
+    let service = |port, last| service(port, [172, 17, 0, last], 1);
     assert_eq!(found(rules, Some(&service(80, 2))), []);
     assert_eq!(flows(&found(rules, Some(&service(90, 2)))), BTreeSet::from([Flow::In]));
     assert_eq!(flows(&found(rules, Some(&service(80, 3)))), BTreeSet::from([Flow::In]));
@@ -139,7 +144,7 @@ fn what_our_own_chains_let_pass_does_pass() {
 fn found_in(tables: &str) -> Vec<Finding> {
     let tables = read_save(tables, Family::Ip);
     let ruleset = Ruleset { tables, egress: Some("eth0".to_owned()), ..Ruleset::default() };
-    findings(&ruleset, &bridge(), None)
+    findings(&ruleset, &bridge())
 }
 
 #[test]
@@ -173,9 +178,105 @@ fn nothing_is_said_of_what_cannot_be_known_before_a_packet_is_routed() {
     );
     assert_eq!(flows(&new), BTreeSet::from([Flow::In, Flow::Out]));
     assert_eq!(
-        [Hook::of(0, -300), Hook::of(0, -150), Hook::of(4, 300)],
-        [Some(Hook::Raw), Some(Hook::Prerouting), None]
+        [Hook::of(0, -300), Hook::of(0, -150), Hook::of(0, -100), Hook::of(4, 300)],
+        [Some(Hook::Raw), Some(Hook::Prerouting), Some(Hook::Translated), None]
     );
+}
+
+/// What is found of these ports in tables in iptables-save's words.
+fn ports_in(tables: &str, services: &[Service]) -> Vec<Finding> {
+    let tables = read_save(tables, Family::Ip);
+    let ruleset = Ruleset { tables, egress: Some("eth0".to_owned()), ..Ruleset::default() };
+    port_findings(&ruleset, &bridge(), services)
+}
+
+#[test]
+fn host_ports_are_judged_where_destinations_are_not_translated_yet() {
+    let web = service(80, [172, 17, 0, 2], 8000);
+    for (table, word) in [("raw", "PREROUTING"), ("mangle", "PREROUTING")] {
+        let rules = |rule: &str| format!("*{table}\n:{word} ACCEPT [0:0]\n-A {word} {rule}\nCOMMIT\n");
+        let found = ports_in(&rules("-i eth0 -p tcp -m tcp --dport 8000 -j DROP"), &[web]);
+        let [one] = found.as_slice() else { panic!("{table}: {found:?}") };
+        assert!(one.is_severe());
+        assert_eq!(
+            (flows(&found), one.port_names()),
+            (BTreeSet::from([Flow::In]), vec!["8000/tcp".to_owned()])
+        );
+        assert_eq!(
+            one.fix,
+            [format!("iptables-legacy -t {table} -I PREROUTING -i eth0 -p tcp --dport 8000 -j ACCEPT")]
+        );
+        assert_eq!(
+            one.to_string(),
+            format!(
+                "table ip {table} (iptables-legacy) drops connections to published ports (host port 8000/tcp) of docker0: rule 1 of chain PREROUTING drops or rejects it"
+            )
+        );
+        // The container's port is another, as are other protocols, sources, links and addresses.
+        for silent in [
+            "-p tcp -m tcp --dport 80 -j DROP",
+            "-p udp -m udp --dport 8000 -j DROP",
+            "-s 10.0.0.0/8 -p tcp -m tcp --dport 8000 -j DROP",
+            "-i wg0 -p tcp -m tcp --dport 8000 -j DROP",
+            "-d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j DROP",
+        ] {
+            assert_eq!(ports_in(&rules(silent), &[web]), [], "{table}: {silent}");
+        }
+        // What drops all is told of the network, once.
+        assert_eq!(ports_in(&rules("-j DROP"), &[web]), []);
+        assert_eq!(found_in(&rules("-j DROP")).len(), 1);
+    }
+}
+
+#[test]
+fn an_accept_before_a_drop_of_everything_leaves_the_other_ports_closed() {
+    let rules = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 22 -j ACCEPT
+-A PREROUTING -i eth0 -j DROP\nCOMMIT\n";
+    // By the network alone nobody can say.
+    assert!(found_in(rules).iter().all(|one| one.partly));
+    let services = [service(80, [172, 17, 0, 2], 8000), service(22, [172, 17, 0, 2], 22)];
+    let found = ports_in(rules, &services);
+    let names: Vec<_> = found.iter().filter(|one| one.is_severe()).flat_map(Finding::port_names).collect();
+    assert_eq!(names, ["8000/tcp"]);
+}
+
+#[test]
+fn addresses_of_the_host_decide_where_a_port_is_published_on_one() {
+    let rules =
+        "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 192.0.2.1/32 -p tcp --dport 8000 -j DROP\nCOMMIT\n";
+    let on = |host: [u8; 4]| Service { host: Some(host.into()), ..service(80, [172, 17, 0, 2], 8000) };
+    assert_eq!(ports_in(rules, &[on([192, 0, 2, 1])]).len(), 1);
+    assert_eq!(ports_in(rules, &[on([192, 0, 2, 2])]), []);
+    // Nobody outside reaches loopback, whatever anybody drops.
+    let all = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 8000 -j DROP\nCOMMIT\n";
+    assert_eq!(ports_in(all, &[on([127, 0, 0, 1])]), []);
+    // A port that is not taken yet may be any.
+    assert_eq!(ports_in(all, &[Service { host_port: None, ..on([0, 0, 0, 0]) }]), []);
+}
+
+#[test]
+fn ten_thousand_ports_are_told_by_their_runs() {
+    let rules = "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 9000:9999 -j DROP
+-A PREROUTING -p tcp --dport 15000 -j DROP\nCOMMIT\n";
+    let services: Vec<Service> =
+        (8000..18000).map(|port| service(port - 7000, [172, 17, 0, 2], port)).collect();
+    let found = ports_in(rules, &services);
+    let told: Vec<_> = found.iter().map(|one| (one.place.rule, one.port_names().join(","))).collect();
+    let wanted = [(Some(1), "9000-9999/tcp".to_owned()), (Some(2), "15000/tcp".to_owned())];
+    assert_eq!(told, wanted);
+    assert!(found[0].fix[0].ends_with("--dport 9000:9999 -j ACCEPT"), "{:?}", found[0].fix);
+}
+
+#[test]
+fn a_command_names_a_few_ports_and_no_hundreds() {
+    let odd: String =
+        (0..9).map(|n| format!("-A PREROUTING -p tcp --dport {} -j BAD\n", 8001 + 2 * n)).collect();
+    let rules = format!("*raw\n:PREROUTING ACCEPT [0:0]\n:BAD - [0:0]\n{odd}-A BAD -j DROP\nCOMMIT\n");
+    let services: Vec<Service> = (8000..8100).map(|port| service(80, [172, 17, 0, 2], port)).collect();
+    let found = ports_in(&rules, &services);
+    assert_eq!((found.len(), found[0].ports.len()), (1, 9));
+    assert_eq!(found[0].fix, ["iptables-legacy -t raw -I PREROUTING -i eth0 -j ACCEPT"]);
+    assert!(found[0].to_string().contains("8015/tcp and 1 more"), "{}", found[0]);
 }
 
 fn native(rules: Vec<Vec<Expr>>, sets: BTreeMap<String, Set>, family: Family) -> Ruleset {
@@ -205,7 +306,7 @@ fn maps_and_intervals_are_looked_up() {
         Expr::VerdictMap { map: "s".to_owned(), at: 16 },
     ];
     let ruleset = native(vec![rule], BTreeMap::from([("s".to_owned(), states)]), Family::Inet);
-    let found = findings(&ruleset, &bridge(), None);
+    let found = findings(&ruleset, &bridge());
     assert_eq!(flows(&found), BTreeSet::from([Flow::Out, Flow::In]));
     assert_eq!(
         found[0].fix,
@@ -229,14 +330,14 @@ fn maps_and_intervals_are_looked_up() {
         Expr::Verdict(Verdict::Drop),
     ];
     let ruleset = native(vec![from], BTreeMap::from([("r".to_owned(), range)]), Family::Ip);
-    assert_eq!(flows(&findings(&ruleset, &bridge(), None)), BTreeSet::from([Flow::Out, Flow::InReplies]));
+    assert_eq!(flows(&findings(&ruleset, &bridge())), BTreeSet::from([Flow::Out, Flow::InReplies]));
 }
 
 #[test]
 fn the_bridges_own_hooks_see_what_stays_within() {
     let ruleset = native(vec![vec![Expr::Verdict(Verdict::Drop)]], BTreeMap::new(), Family::Bridge);
-    let found = findings(&ruleset, &bridge(), None);
+    let found = findings(&ruleset, &bridge());
     assert_eq!(flows(&found), BTreeSet::from([Flow::Within]));
     assert_eq!(found[0].fix, ["nft insert rule bridge t f meta ibrname docker0 accept"]);
-    assert_eq!(findings(&ruleset, &BridgePolicy { icc: false, ..bridge() }, None), []);
+    assert_eq!(findings(&ruleset, &BridgePolicy { icc: false, ..bridge() }), []);
 }
