@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use ipnet::IpNet;
-use portolan_netcore::host::{Feature, Host, HostFacts, Report, StepError};
+use portolan_netcore::host::{Disturbance, Feature, Host, HostFacts, Report, StepError, Watch};
 use portolan_netcore::model::{IfName, PortBinding, Proto};
 use portolan_netcore::plan::{HostState, Link, LinkKind, Ns, Step};
 
@@ -27,6 +28,8 @@ pub struct Faults {
 #[derive(Default)]
 pub struct SimHost {
     inner: Mutex<Inner>,
+    /// Somebody flushed the firewall's rules.
+    flushed: Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -43,6 +46,21 @@ struct Inner {
     settings: BTreeMap<String, String>,
     features: Vec<Feature>,
     uplinks: BTreeSet<IfName>,
+    news: Option<mpsc::Receiver<Vec<Disturbance>>>,
+}
+
+/// Hears what a test says.
+#[derive(Debug)]
+struct SimWatch(mpsc::Receiver<Vec<Disturbance>>);
+
+impl Watch for SimWatch {
+    fn next(&mut self, limit: Duration) -> Result<Vec<Disturbance>, StepError> {
+        let heard = self.0.recv_timeout(limit);
+        if heard == Err(mpsc::RecvTimeoutError::Disconnected) {
+            std::thread::sleep(limit);
+        }
+        Ok(heard.unwrap_or_default())
+    }
 }
 
 /// A refusal with the kernel's number.
@@ -77,6 +95,23 @@ impl SimHost {
     /// What there is.
     pub fn state(&self) -> HostState {
         self.lock().state.clone()
+    }
+
+    /// Somebody else changes what there is.
+    pub fn alter(&self, change: impl FnOnce(&mut HostState)) {
+        change(&mut self.lock().state);
+    }
+
+    /// Can be watched, by one, from now on: what is sent is heard, each message by itself.
+    pub fn watched(&self) -> mpsc::Sender<Vec<Disturbance>> {
+        let (tell, news) = mpsc::channel();
+        self.lock().news = Some(news);
+        tell
+    }
+
+    /// Whether the firewall's rules were flushed. While this is held, a repair of them does not end.
+    pub fn flushed(&self) -> MutexGuard<'_, bool> {
+        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every step tried so far, as text; those that failed with their errno.
@@ -298,7 +333,15 @@ impl Host for SimHost {
         Ok(self.lock().facts.clone())
     }
 
-    fn await_gone(&self, links: &[IfName], _limit: std::time::Duration) -> Result<bool, StepError> {
+    fn restore_firewall(&self) -> Result<bool, StepError> {
+        Ok(std::mem::take(&mut *self.flushed()))
+    }
+
+    fn watch(&self) -> Result<Option<Box<dyn Watch>>, StepError> {
+        Ok(self.lock().news.take().map(|news| Box::new(SimWatch(news)) as Box<dyn Watch>))
+    }
+
+    fn await_gone(&self, links: &[IfName], _limit: Duration) -> Result<bool, StepError> {
         let inner = self.lock();
         let there = |name: &IfName| {
             let link = inner.state.links.get(&(Ns::Host, name.clone()));
