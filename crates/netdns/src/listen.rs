@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::ResponseCode;
 use portolan_netcore::dns::{Answer, RecordData, Upstreams, answer, answer_host};
 use portolan_netcore::model::SandboxId;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -34,6 +35,9 @@ const MAX_CONNECTIONS: usize = 64;
 /// A TCP client that says nothing, or does not read, is hung up on (RFC 7766 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
 const MAX_UDP_BYTES: usize = 4096;
+/// What may wait to be read, in bytes as the kernel counts them (most of a kilobyte for a question): the
+/// kernel's default holds fewer than 300 questions, and a container that asks more at once loses them.
+const WAITING: usize = 1 << 20;
 
 /// A sandbox that is being served; dropping it closes its sockets.
 #[derive(Debug)]
@@ -86,6 +90,9 @@ type Sockets = (std::net::UdpSocket, std::net::TcpListener);
 fn bind(udp: SocketAddr, tcp: SocketAddr) -> io::Result<Sockets> {
     let udp = std::net::UdpSocket::bind(udp)?;
     let tcp = std::net::TcpListener::bind(tcp)?;
+    // Beyond net.core.rmem_max, if we may; up to it otherwise (socket(7)).
+    set_socket_recv_buffer_size_force(&udp, WAITING)
+        .or_else(|_| set_socket_recv_buffer_size(&udp, WAITING))?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     Ok((udp, tcp))
