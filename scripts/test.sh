@@ -21,6 +21,10 @@ step() {
     grep -E '^test result' "$results/$name.log" | sort | uniq -c | sort -rn | head -n 3
   else
     echo "$name" >>"$results/failed"
+    {
+      sed -nE "s/^test (.*) \.\.\. FAILED$/$name: \1/p" "$results/$name.log"
+      grep -A 1 'panicked at' "$results/$name.log" | head -n 8
+    } >>"$results/failures"
     sed 's/^/    | /' "$results/$name.log" | grep -vE '^    \| test .* ok$' | tail -n 200
   fi
   printf '    %d s\n' $((SECONDS - start))
@@ -62,6 +66,8 @@ skips=$(grep -hciE '^skipped[: ]' "$results"/*.log | awk '{ n += $1 } END { prin
 [[ -z $skipped ]] || { say 'skipped'; echo "$skipped"; }
 failed=$(count failed)
 [[ ! -s $results/failed ]] || say "failed: $(xargs <"$results/failed")"
+# Once more at the end, where it is found.
+[[ ! -s $results/failures ]] || sed 's/^/    | /' "$results/failures"
 say 'totals'
 # A test that skips itself counts as passed to cargo.
 printf '%d passed, %d failed, %d skipped\n' $(($(count passed) - skips)) "$failed" "$skips"
