@@ -1,17 +1,17 @@
 //! Ports that come and go while a container exists, and who may use them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use portolan_net::{Exposure, PortChange, PortRequest, SandboxInfo};
+use portolan_net::{Exposure, PortChange, SandboxInfo};
 use portolan_netcore::model::{PortBinding, PortRange, Proto, SandboxId};
 
 use crate::container::record::{Definition, Record};
 use crate::engine::{Engine, to_the_end};
 use crate::error::{EngineError, Result};
-use crate::model::{ContainerPort, HostPort, NetworkMode};
-use crate::network::port_requests_of;
+use crate::model::{Bindings, ContainerPort, HostPort, NetworkMode};
+use crate::network::requests_for;
 
 /// A label `portolan.publish.from.443/tcp=10.0.0.0/8,192.0.2.1` says who may use a published port, for
 /// clients that cannot say it otherwise.
@@ -141,8 +141,6 @@ struct Decided {
     change: PortChange,
 }
 
-type Bindings = BTreeMap<ContainerPort, Vec<HostPort>>;
-
 fn decide(record: &Record, update: &PortUpdate) -> Result<Decided> {
     let definition = &record.definition;
     check_publishes(definition)?;
@@ -152,22 +150,26 @@ fn decide(record: &Record, update: &PortUpdate) -> Result<Decided> {
     let mut remove = remove(name, &mut bindings, sandbox, &update.remove)?;
     remove.extend(relocate(name, &mut bindings, &mut added, sandbox, &update.moves)?);
     for (port, hosts) in &added {
-        bindings.entry(*port).or_default().extend(hosts.iter().cloned());
+        bindings.get_or_insert_with(*port, Vec::new).extend(hosts.iter().cloned());
     }
     // Those that `--publish-all` asks for are there.
-    let named = |request: &PortRequest| added.get(&container_port(request)).is_some_and(|to| !to.is_empty());
-    let add = port_requests_of(definition, &added).into_iter().filter(named).collect();
-    let requests = port_requests_of(definition, &bindings);
+    let named = added.iter().filter(|(_, hosts)| !hosts.is_empty()).map(|(port, _)| port);
+    let only_added: Bindings = added.iter().map(|(port, hosts)| (*port, hosts.clone())).collect();
+    let add = requests_for(definition, &only_added, named);
+    let before = &definition.host_config.port_bindings;
+    // Whatever there is beside them is not looked at.
+    let changed = || {
+        let come = bindings.changes_from(before).map(|(port, _)| port);
+        come.chain(before.changes_from(&bindings).map(|(port, _)| port)).collect::<BTreeSet<_>>()
+    };
+    let asks = requests_for(definition, &bindings, changed());
+    let asks_no_more = requests_for(definition, before, changed());
     Ok(Decided {
-        bindings,
         mode: definition.host_config.network_mode.clone(),
         sandbox: sandbox.map(|sandbox| sandbox.id.clone()),
-        change: PortChange { add, remove, requests, cut: update.cut },
+        change: PortChange { add, remove, asks, asks_no_more, cut: update.cut },
+        bindings,
     })
-}
-
-fn container_port(request: &PortRequest) -> ContainerPort {
-    ContainerPort { port: request.container_port, proto: request.proto }
 }
 
 fn check_publishes(definition: &Definition) -> Result<()> {
@@ -205,7 +207,7 @@ fn remove_one(
 ) -> Result<Asked> {
     let live: Vec<PortBinding> = sandbox
         .iter()
-        .flat_map(|sandbox| &sandbox.ports)
+        .flat_map(|sandbox| sandbox.ports.keys())
         .filter(|binding| selector.is(binding))
         .cloned()
         .collect();
@@ -225,7 +227,7 @@ fn remove_one(
 fn relocate(
     name: &str,
     bindings: &mut Bindings,
-    added: &mut Bindings,
+    added: &mut BTreeMap<ContainerPort, Vec<HostPort>>,
     sandbox: Option<&SandboxInfo>,
     moves: &[PortMove],
 ) -> Result<Vec<PortBinding>> {
@@ -254,22 +256,26 @@ fn take_out(
     live: &[PortBinding],
 ) -> Option<(ContainerPort, HostPort)> {
     let covers = |range: &PortRange| (range.first..=range.last).contains(&selector.port);
-    let mut found = None;
-    for (port, hosts) in bindings.iter_mut().filter(|(port, _)| port.proto == selector.proto) {
-        let leads = live.iter().any(|binding| binding.container_port == port.port);
+    let led: BTreeSet<ContainerPort> = match live {
+        [] => bindings.keys().filter(|port| port.proto == selector.proto).copied().collect(),
+        live => live.iter().map(|to| ContainerPort { port: to.container_port, proto: to.proto }).collect(),
+    };
+    for port in led {
         let fits = |host: &HostPort| {
             (selector.ip.is_none() || selector.ip == host.ip)
                 && match &host.ports {
-                    Some(range) => covers(range) && (live.is_empty() || leads),
-                    None => leads,
+                    Some(range) => covers(range),
+                    None => !live.is_empty(),
                 }
         };
         // One entry for one port: others may ask for the same in another way.
-        if let Some(at) = hosts.iter().position(fits) {
-            found = Some((*port, hosts.remove(at)));
-            break;
+        let Some(at) = bindings.get(&port).and_then(|hosts| hosts.iter().position(fits)) else { continue };
+        let hosts = bindings.get_or_insert_with(port, Vec::new);
+        let asked = hosts.remove(at);
+        if hosts.is_empty() {
+            bindings.remove(&port);
         }
+        return Some((port, asked));
     }
-    bindings.retain(|_, hosts| !hosts.is_empty());
-    found
+    None
 }

@@ -12,18 +12,23 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use crate::container::record::{Container, Definition, Joined, Record};
 use crate::engine::{Engine, Inner, to_the_end};
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::model::{ContainerPort, EndpointSettings, EventType, Filters, HostPort, NetworkMode, Status};
+use crate::model::{
+    Bindings, ContainerPort, EndpointSettings, EventType, Filters, HostPort, NetworkMode, Status,
+};
 use crate::time::parse_until;
 
 /// The ports to publish: what `-p` says, and with `-P` every exposed port that it does not name.
 pub(crate) fn port_requests(definition: &Definition) -> Vec<PortRequest> {
-    port_requests_of(definition, &definition.host_config.port_bindings)
+    let bindings = &definition.host_config.port_bindings;
+    let exposed = definition.config.exposed_ports.keys().filter(|port| !bindings.contains(*port));
+    requests_for(definition, bindings, bindings.keys().chain(exposed))
 }
 
-/// The same with other bindings than the definition's.
-pub(crate) fn port_requests_of(
+/// What these of a container's ports are to be published as, when it has these bindings.
+pub(crate) fn requests_for<'a>(
     definition: &Definition,
-    bindings: &BTreeMap<ContainerPort, Vec<HostPort>>,
+    bindings: &Bindings,
+    ports: impl IntoIterator<Item = &'a ContainerPort>,
 ) -> Vec<PortRequest> {
     let (config, host) = (&definition.config, &definition.host_config);
     let publishes = matches!(host.network_mode, NetworkMode::Bridge | NetworkMode::Network(_));
@@ -43,13 +48,15 @@ pub(crate) fn port_requests_of(
             false => to.from.clone(),
         },
     };
-    let mut requests: Vec<PortRequest> =
-        bindings.iter().flat_map(|(port, bindings)| bindings.iter().map(|to| request(port, to))).collect();
-    if host.publish_all_ports {
-        let unnamed = |port: &&ContainerPort| bindings.get(port).is_none_or(Vec::is_empty);
-        requests.extend(
-            config.exposed_ports.iter().filter(unnamed).map(|port| request(port, &HostPort::default())),
-        );
+    let mut requests = Vec::new();
+    for port in ports {
+        match bindings.get(port).filter(|hosts| !hosts.is_empty()) {
+            Some(hosts) => requests.extend(hosts.iter().map(|to| request(port, to))),
+            None if host.publish_all_ports && config.exposed_ports.contains(port) => {
+                requests.push(request(port, &HostPort::default()));
+            }
+            None => {}
+        }
     }
     requests
 }
@@ -138,7 +145,7 @@ impl Engine {
             ports: port_requests(definition),
             dns: host.dns.clone(),
             ndots,
-            exposed: definition.config.exposed_ports.iter().map(|port| (port.proto, port.port)).collect(),
+            exposed: definition.config.exposed_ports.keys().map(|port| (port.proto, port.port)).collect(),
         })
     }
 
@@ -495,10 +502,10 @@ pub(crate) fn shown_ports(
         return ports;
     }
     let Some(sandbox) = sandbox else { return ports };
-    for port in definition.config.exposed_ports.iter().chain(definition.host_config.port_bindings.keys()) {
+    for port in definition.config.exposed_ports.keys().chain(definition.host_config.port_bindings.keys()) {
         ports.entry(*port).or_insert_with(Vec::new);
     }
-    for binding in &sandbox.ports {
+    for binding in sandbox.ports.keys() {
         let port = ContainerPort { port: binding.container_port, proto: binding.proto };
         ports.entry(port).or_insert_with(Vec::new).push(binding.clone());
     }
@@ -515,7 +522,7 @@ mod tests {
         let container = container("ab", "web");
         let mut definition = container.with(|r| r.definition.clone());
         for port in ["80/tcp", "53/udp"] {
-            definition.config.exposed_ports.insert(port.parse().unwrap());
+            definition.config.exposed_ports.insert(port.parse().unwrap(), ());
         }
         definition.host_config.port_bindings.insert("80/tcp".parse().unwrap(), vec![HostPort::default(); 2]);
         assert_eq!(port_requests(&definition).len(), 2);

@@ -53,7 +53,7 @@ impl Owner {
             let Some(network) = self.desired().networks.get(&endpoint.network) else { continue };
             let Some(sandbox) = self.desired().sandboxes.get(&endpoint.sandbox) else { continue };
             let Driver::Bridge(options) = &network.driver else { continue };
-            for binding in &endpoint.published {
+            for binding in endpoint.published.keys() {
                 let v4 = binding.host_ip.is_ipv4();
                 let own = |v4: bool| match v4 {
                     true => endpoint.ipv4.map(|net| IpAddr::V4(net.addr())),

@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_netcore::model::{
     ContainerId, Endpoint, EndpointId, MacAddr, Network, NetworkId, PortBinding, SandboxId, SandboxMode,
 };
+use portolan_netcore::shared::SharedSet;
 
 /// A network and what is attached to it: what `GET /networks/{id}` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub struct SandboxInfo {
     /// Its endpoints, in the order they were attached.
     pub endpoints: Vec<EndpointInfo>,
     /// Ports published on the host, with the host ports chosen.
-    pub ports: Vec<PortBinding>,
+    pub ports: SharedSet<PortBinding>,
     /// 127.0.0.11 answers inside: write it to resolv.conf. It does once a user-defined network is joined.
     pub embedded_dns: bool,
 }

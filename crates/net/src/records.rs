@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use portolan_netcore::model::runs::{self, Run};
 use portolan_netcore::model::{
-    ContainerId, Endpoint, EndpointId, Network, NetworkId, Proto, Sandbox, SandboxId,
+    ContainerId, Endpoint, EndpointId, Network, NetworkId, PortRange, Proto, Sandbox, SandboxId,
 };
+use portolan_netcore::shared::{SharedMap, SharedSet};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Error, PortRequest, Record, RecordChange};
 
@@ -22,14 +24,135 @@ pub(crate) struct SandboxRecord {
     /// Its endpoints in the order they were attached.
     pub(crate) order: Vec<EndpointId>,
     /// Ports asked for: published through whichever endpoint is the gateway.
-    #[serde(with = "portolan_netcore::model::runs")]
-    pub(crate) ports: Vec<PortRequest>,
+    #[serde(with = "asked")]
+    pub(crate) ports: Asked,
     /// The container's own resolvers.
     pub(crate) dns: Vec<IpAddr>,
     pub(crate) ndots: Option<u32>,
     /// Ports that the container says it listens on.
-    #[serde(default)]
-    pub(crate) exposed: Vec<(Proto, u16)>,
+    #[serde(default, with = "exposed")]
+    pub(crate) exposed: SharedSet<Exposed>,
+}
+
+/// Ports asked for, and how often each.
+pub(crate) type Asked = SharedMap<PortRequest, u16>;
+
+/// A port that a container says it listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Exposed {
+    pub(crate) proto: Proto,
+    pub(crate) port: u16,
+}
+
+impl Run for Exposed {
+    fn higher(&self, by: u16) -> Option<Self> {
+        Some(Self { port: self.port.checked_add(by)?, ..*self })
+    }
+}
+
+impl SandboxRecord {
+    /// One port more is asked for.
+    pub(crate) fn ask(&mut self, request: PortRequest) {
+        *self.ports.get_or_insert_with(request, || 0) += 1;
+    }
+
+    /// One port is no longer asked for.
+    pub(crate) fn ask_no_more(&mut self, request: &PortRequest) {
+        match self.ports.get(request) {
+            Some(1) => drop(self.ports.remove(request)),
+            Some(times) => drop(self.ports.insert(request.clone(), times - 1)),
+            None => {}
+        }
+    }
+
+    /// The ports asked for, one by one.
+    pub(crate) fn asked(&self) -> Vec<PortRequest> {
+        self.ports.iter().flat_map(|(request, times)| each(request, times)).collect()
+    }
+
+    /// The ports that it listens on, as far as it says so or publishes them.
+    pub(crate) fn listens(&self) -> Vec<(Proto, PortRange)> {
+        let asked = self.ports.keys().map(|request| (request.proto, request.container_port));
+        let exposed = self.exposed.keys().map(|exposed| (exposed.proto, exposed.port));
+        let mut ports: Vec<(Proto, PortRange)> = Vec::new();
+        for (proto, port) in merge(asked, exposed) {
+            match ports.last_mut() {
+                Some((last, range)) if *last == proto && range.contains(port) => {}
+                Some((last, range)) if *last == proto && range.last.checked_add(1) == Some(port) => {
+                    range.last = port;
+                }
+                _ => ports.push((proto, PortRange::one(port))),
+            }
+        }
+        ports
+    }
+}
+
+/// Two sorted lists as one.
+fn merge<T: Ord>(one: impl Iterator<Item = T>, other: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(first), Some(second)) if second < first => other.next(),
+        (Some(_), _) => one.next(),
+        (None, _) => other.next(),
+    })
+}
+
+fn each(request: &PortRequest, times: &u16) -> std::iter::RepeatN<PortRequest> {
+    std::iter::repeat_n(request.clone(), usize::from(*times))
+}
+
+/// How the ports asked for are stored: by runs.
+mod asked {
+    use super::{Asked, Deserializer, PortRequest, Serialize, Serializer, each, runs};
+
+    pub(super) fn serialize<S: Serializer>(asked: &Asked, serializer: S) -> Result<S::Ok, S::Error> {
+        runs::of(asked, each).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Asked, D::Error> {
+        let requests: Vec<PortRequest> = runs::deserialize(deserializer)?;
+        let mut asked = Asked::new();
+        for request in requests {
+            *asked.get_or_insert_with(request, || 0) += 1;
+        }
+        Ok(asked)
+    }
+}
+
+/// How the ports that a container says it listens on are stored: by runs.
+mod exposed {
+    use super::{Deserialize, Deserializer, Exposed, Proto, Serialize, Serializer, SharedSet, runs};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        /// As it was before there were runs.
+        One(Proto, u16),
+        Run(runs::Repeated<Exposed>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        exposed: &SharedSet<Exposed>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        runs::of(exposed, |exposed, ()| std::iter::once(*exposed)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SharedSet<Exposed>, D::Error> {
+        let mut all = SharedSet::new();
+        for stored in Vec::<Stored>::deserialize(deserializer)? {
+            let run = match stored {
+                Stored::One(proto, port) => runs::Repeated { first: Exposed { proto, port }, count: 1 },
+                Stored::Run(run) => run,
+            };
+            let each = run.each().ok_or_else(|| serde::de::Error::custom("ports beyond the last"))?;
+            all.extend(each.into_iter().map(|exposed| (exposed, ())));
+        }
+        Ok(all)
+    }
 }
 
 /// What a container has on a network, running or not.
@@ -135,7 +258,8 @@ mod tests {
         let text = serde_json::to_string(&old).unwrap();
         assert!(text.len() < 1000, "{text}");
         assert_eq!(serde_json::from_str::<SandboxRecord>(&text).unwrap(), old);
-        assert_eq!(record(&asked(20_000, r#", "count": 10000"#)).unwrap().ports, old.ports[..10_000]);
+        let run = record(&asked(20_000, r#", "count": 10000"#)).unwrap();
+        assert_eq!(run.asked(), old.asked()[1..]);
         assert!(record(&asked(65_535, r#", "count": 2"#)).is_err());
     }
 }

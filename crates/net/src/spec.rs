@@ -162,7 +162,7 @@ pub struct AttachSpec {
 }
 
 /// One `-p`: ports to publish.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortRequest {
     /// Protocol.
     pub proto: Proto,
@@ -193,8 +193,10 @@ pub struct PortChange {
     pub add: Vec<PortRequest>,
     /// To unpublish: of those that the sandbox has.
     pub remove: Vec<PortBinding>,
-    /// Everything that the container asks for from now on, for when its gateway changes.
-    pub requests: Vec<PortRequest>,
+    /// What the container asks for besides from now on, for when its gateway changes.
+    pub asks: Vec<PortRequest>,
+    /// What it no longer asks for.
+    pub asks_no_more: Vec<PortRequest>,
     /// End the connections that came by the removed ports. Otherwise TCP connections go on to their end;
     /// UDP has no end and is led elsewhere at once in either case.
     pub cut: bool,

@@ -51,7 +51,7 @@ async fn publish_holds_opens_and_closes() {
     let from = lab.host.log().len();
     let info = lab.run(1, "bridge", vec![port(Some((8080, 8080)), 80)]).await.unwrap();
     let published: Vec<_> =
-        info.ports.iter().map(|port| (port.host_ip.to_string(), port.host_port)).collect();
+        info.ports.keys().map(|port| (port.host_ip.to_string(), port.host_port)).collect();
     assert_eq!(published, [("0.0.0.0".to_owned(), 8080), ("::".to_owned(), 8080)]);
     let log = lab.log_from(from, &info);
     let start = "\
@@ -108,17 +108,20 @@ async fn one_port_beside(many: u16, sources: &[&str]) -> [String; 2] {
         ..port(Some((number, number)), inside)
     };
     let before: Vec<_> = (1..=many).map(|number| port(number, 80)).collect();
-    let info = lab.run(1, "bridge", before.clone()).await.expect("the host takes all");
+    let info = lab.run(1, "bridge", before).await.expect("the host takes all");
     let from = lab.host.log().len();
     let one = port(8080, 81);
-    let requests = [before.as_slice(), std::slice::from_ref(&one)].concat();
-    let change = PortChange { add: vec![one], requests, ..PortChange::default() };
+    let (add, asks) = (vec![one.clone()], vec![one.clone()]);
+    let change = PortChange { add, asks, ..PortChange::default() };
     let after = lab.networks.change_ports(&info.id, change).await.expect("the host takes all");
     assert_eq!(after.ports.len(), 2 * (usize::from(many) + 1));
+    let had: Vec<_> = info.ports.pieces().map(std::ptr::from_ref).collect();
+    let new = after.ports.pieces().filter(|piece| !had.contains(&std::ptr::from_ref(*piece))).count();
+    assert!(new <= 2, "the list that was there is shared, but for where the port went: {new} pieces are new");
     let add = lab.log_from(from, &info);
     let from = lab.host.log().len();
-    let remove = after.ports.into_iter().filter(|binding| binding.host_port == 8080).collect();
-    let change = PortChange { remove, requests: before, ..PortChange::default() };
+    let remove = after.ports.keys().filter(|binding| binding.host_port == 8080).cloned().collect();
+    let change = PortChange { remove, asks_no_more: vec![one], ..PortChange::default() };
     lab.networks.change_ports(&info.id, change).await.expect("the host takes all");
     [add, lab.log_from(from, &info)]
 }
@@ -128,7 +131,7 @@ async fn tcp_and_udp_cross_families_and_sctp_does_not() {
     let lab = Lab::open().await;
     let of = |proto| portolan_net::PortRequest { proto, ..port(Some((53, 53)), 53) };
     let info = lab.run(1, "bridge", vec![of(Proto::Udp), of(Proto::Sctp)]).await.unwrap();
-    let bindings = |proto| info.ports.iter().filter(|port| port.proto == proto).count();
+    let bindings = |proto| info.ports.keys().filter(|port| port.proto == proto).count();
     assert_eq!((bindings(Proto::Udp), bindings(Proto::Sctp)), (2, 1));
     let on_v6 = portolan_net::PortRequest { host_ip: Some("::1".parse().unwrap()), ..of(Proto::Sctp) };
     let error = lab.run(2, "bridge", vec![on_v6]).await.unwrap_err();
@@ -183,7 +186,7 @@ async fn ranges_and_ephemeral_ports_go_round_what_is_taken() {
         ..Default::default()
     };
     lab.host.set_facts(facts);
-    let host_port = |info: &portolan_net::SandboxInfo| info.ports[0].host_port;
+    let host_port = |info: &portolan_net::SandboxInfo| info.ports.keys().next().expect("one").host_port;
     assert_eq!(host_port(&lab.run(1, "bridge", vec![port(Some((7000, 7002)), 80)]).await.unwrap()), 7000);
     assert_eq!(host_port(&lab.run(2, "bridge", vec![port(Some((7000, 7002)), 80)]).await.unwrap()), 7002);
     let error = lab.run(3, "bridge", vec![port(Some((7000, 7002)), 80)]).await.unwrap_err();
@@ -193,7 +196,7 @@ async fn ranges_and_ephemeral_ports_go_round_what_is_taken() {
     lab.networks.remove_sandbox(&info.id).await.unwrap();
     assert_eq!(host_port(&lab.run(5, "bridge", vec![port(None, 80)]).await.unwrap()), 50_002);
     let both = lab.run(6, "bridge", vec![port(None, 80), port(Some((50_003, 50_003)), 81)]).await.unwrap();
-    let v4 = both.ports.iter().filter(|port| port.host_ip.is_ipv4());
+    let v4 = both.ports.keys().filter(|port| port.host_ip.is_ipv4());
     let ports: Vec<_> = v4.map(|port| (port.container_port, port.host_port)).collect();
     assert_eq!(ports, [(80, 50_000), (81, 50_003)], "exact ones are taken first");
 }
@@ -408,7 +411,8 @@ async fn fifty_at_once_get_fifty_addresses() {
     }
     let infos = runs.join_all().await;
     let addresses: std::collections::BTreeSet<_> = infos.iter().map(address).collect();
-    let ports: std::collections::BTreeSet<_> = infos.iter().map(|info| info.ports[0].host_port).collect();
+    let ports: std::collections::BTreeSet<_> =
+        infos.iter().map(|info| info.ports.keys().next().expect("one").host_port).collect();
     assert_eq!((addresses.len(), ports.len()), (50, 50));
     let mut removals = tokio::task::JoinSet::new();
     for info in infos {

@@ -8,6 +8,7 @@
 //! - [`foreign`]: what other programs' firewalls would do to our traffic.
 //! - [`dns`]: zones and the embedded resolver's answer as a function.
 //! - [`plan`]: the kernel's vocabulary ([`plan::HostState`]), [`plan::Step`]s and their order.
+//! - [`shared`]: ordered maps whose copies share what they have in common.
 //! - [`host`]: the only seam to the kernel, the trait that `netlinux` and `netsim` implement.
 
 pub mod dns;
@@ -17,3 +18,4 @@ pub mod host;
 pub mod ipam;
 pub mod model;
 pub mod plan;
+pub mod shared;

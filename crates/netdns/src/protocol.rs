@@ -23,7 +23,7 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// What this protocol is: a daemon that meets a resolver of another replaces it. `Status` and `Quit` are
 /// the same in every version.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// From the daemon.
 #[derive(Debug, Serialize, Deserialize)]

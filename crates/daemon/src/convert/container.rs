@@ -171,7 +171,7 @@ fn health_from_api(health: api::HealthConfig) -> Result<HealthConfig, ApiError> 
 /// `Config` as inspect shows it.
 pub(crate) fn config_to_api(config: ContainerConfig, version: ApiVersion) -> api::ContainerConfig {
     let keys = |keys: Vec<String>| keys.into_iter().map(|key| (key, Empty)).collect::<BTreeMap<_, _>>();
-    let ports: Vec<String> = config.exposed_ports.iter().map(ToString::to_string).collect();
+    let ports: Vec<String> = config.exposed_ports.keys().map(ToString::to_string).collect();
     let volumes: Vec<String> = config.volumes.into_iter().collect();
     api::ContainerConfig {
         hostname: config.hostname,

@@ -30,7 +30,7 @@ pub(super) fn host_config_from_api(
     };
     Ok(HostConfig {
         network_mode: host.network_mode.parse().map_err(|error| ApiError::invalid(format!("{error}")))?,
-        port_bindings: port_bindings(host.port_bindings.unwrap_or_default())?,
+        port_bindings: port_bindings(host.port_bindings.unwrap_or_default())?.into_iter().collect(),
         restart_policy: restart_policy_from_api(&host.restart_policy)?,
         cgroupns_mode: mode("cgroup namespace mode", &host.cgroupns_mode)?,
         ipc_mode: mode("IPC mode", &host.ipc_mode)?,
@@ -185,7 +185,7 @@ pub(super) fn host_config_to_api(host: HostConfig, version: ApiVersion) -> api::
         container_id_file: host.container_id_file,
         log_config: api::LogConfig { kind: host.log_config.driver, config: Some(host.log_config.options) },
         network_mode: host.network_mode.to_string(),
-        port_bindings: Some(host.port_bindings.into_iter().map(port_binding_to_api).collect()),
+        port_bindings: Some(host.port_bindings.iter().map(port_binding_to_api).collect()),
         restart_policy: api::RestartPolicy {
             name: host.restart_policy.name.as_str().to_owned(),
             maximum_retry_count: i64::from(host.restart_policy.maximum_retry_count),
@@ -254,9 +254,9 @@ pub(super) fn host_config_to_api(host: HostConfig, version: ApiVersion) -> api::
 }
 
 fn port_binding_to_api(
-    (port, hosts): (ContainerPort, Vec<HostPort>),
+    (port, hosts): (&ContainerPort, &Vec<HostPort>),
 ) -> (String, Option<Vec<api::PortBinding>>) {
-    let binding = |host: HostPort| api::PortBinding {
+    let binding = |host: &HostPort| api::PortBinding {
         host_ip: text(host.ip),
         host_port: host.ports.map_or_else(String::new, |range| match range.first == range.last {
             true => range.first.to_string(),
@@ -264,7 +264,7 @@ fn port_binding_to_api(
         }),
         from: host.from.iter().map(ToString::to_string).collect(),
     };
-    (port.to_string(), Some(hosts.into_iter().map(binding).collect()))
+    (port.to_string(), Some(hosts.iter().map(binding).collect()))
 }
 
 fn device_to_api(device: DeviceMapping) -> api::DeviceMapping {

@@ -250,7 +250,7 @@ impl Write for Pieces {
 fn run_config(config: &ContainerConfig) -> RunConfig {
     RunConfig {
         user: config.user.clone(),
-        exposed_ports: config.exposed_ports.iter().map(|port| (port.to_string(), Empty {})).collect(),
+        exposed_ports: config.exposed_ports.keys().map(|port| (port.to_string(), Empty {})).collect(),
         env: config.env.clone(),
         entrypoint: config.entrypoint.clone(),
         cmd: config.cmd.clone(),

@@ -84,7 +84,7 @@ impl Engine {
                     prefix: alias.to_uppercase().replace('-', "_"),
                     address: address.addr(),
                     env: &record.definition.config.env,
-                    ports: record.definition.config.exposed_ports.iter().copied().collect(),
+                    ports: record.definition.config.exposed_ports.keys().copied().collect(),
                 };
                 out.extend(link.variables());
             });

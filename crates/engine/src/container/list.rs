@@ -193,7 +193,7 @@ impl<'a> Filter<'a> {
             }
             published
         };
-        let exposed = || container.config.exposed_ports.clone();
+        let exposed = || container.config.exposed_ports.keys().copied().collect();
         let any = |wanted: &Option<Vec<ContainerPort>>, there: &dyn Fn() -> BTreeSet<ContainerPort>| {
             wanted.as_ref().is_none_or(|wanted| {
                 let there = there();

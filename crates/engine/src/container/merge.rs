@@ -17,7 +17,7 @@ pub(crate) fn merge(config: &mut ContainerConfig, image: &RunConfig) -> Result<(
     }
     for port in image.exposed_ports.keys() {
         let port = port.parse().map_err(|error| EngineError::invalid(format!("the image: {error}")))?;
-        config.exposed_ports.insert(port);
+        config.exposed_ports.insert(port, ());
     }
     for variable in &image.env {
         if !config.env.iter().any(|own| key(own) == key(variable)) {

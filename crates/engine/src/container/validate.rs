@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(publish, "conflicting options: port publishing and the container type network mode");
         let expose = text(|r| {
             of(r);
-            r.config.exposed_ports.insert("80/tcp".parse().unwrap());
+            r.config.exposed_ports.insert("80/tcp".parse().unwrap(), ());
         });
         assert_eq!(expose, "conflicting options: port exposing and the container type network mode");
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use portolan_netcore::model::{MacAddr, Proto};
+use portolan_netcore::shared::SharedSet;
 use serde::{Deserialize, Serialize};
 
 use super::HostConfig;
@@ -28,7 +29,7 @@ pub struct ContainerConfig {
     pub attach_stderr: bool,
     /// `ExposedPorts`.
     #[serde(with = "super::stored_ports::exposed")]
-    pub exposed_ports: BTreeSet<ContainerPort>,
+    pub exposed_ports: SharedSet<ContainerPort>,
     /// `Tty`.
     pub tty: bool,
     /// `OpenStdin`.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use portolan_netcore::model::PortRange;
+use portolan_netcore::shared::SharedMap;
 use portolan_runtime::Rlimit;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,7 @@ pub struct HostConfig {
     pub network_mode: NetworkMode,
     /// `PortBindings`.
     #[serde(with = "super::stored_ports::bindings")]
-    pub port_bindings: BTreeMap<ContainerPort, Vec<HostPort>>,
+    pub port_bindings: Bindings,
     /// `PublishAllPorts`.
     pub publish_all_ports: bool,
     /// `RestartPolicy`.
@@ -210,6 +211,9 @@ pub struct LogConfig {
     /// `Config`.
     pub options: BTreeMap<String, String>,
 }
+
+/// `PortBindings`: where a container's ports are to be found on the host.
+pub type Bindings = SharedMap<ContainerPort, Vec<HostPort>>;
 
 /// One entry of `PortBindings`: where a container's port is to be found on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,8 +15,8 @@ pub use container::{
 pub use event::{Event, EventType};
 pub use filters::Filters;
 pub use host_config::{
-    DeviceMapping, HostConfig, HostPort, InvalidMode, LogConfig, MountSpec, MountType, NamespaceSetting,
-    NetworkMode, ResourceLimits, RestartPolicy, RestartPolicyName,
+    Bindings, DeviceMapping, HostConfig, HostPort, InvalidMode, LogConfig, MountSpec, MountType,
+    NamespaceSetting, NetworkMode, ResourceLimits, RestartPolicy, RestartPolicyName,
 };
 pub use options::{
     AttachOptions, Change, ChangeKind, CommitRequest, DiskUsage, EngineInfo, EventsOptions, ExecConfig,

@@ -1,10 +1,11 @@
 //! How a container's ports are stored: those of a range as one entry, as it was asked for
 //! (`20000-29999/tcp`). Single ones are as ever.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use portolan_netcore::model::Proto;
+use portolan_netcore::model::runs::{self, Repeated, Run};
+use portolan_netcore::shared::{SharedMap, SharedSet};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
 
@@ -19,17 +20,18 @@ struct Span {
 }
 
 impl Span {
-    fn of(port: ContainerPort) -> Self {
-        Self { proto: port.proto, first: port.port, last: port.port }
+    /// So many from a port on.
+    fn of(port: ContainerPort, count: u16) -> Self {
+        Self { proto: port.proto, first: port.port, last: port.port.saturating_add(count.saturating_sub(1)) }
     }
 
     /// `80/tcp` or `8000-8100/tcp`.
     fn parse<E: Error>(text: &str) -> Result<Self, E> {
         let Some((first, rest)) = text.split_once('-') else {
-            return Ok(Self::of(text.parse().map_err(E::custom)?));
+            return Ok(Self::of(text.parse().map_err(E::custom)?, 1));
         };
         let last: ContainerPort = rest.parse().map_err(E::custom)?;
-        Ok(Self { first: first.parse().map_err(E::custom)?, ..Self::of(last) })
+        Ok(Self { first: first.parse().map_err(E::custom)?, ..Self::of(last, 1) })
     }
 
     fn ports(self) -> impl Iterator<Item = ContainerPort> {
@@ -47,49 +49,60 @@ impl fmt::Display for Span {
     }
 }
 
-/// The same place on the host, this much higher; none if it is not one single port.
-fn higher(hosts: &[HostPort], by: u16) -> Option<Vec<HostPort>> {
-    let [host] = hosts else { return None };
-    let range = host.ports.filter(|range| range.first == range.last)?;
-    Some(vec![HostPort { ports: Some(range.higher(by)?), ..host.clone() }])
+impl Run for ContainerPort {
+    fn higher(&self, by: u16) -> Option<Self> {
+        Some(Self { port: self.port.checked_add(by)?, ..*self })
+    }
+}
+
+/// A port and where it is published.
+#[derive(Clone, PartialEq)]
+struct Published {
+    port: ContainerPort,
+    hosts: Vec<HostPort>,
+}
+
+impl Run for Published {
+    /// None if it is not one single port of the host.
+    fn higher(&self, by: u16) -> Option<Self> {
+        let [host] = self.hosts.as_slice() else { return None };
+        let range = host.ports.filter(|range| range.first == range.last)?;
+        let port = self.port.higher(by)?;
+        Some(Self { port, hosts: vec![HostPort { ports: Some(range.higher(by)?), ..host.clone() }] })
+    }
 }
 
 /// `PortBindings`.
 pub(super) mod bindings {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(
-        bindings: &BTreeMap<ContainerPort, Vec<HostPort>>,
+        bindings: &SharedMap<ContainerPort, Vec<HostPort>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let mut spans: Vec<(Span, &Vec<HostPort>)> = Vec::new();
-        // Ports of several protocols take turns.
-        let mut open: BTreeMap<Proto, usize> = BTreeMap::new();
-        for (port, hosts) in bindings {
-            if let Some((span, first)) = open.get(&port.proto).map(|at| &mut spans[*at])
-                && span.last.checked_add(1) == Some(port.port)
-                && higher(first, port.port - span.first).as_ref() == Some(hosts)
-            {
-                span.last = port.port;
-                continue;
-            }
-            open.insert(port.proto, spans.len());
-            spans.push((Span::of(*port), hosts));
-        }
-        serializer.collect_map(spans.into_iter().map(|(span, hosts)| (span.to_string(), hosts)))
+        let published = |port: &ContainerPort, hosts: &Vec<HostPort>| {
+            std::iter::once(Published { port: *port, hosts: hosts.clone() })
+        };
+        let entry =
+            |run: Repeated<Published>| (Span::of(run.first.port, run.count).to_string(), run.first.hosts);
+        serializer.collect_map(runs::of(bindings, published).into_iter().map(entry))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeMap<ContainerPort, Vec<HostPort>>, D::Error> {
-        let mut bindings = BTreeMap::new();
+    ) -> Result<SharedMap<ContainerPort, Vec<HostPort>>, D::Error> {
+        let mut bindings = SharedMap::new();
         for (text, hosts) in BTreeMap::<String, Vec<HostPort>>::deserialize(deserializer)? {
             let span = Span::parse::<D::Error>(&text)?;
-            for port in span.ports().skip(1) {
-                let next = higher(&hosts, port.port - span.first);
-                bindings.insert(port, next.ok_or_else(|| D::Error::custom("ports beyond the last"))?);
-            }
-            bindings.insert(ContainerPort { port: span.first, proto: span.proto }, hosts);
+            let Some(count) = span.last.checked_sub(span.first) else {
+                return Err(D::Error::custom(format!("ports {text} end before they begin")));
+            };
+            let first = Published { port: ContainerPort { port: span.first, proto: span.proto }, hosts };
+            let run = Repeated { first, count: count.saturating_add(1) };
+            let each = run.each().ok_or_else(|| D::Error::custom("ports beyond the last"))?;
+            bindings.extend(each.into_iter().map(|published| (published.port, published.hosts)));
         }
         Ok(bindings)
     }
@@ -100,26 +113,19 @@ pub(super) mod exposed {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(
-        ports: &BTreeSet<ContainerPort>,
+        ports: &SharedSet<ContainerPort>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let mut spans: BTreeMap<Proto, Vec<Span>> = BTreeMap::new();
-        for port in ports {
-            let spans = spans.entry(port.proto).or_default();
-            match spans.last_mut() {
-                Some(span) if span.last.checked_add(1) == Some(port.port) => span.last = port.port,
-                _ => spans.push(Span::of(*port)),
-            }
-        }
-        serializer.collect_seq(spans.into_values().flatten().map(|span| span.to_string()))
+        let runs = runs::of(ports, |port, ()| std::iter::once(*port));
+        serializer.collect_seq(runs.into_iter().map(|run| Span::of(run.first, run.count).to_string()))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeSet<ContainerPort>, D::Error> {
-        let mut ports = BTreeSet::new();
+    ) -> Result<SharedSet<ContainerPort>, D::Error> {
+        let mut ports = SharedSet::new();
         for text in Vec::<String>::deserialize(deserializer)? {
-            ports.extend(Span::parse::<D::Error>(&text)?.ports());
+            ports.extend(Span::parse::<D::Error>(&text)?.ports().map(|port| (port, ())));
         }
         Ok(ports)
     }
@@ -133,14 +139,14 @@ mod tests {
     #[test]
     fn a_range_is_one_entry_and_comes_back_as_it_was() {
         let mut host = HostConfig::default();
-        let mut exposed = BTreeSet::new();
+        let mut exposed = SharedSet::new();
         for port in 20_000..30_000_u16 {
             let at = ContainerPort { port, proto: Proto::Tcp };
             let to = serde_json::from_str(&format!(
                 r#"{{"ip": null, "ports": {{"first": {port}, "last": {port}}}}}"#
             ));
             host.port_bindings.insert(at, vec![to.unwrap()]);
-            exposed.insert(at);
+            exposed.insert(at, ());
         }
         host.port_bindings.insert("20000/udp".parse().unwrap(), vec![HostPort::default(); 2]);
         host.port_bindings.insert("80/tcp".parse().unwrap(), vec![HostPort::default()]);
@@ -156,6 +162,7 @@ mod tests {
         assert_eq!(back, exposed);
         let old = br#"["53/udp", "80/tcp"]"#;
         let old = self::exposed::deserialize(&mut serde_json::Deserializer::from_slice(old)).unwrap();
-        assert_eq!(old, ["53/udp", "80/tcp"].map(|port| port.parse().unwrap()).into());
+        let each: Vec<String> = old.keys().map(ToString::to_string).collect();
+        assert_eq!(each, ["53/udp", "80/tcp"]);
     }
 }

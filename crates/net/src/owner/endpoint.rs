@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_netcore::model::{
-    Driver, Endpoint, EndpointId, IfName, MacAddr, Network, NetworkId, SandboxId, SandboxMode,
+    Allowed, Driver, Endpoint, EndpointId, IfName, MacAddr, Network, NetworkId, SandboxId, SandboxMode,
 };
+use portolan_netcore::shared::SharedSet;
 
 use super::lease::Addresses;
 use super::ports::{Publisher, Taken};
@@ -138,8 +139,8 @@ impl Owner {
             dns_names: attach.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
             links: attach.links.clone(),
             source_guard: source_guard(attach)?,
-            published: Vec::new(),
-            allowed: BTreeMap::new(),
+            published: SharedSet::new(),
+            allowed: Allowed::new(),
             dhcp: None,
         };
         let sysctls = sysctls(attach, &endpoint.ifname);

@@ -18,7 +18,8 @@ impl Owner {
         let Turn::Done((record, touched, before)) = self.begin_change(id)? else { return Ok(Turn::Later) };
         let mut draft = Draft::of(record.clone());
         draft.endpoints = record.order.iter().filter_map(|id| before.endpoints.get(id)).cloned().collect();
-        draft.record.ports.clone_from(&change.requests);
+        change.asks_no_more.iter().for_each(|request| draft.record.ask_no_more(request));
+        change.asks.iter().for_each(|request| draft.record.ask(request.clone()));
         let changed = self.change_draft(&mut draft, change);
         if let Err(error) = changed.and_then(|()| self.store_draft(&mut draft, &before)) {
             self.discard_change(draft, &before);
@@ -54,14 +55,14 @@ impl Owner {
                 draft.record.sandbox.container
             )));
         };
-        let gone: BTreeSet<&PortBinding> = change.remove.iter().collect();
-        endpoint.published.retain(|binding| !gone.contains(binding));
-        endpoint.allowed.retain(|binding, _| !gone.contains(binding));
+        for binding in &change.remove {
+            endpoint.published.remove(binding);
+            endpoint.allowed.remove(binding);
+        }
         let taken = self.publish(endpoint, &change.add)?;
         draft.newly_held.clone_from(&taken.bindings);
-        endpoint.published.extend(taken.bindings);
-        endpoint.published.sort();
-        endpoint.allowed.extend(taken.allowed);
+        endpoint.published.extend(taken.bindings.into_iter().map(|binding| (binding, ())));
+        endpoint.allowed.append(taken.allowed);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Finding and showing.
 
 use portolan_netcore::model::{Driver, Endpoint, Network, NetworkId, SandboxId, SandboxMode};
+use portolan_netcore::shared::SharedSet;
 
 use super::Owner;
 use crate::{EndpointInfo, Error, NetworkEndpoint, NetworkInfo, SandboxInfo, SubnetUsage};
@@ -81,13 +82,14 @@ impl Owner {
         let live = self.sandboxes.get(id)?;
         let sandbox = &live.record.sandbox;
         let endpoints: Vec<_> = live.record.order.iter().filter_map(|id| self.endpoint_info(id)).collect();
-        let published = endpoints.iter().flat_map(|info| info.endpoint.published.iter().cloned());
+        let mut ports = SharedSet::new();
+        endpoints.iter().for_each(|info| ports.append(info.endpoint.published.clone()));
         Some(SandboxInfo {
             id: id.clone(),
             container: sandbox.container.clone(),
             mode: sandbox.mode,
             netns: (sandbox.mode == SandboxMode::Private).then(|| self.netns(id)),
-            ports: published.collect(),
+            ports,
             embedded_dns: self.needs_resolver(id),
             endpoints,
         })

@@ -180,7 +180,12 @@ impl PortTable {
     }
 
     /// Enters bindings that are held (or about to be, at start).
-    pub(super) fn remember(&mut self, bindings: &[PortBinding], sandbox: &SandboxId, container_name: &str) {
+    pub(super) fn remember<'a>(
+        &mut self,
+        bindings: impl IntoIterator<Item = &'a PortBinding>,
+        sandbox: &SandboxId,
+        container_name: &str,
+    ) {
         for binding in bindings {
             self.held.entry((binding.proto, binding.host_port)).or_default().push(Holder {
                 address: binding.host_ip,
@@ -191,7 +196,11 @@ impl PortTable {
     }
 
     /// Strikes out bindings that are let go of.
-    pub(super) fn forget(&mut self, bindings: &[PortBinding], sandbox: &SandboxId) {
+    pub(super) fn forget<'a>(
+        &mut self,
+        bindings: impl IntoIterator<Item = &'a PortBinding>,
+        sandbox: &SandboxId,
+    ) {
         for binding in bindings {
             let key = (binding.proto, binding.host_port);
             if let Some(holders) = self.held.get_mut(&key) {
@@ -288,9 +297,9 @@ fn hold(host: &dyn Host, binding: &PortBinding) -> Result<(), Refusal> {
 }
 
 /// Lets go of ports that were taken for nothing.
-pub(super) fn release(host: &dyn Host, bindings: &[PortBinding]) {
+pub(super) fn release<'a>(host: &dyn Host, bindings: impl IntoIterator<Item = &'a PortBinding>) {
     let steps: Vec<Step> = bindings
-        .iter()
+        .into_iter()
         .map(|binding| Step::ReleasePort(PortBinding { container_port: 0, ..binding.clone() }))
         .collect();
     crate::apply::run_whatever_fails(host, &steps);

@@ -47,9 +47,7 @@ impl Stored {
                     stored.sandboxes.insert(sandbox.sandbox.id.clone(), sandbox);
                 }
                 records::ENDPOINT => {
-                    let mut endpoint: Endpoint = records::read(&record)?;
-                    // They are stored by runs.
-                    endpoint.published.sort();
+                    let endpoint: Endpoint = records::read(&record)?;
                     stored.endpoints.push(endpoint);
                 }
                 records::LEASE => stored.leases.push(records::read(&record)?),
@@ -332,7 +330,7 @@ impl Owner {
                     let _ = space.lease(&container, None);
                 }
             }
-            self.ports.remember(&endpoint.published, &endpoint.sandbox, &endpoint.container_name);
+            self.ports.remember(endpoint.published.keys(), &endpoint.sandbox, &endpoint.container_name);
             self.insert_endpoint(endpoint);
         }
         let ids: Vec<SandboxId> = self.sandboxes.keys().cloned().collect();

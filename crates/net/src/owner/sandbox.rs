@@ -9,12 +9,13 @@ use portolan_netcore::model::{
     SandboxMode,
 };
 use portolan_netcore::plan::{Desired, Step, Touched, change};
+use portolan_netcore::shared::SharedSet;
 
 use super::advertise::{self, Announcements};
 use super::endpoint::{Advertising, advertising};
 use super::{Live, Owner, Phase, Turn, entropy, without_holds};
 use crate::publisher::Version;
-use crate::records::{Batch, LeaseRecord, SandboxRecord};
+use crate::records::{Asked, Batch, Exposed, LeaseRecord, SandboxRecord};
 use crate::{AttachSpec, Error, NetworkAction, SandboxInfo, SandboxSpec};
 
 /// A change of a sandbox that is decided and stored, and now to be done.
@@ -69,7 +70,7 @@ pub(crate) struct Removal {
     pub(crate) addresses: Vec<IpAddr>,
     /// Endpoints whose addresses are given back first, while their links are there.
     pub(crate) release: Vec<EndpointId>,
-    published: Vec<PortBinding>,
+    published: SharedSet<PortBinding>,
     container: ContainerId,
     networks: Vec<NetworkId>,
 }
@@ -143,8 +144,8 @@ impl Owner {
             self.return_addresses(network, container, *had);
         }
         for endpoint in &draft.endpoints {
-            super::ports::release(self.host.as_ref(), &endpoint.published);
-            self.ports.forget(&endpoint.published, &endpoint.sandbox);
+            super::ports::release(self.host.as_ref(), endpoint.published.keys());
+            self.ports.forget(endpoint.published.keys(), &endpoint.sandbox);
         }
     }
 
@@ -179,8 +180,8 @@ impl Owner {
             && let Some(endpoint) = draft.endpoints.iter_mut().find(|endpoint| endpoint.id == gateway)
         {
             endpoint.is_gateway = true;
-            let taken = self.publish(endpoint, &draft.record.ports)?;
-            endpoint.published = taken.bindings;
+            let taken = self.publish(endpoint, &draft.record.asked())?;
+            endpoint.published = taken.bindings.into_iter().collect();
             endpoint.allowed = taken.allowed;
         }
         self.elect_stand_in(&mut draft.endpoints);
@@ -314,14 +315,14 @@ impl Owner {
         let mut batch = Batch::default();
         for endpoint in &touched.endpoints {
             if let Some(gone) = self.take_out_endpoint(endpoint) {
-                self.ports.forget(&gone.published, id);
+                self.ports.forget(gone.published.keys(), id);
                 batch.delete_endpoint(endpoint);
             }
         }
         let mut stored = batch.put_sandbox(&record);
         for endpoint in before.endpoints.into_values() {
             stored = stored.and_then(|()| batch.put_endpoint(&endpoint));
-            self.ports.remember(&endpoint.published, id, &endpoint.container_name);
+            self.ports.remember(endpoint.published.keys(), id, &endpoint.container_name);
             self.insert_endpoint(endpoint);
         }
         if let Err(error) = stored.and_then(|()| self.commit(&batch)) {
@@ -371,14 +372,14 @@ impl Owner {
             zones: None,
             addresses: Vec::new(),
             release: self.clients(record.order.iter()),
-            published: Vec::new(),
+            published: SharedSet::new(),
         };
         let container = &record.sandbox.container;
         for endpoint in record.order.iter().filter_map(|id| self.take_out_endpoint(id)).collect::<Vec<_>>() {
             removal.networks.push(endpoint.network.clone());
             removal.addresses.extend(self.leave_addresses(&endpoint));
             self.quarantine(&endpoint.network, container, id);
-            removal.published.extend(endpoint.published);
+            removal.published.append(endpoint.published);
             if endpoint.host_ifname.as_str() != "lo" {
                 removal.links.push(endpoint.host_ifname);
             }
@@ -395,7 +396,7 @@ impl Owner {
 
     /// Its ports are let go of; only the kernel's clean-up is left.
     pub(crate) fn finish_removal(&mut self, removal: &Removal) {
-        self.ports.forget(&removal.published, &removal.sandbox);
+        self.ports.forget(removal.published.keys(), &removal.sandbox);
         let cut =
             |name: &IfName| removal.steps.iter().any(|s| matches!(s, Step::CutPort((_, n)) if n == name));
         if removal.links.iter().all(cut) {
@@ -519,8 +520,8 @@ impl Owner {
         let gateway = self.elect(draft.endpoints.iter());
         for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) != gateway.as_ref()) {
             endpoint.is_gateway = false;
-            draft.published.append(&mut endpoint.published);
-            draft.allowed.append(&mut endpoint.allowed);
+            draft.published.append(std::mem::take(&mut endpoint.published));
+            draft.allowed.append(std::mem::take(&mut endpoint.allowed));
         }
         for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) == gateway.as_ref()) {
             endpoint.is_gateway = true;
@@ -534,7 +535,7 @@ impl Owner {
         if endpoint.published.is_empty() {
             let (v4, v6) = (endpoint.ipv4.is_some(), endpoint.ipv6.is_some());
             let proxy = self.desired.settings.proxy;
-            draft.published.retain(|binding| {
+            draft.published.retain(|binding, ()| {
                 let direct = if binding.host_ip.is_ipv4() { v4 } else { v6 };
                 direct || (proxy && binding.proto != Proto::Sctp)
             });
@@ -542,10 +543,10 @@ impl Owner {
             endpoint.allowed = std::mem::take(&mut draft.allowed);
         }
         if endpoint.published.is_empty() && !draft.record.ports.is_empty() {
-            let taken = self.publish(endpoint, &draft.record.ports)?;
-            endpoint.published = taken.bindings;
+            let taken = self.publish(endpoint, &draft.record.asked())?;
+            draft.newly_held.clone_from(&taken.bindings);
+            endpoint.published = taken.bindings.into_iter().collect();
             endpoint.allowed = taken.allowed;
-            draft.newly_held.clone_from(&endpoint.published);
         }
         Ok(())
     }
@@ -575,20 +576,18 @@ impl Owner {
         for lease in draft.leases {
             self.keep_lease(Some(lease));
         }
-        let mut had = Vec::new();
+        let (mut had, mut has) = (SharedSet::new(), SharedSet::new());
         for endpoint in &back.touched.endpoints {
-            had.extend(self.take_out_endpoint(endpoint).map(|old| old.published).unwrap_or_default());
+            had.append(self.take_out_endpoint(endpoint).map(|old| old.published).unwrap_or_default());
         }
-        let has: Vec<PortBinding> =
-            draft.endpoints.iter().flat_map(|endpoint| &endpoint.published).cloned().collect();
-        let copied = |found: Vec<&PortBinding>| found.into_iter().cloned().collect::<Vec<_>>();
-        self.ports.forget(&copied(PortBinding::only_in(&had, &has)), &id);
+        draft.endpoints.iter().for_each(|endpoint| has.append(endpoint.published.clone()));
+        self.ports.forget(had.changes_from(&has).map(|(binding, ())| binding), &id);
         self.desired.sandboxes.insert(id.clone(), draft.record.sandbox.clone());
         for endpoint in draft.endpoints {
-            let new = copied(PortBinding::only_in(&endpoint.published, &had));
+            let new = || endpoint.published.changes_from(&had).map(|(binding, ())| binding);
             // They are in the table since they were taken, if they were.
-            self.ports.forget(&new, &id);
-            self.ports.remember(&new, &id, &endpoint.container_name);
+            self.ports.forget(new(), &id);
+            self.ports.remember(new(), &id, &endpoint.container_name);
             self.insert_endpoint(endpoint);
         }
         if let Some(live) = self.sandboxes.get_mut(&id) {
@@ -638,7 +637,7 @@ pub(super) struct Draft {
     /// Networks on which addresses were taken, and whether the container had some there before.
     leased: Vec<(NetworkId, bool)>,
     /// Ports of endpoints that are not the gateway any more.
-    published: Vec<PortBinding>,
+    published: SharedSet<PortBinding>,
     /// Who may use them.
     allowed: Allowed,
     pub(super) newly_held: Vec<PortBinding>,
@@ -654,14 +653,20 @@ impl Draft {
             mode: spec.mode,
             sysctls: spec.sysctls.clone(),
         };
-        Self::of(SandboxRecord {
+        let mut record = SandboxRecord {
             sandbox,
             order: Vec::new(),
-            ports: spec.ports.clone(),
+            ports: Asked::new(),
             dns: spec.dns.clone(),
             ndots: spec.ndots,
-            exposed: spec.exposed.clone(),
-        })
+            exposed: spec
+                .exposed
+                .iter()
+                .map(|(proto, port)| Exposed { proto: *proto, port: *port })
+                .collect(),
+        };
+        spec.ports.iter().for_each(|request| record.ask(request.clone()));
+        Self::of(record)
     }
 
     /// An address that the container has from now on.
@@ -678,7 +683,7 @@ impl Draft {
             batch: Batch::default(),
             leases: Vec::new(),
             leased: Vec::new(),
-            published: Vec::new(),
+            published: SharedSet::new(),
             allowed: Allowed::new(),
             newly_held: Vec::new(),
             advertised: Vec::new(),

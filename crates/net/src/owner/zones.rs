@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use portolan_netcore::dns::{LinkTarget, Upstreams, ZoneChange, ZoneRecord, ZoneView};
-use portolan_netcore::model::{Endpoint, NetworkId, Proto, SandboxId};
+use portolan_netcore::model::{Endpoint, NetworkId, SandboxId};
 
 use super::Owner;
 use crate::options;
 use crate::publisher::Version;
-use crate::records::Batch;
+use crate::records::{Batch, SandboxRecord};
 use crate::{DnsUpdate, Error};
 
 /// Where resolvers listen.
@@ -50,19 +50,12 @@ impl Owner {
 
     fn names_of(&self, endpoint: &Endpoint) -> ZoneChange {
         let record = self.sandboxes.get(&endpoint.sandbox).map(|live| &live.record);
-        let ports: BTreeSet<(Proto, u16)> = record
-            .into_iter()
-            .flat_map(|record| {
-                let published = record.ports.iter().map(|port| (port.proto, port.container_port));
-                published.chain(record.exposed.iter().copied())
-            })
-            .collect();
         let v4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
         let v6 = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
         let record = ZoneRecord {
             names: endpoint.dns_names.clone(),
             addresses: v4.into_iter().chain(v6).collect(),
-            ports: ports.into_iter().collect(),
+            ports: record.map(SandboxRecord::listens).unwrap_or_default(),
             unready: self.unready.contains(&endpoint.sandbox),
         };
         ZoneChange::Record { network: endpoint.network.clone(), endpoint: endpoint.id.clone(), record }

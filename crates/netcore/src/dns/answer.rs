@@ -168,7 +168,10 @@ impl<'a> Found<'a> {
             return Vec::new();
         }
         self.ready()
-            .filter(|(_, record)| record.ports.contains(&(service.proto, service.port)))
+            .filter(|(_, record)| {
+                let mut ports = record.ports.iter();
+                ports.any(|(proto, ports)| *proto == service.proto && ports.contains(service.port))
+            })
             .filter_map(|(zone, record)| {
                 Some(RecordData::Srv {
                     port: service.port,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{EndpointId, NetworkId, Proto, SandboxId};
+use crate::model::{EndpointId, NetworkId, PortRange, Proto, SandboxId};
 
 fn network(n: u8) -> NetworkId {
     NetworkId::from_bytes([n; 32])
@@ -17,7 +17,7 @@ fn record_of(names: &[&str], addresses: &[&str]) -> ZoneRecord {
     ZoneRecord {
         names: names.iter().map(|n| (*n).to_owned()).collect(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-        ports: vec![(Proto::Tcp, 80)],
+        ports: vec![(Proto::Tcp, PortRange::one(80))],
         unready: false,
     }
 }

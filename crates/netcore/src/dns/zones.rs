@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{EndpointId, NetworkId, Proto, SandboxId};
+use crate::model::{EndpointId, NetworkId, PortRange, Proto, SandboxId};
 
 /// Every name the resolver may answer, and who may ask.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct ZoneRecord {
     /// Its addresses, both families.
     pub addresses: Vec<IpAddr>,
     /// Ports that the container exposes or publishes: what SRV answers.
-    pub ports: Vec<(Proto, u16)>,
+    pub ports: Vec<(Proto, PortRange)>,
     /// Not yet, or no longer, healthy: left out of an answer as long as another record has the name.
     pub unready: bool,
 }

@@ -1,6 +1,5 @@
 //! Published ports.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -76,6 +75,16 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// Just this one.
+    pub fn one(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
+    /// The port is one of these.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
     /// Both ends this much higher; none beyond the last port.
     pub fn higher(self, by: u16) -> Option<Self> {
         Some(Self { first: self.first.checked_add(by)?, last: self.last.checked_add(by)? })
@@ -95,50 +104,10 @@ pub struct PortBinding {
     pub host_port: u16,
 }
 
-impl PortBinding {
-    /// Those of `these` that are not among `others`, in order. It costs a walk along both where both are
-    /// sorted.
-    pub fn only_in<'a>(these: &'a [Self], others: &[Self]) -> Vec<&'a Self> {
-        if !(these.is_sorted() && others.is_sorted()) {
-            let others: BTreeSet<&Self> = others.iter().collect();
-            return these.iter().filter(|binding| !others.contains(binding)).collect();
-        }
-        let mut others = others.iter().peekable();
-        let mut is_new = |binding: &&Self| {
-            while others.next_if(|other| *other < *binding).is_some() {}
-            others.peek() != Some(binding)
-        };
-        these.iter().filter(|binding| is_new(binding)).collect()
-    }
-}
-
 impl Run for PortBinding {
     fn higher(&self, by: u16) -> Option<Self> {
         let (container_port, host_port) =
             (self.container_port.checked_add(by)?, self.host_port.checked_add(by)?);
         Some(Self { container_port, host_port, ..self.clone() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_difference_is_the_same_whatever_the_order() {
-        let port = |host_port| {
-            let host_ip = IpAddr::from([0, 0, 0, 0]);
-            PortBinding { proto: Proto::Tcp, container_port: 1, host_ip, host_port }
-        };
-        let (a, b) = ([1, 3, 5, 7, 9].map(port), [0, 3, 4, 9, 10].map(port));
-        let numbers = |found: Vec<&PortBinding>| found.iter().map(|p| p.host_port).collect::<Vec<_>>();
-        assert_eq!(numbers(PortBinding::only_in(&a, &b)), [1, 5, 7]);
-        assert_eq!(numbers(PortBinding::only_in(&b, &a)), [0, 4, 10]);
-        assert_eq!(numbers(PortBinding::only_in(&a, &[])), [1, 3, 5, 7, 9]);
-        let (mut backward, mut other) = (a.clone(), b.clone());
-        backward.reverse();
-        other.swap(0, 4);
-        assert_eq!(numbers(PortBinding::only_in(&backward, &b)), [7, 5, 1]);
-        assert_eq!(numbers(PortBinding::only_in(&a, &other)), [1, 5, 7]);
     }
 }

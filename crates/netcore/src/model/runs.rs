@@ -2,10 +2,14 @@
 //! ports that were asked for as one range take a line, and one port more costs the store as much as the
 //! first. Lists without runs are as serde writes them, and as they were before there were runs.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::Arc;
 
-/// How far back the run may be that an entry goes on: two addresses may take turns.
-const BACK: usize = 2;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::shared::SharedMap;
+
+/// How far back the run may be that an entry goes on: two addresses may take turns, or protocols.
+const BACK: usize = 3;
 
 /// Something with a port in it.
 pub trait Run: Sized {
@@ -13,12 +17,15 @@ pub trait Run: Sized {
     fn higher(&self, by: u16) -> Option<Self>;
 }
 
-#[derive(Serialize, Deserialize)]
-struct Stored<T> {
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated<T> {
+    /// The entry with the lowest ports.
     #[serde(flatten)]
-    first: T,
+    pub first: T,
+    /// How many there are, each a port higher than the one before.
     #[serde(default = "one", skip_serializing_if = "is_one")]
-    count: u16,
+    pub count: u16,
 }
 
 fn one() -> u16 {
@@ -30,29 +37,57 @@ fn is_one(count: &u16) -> bool {
     *count == 1
 }
 
-/// For `#[serde(with)]`.
-///
-/// # Errors
-/// The serializer's.
-pub fn serialize<T, S>(list: &[T], serializer: S) -> Result<S::Ok, S::Error>
-where
-    T: Run + Clone + PartialEq + Serialize,
-    S: Serializer,
-{
-    let mut runs: Vec<Stored<T>> = Vec::new();
-    for item in list {
-        let goes_on = |run: &&mut Stored<T>| {
-            run.count < u16::MAX && run.first.higher(run.count).is_some_and(|next| next == *item)
-        };
-        match runs.iter_mut().rev().take(BACK).find(goes_on) {
-            Some(run) => run.count += 1,
-            None => runs.push(Stored { first: item.clone(), count: 1 }),
-        }
+impl<T: Run> Repeated<T> {
+    /// The entries one by one; none if they leave the range of ports.
+    pub fn each(self) -> Option<Vec<T>> {
+        let mut all: Vec<T> = (1..self.count).map(|by| self.first.higher(by)).collect::<Option<_>>()?;
+        all.insert(0, self.first);
+        Some(all)
     }
-    runs.serialize(serializer)
 }
 
-/// For `#[serde(with)]`. Entries that took turns come one run after the other.
+impl<T: Run + PartialEq> Repeated<T> {
+    /// Takes a run in that goes on where this one ends.
+    fn take_in(&mut self, next: &Self) -> bool {
+        let count = self.count.checked_add(next.count);
+        match count.filter(|_| self.first.higher(self.count).is_some_and(|first| first == next.first)) {
+            Some(count) => {
+                self.count = count;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// The entries of a map, in order, as runs; `entry` makes them of what is in the map. It costs as much as there
+/// are pieces of the map that were not asked before.
+pub fn of<K, V, T, I>(map: &SharedMap<K, V>, entry: fn(&K, &V) -> I) -> Vec<Repeated<T>>
+where
+    T: Run + Clone + PartialEq + Send + Sync + 'static,
+    I: Iterator<Item = T>,
+{
+    let mut runs = Vec::new();
+    for piece in map.pieces() {
+        let of_piece: Arc<Vec<Repeated<T>>> = piece.noted(|entries| {
+            let mut runs = Vec::new();
+            for first in entries.iter().flat_map(|(key, value)| entry(key, value)) {
+                append(&mut runs, &Repeated { first, count: 1 });
+            }
+            Arc::new(runs)
+        });
+        of_piece.iter().for_each(|run| append(&mut runs, run));
+    }
+    runs
+}
+
+fn append<T: Run + Clone + PartialEq>(runs: &mut Vec<Repeated<T>>, run: &Repeated<T>) {
+    if !runs.iter_mut().rev().take(BACK).any(|before| before.take_in(run)) {
+        runs.push(run.clone());
+    }
+}
+
+/// The entries of runs, one run after the other.
 ///
 /// # Errors
 /// The deserializer's, or a run that leaves the range of ports.
@@ -62,10 +97,8 @@ where
     D: Deserializer<'de>,
 {
     let mut list = Vec::new();
-    for Stored { first, count } in Vec::<Stored<T>>::deserialize(deserializer)? {
-        let rest: Option<Vec<T>> = (1..count).map(|by| first.higher(by)).collect();
-        list.push(first);
-        list.extend(rest.ok_or_else(|| serde::de::Error::custom("a run of ports beyond the last"))?);
+    for run in Vec::<Repeated<T>>::deserialize(deserializer)? {
+        list.extend(run.each().ok_or_else(|| serde::de::Error::custom("a run of ports beyond the last"))?);
     }
     Ok(list)
 }
@@ -88,6 +121,9 @@ mod tests {
     fn a_run_ends_before_it_leaves_the_ports() {
         assert_eq!(binding("::", 65_535, 1).higher(1), None);
         assert_eq!(binding("::", 1, 65_534).higher(1), Some(binding("::", 2, 65_535)));
+        let all = (1..=u16::MAX).map(|port| binding("::", port, port)).collect();
+        let runs = of(&all, |binding: &PortBinding, ()| std::iter::once(binding.clone()));
+        assert_eq!(runs, [Repeated { first: binding("::", 1, 1), count: u16::MAX }]);
         let empty: SeqDeserializer<_, Error> = SeqDeserializer::new(std::iter::empty::<u8>());
         assert_eq!(deserialize::<PortBinding, _>(empty).unwrap(), []);
     }

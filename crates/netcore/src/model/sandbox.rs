@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerId, DhcpClient, EndpointId, IfName, MacAddr, NetworkId, PortBinding, SandboxId};
+use crate::shared::{SharedMap, SharedSet};
 
 /// Which namespace a container's processes see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,8 +85,8 @@ pub struct Endpoint {
     #[serde(default = "super::network::yes")]
     pub source_guard: bool,
     /// Published ports, each held on the host.
-    #[serde(with = "super::runs")]
-    pub published: Vec<PortBinding>,
+    #[serde(with = "published")]
+    pub published: SharedSet<PortBinding>,
     /// Those of them that not everybody may use.
     #[serde(default, with = "allowed")]
     pub allowed: Allowed,
@@ -109,7 +110,29 @@ impl Endpoint {
 
 /// Who may use the published ports that not everybody may: networks, never none. Those of the other family
 /// mean nobody of this.
-pub type Allowed = BTreeMap<PortBinding, Vec<IpNet>>;
+pub type Allowed = SharedMap<PortBinding, Vec<IpNet>>;
+
+/// How they are stored: by runs.
+mod published {
+    use serde::{Deserializer, Serialize, Serializer};
+
+    use super::super::runs;
+    use super::{PortBinding, SharedSet};
+
+    pub(super) fn serialize<S: Serializer>(
+        published: &SharedSet<PortBinding>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        runs::of(published, |binding, ()| std::iter::once(binding.clone())).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SharedSet<PortBinding>, D::Error> {
+        let bindings: Vec<PortBinding> = runs::deserialize(deserializer)?;
+        Ok(bindings.into_iter().collect())
+    }
+}
 
 /// How they are stored: a list of ports and their sources, by runs.
 mod allowed {
@@ -131,11 +154,10 @@ mod allowed {
     }
 
     pub(super) fn serialize<S: Serializer>(allowed: &Allowed, serializer: S) -> Result<S::Ok, S::Error> {
-        let entry = |(binding, from): (&PortBinding, &Vec<IpNet>)| Entry {
-            binding: binding.clone(),
-            from: from.clone(),
+        let entry = |binding: &PortBinding, from: &Vec<IpNet>| {
+            std::iter::once(Entry { binding: binding.clone(), from: from.clone() })
         };
-        runs::serialize(&allowed.iter().map(entry).collect::<Vec<_>>(), serializer)
+        runs::of(allowed, entry).serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Allowed, D::Error> {

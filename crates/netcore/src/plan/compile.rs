@@ -300,7 +300,7 @@ fn add_host_routes(state: &mut HostState, endpoint: &Endpoint, dev: &IfName) {
 /// What an endpoint has on the host beyond its link: published ports and their rules.
 fn add_ports(state: &mut HostState, desired: &Desired, endpoint: &Endpoint, options: &BridgeOptions) {
     let internal = desired.networks.get(&endpoint.network).is_none_or(|network| network.internal);
-    for binding in &endpoint.published {
+    for binding in endpoint.published.keys() {
         state.held_ports.insert(hold(binding));
         let carries = desired.settings.proxy && !internal;
         if let Some(target) = proxy_target(endpoint, binding, options).filter(|_| carries) {
@@ -448,7 +448,7 @@ fn add_endpoint_policy(policy: &mut FirewallPolicy, endpoint: &Endpoint, options
             source_guard: endpoint.source_guard && options.source_guard,
         },
     );
-    for binding in &endpoint.published {
+    for binding in endpoint.published.keys() {
         let target = if binding.host_ip.is_ipv4() { v4 } else { v6 };
         if let Some(target) = target {
             policy.published.insert(PublishedPort {

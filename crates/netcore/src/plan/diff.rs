@@ -7,6 +7,7 @@ use super::order::{Phase, Unordered};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Touched};
 use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
 use crate::model::{Endpoint, EndpointId, MacAddr, PortBinding, Proto};
+use crate::shared::SharedSet;
 
 /// The steps from `observed` to `wanted`; none if the host is as wanted. What the host has beyond
 /// what is wanted goes, except what cannot be taken back (sysctls) or is not ours to judge (`lo`).
@@ -63,17 +64,23 @@ fn without_common_ports(desired: &Desired, other: &Desired, touched: &Touched) -
         if !same_place || (endpoint.ipv4, endpoint.ipv6) != (there.ipv4, there.ipv6) {
             return None;
         }
-        let only_in = |these: &Endpoint, others: &Endpoint| -> BTreeSet<PortBinding> {
-            PortBinding::only_in(&these.published, &others.published).into_iter().cloned().collect()
-        };
-        let (mut here, elsewhere) = (only_in(endpoint, there), only_in(there, endpoint));
+        let mut here: SharedSet<PortBinding> =
+            endpoint.published.changes_from(&there.published).map(key).collect();
         // Those that stay for other clients than before.
-        let allowed = endpoint.allowed.keys().chain(there.allowed.keys());
-        let changed = |binding: &&PortBinding| endpoint.sources(binding) != there.sources(binding);
-        here.extend(allowed.filter(changed).filter(|binding| !elsewhere.contains(binding)).cloned());
-        endpoint.published = here.into_iter().collect();
+        let changed = |one: &Endpoint, other: &Endpoint| -> Vec<PortBinding> {
+            let changed = one.allowed.changes_from(&other.allowed).map(key);
+            changed.filter(|binding| endpoint.published.contains(binding)).collect()
+        };
+        here.extend(
+            changed(endpoint, there).into_iter().chain(changed(there, endpoint)).map(|key| (key, ())),
+        );
+        endpoint.published = here;
     }
     Some(slice)
+}
+
+fn key<V>((binding, _): (&PortBinding, V)) -> PortBinding {
+    binding.clone()
 }
 
 /// What is left of the observed state once the links that cannot stay are gone.

@@ -154,7 +154,7 @@ pub(crate) fn world(bytes: &[u8]) -> Desired {
             && joined.insert((endpoint.sandbox.clone(), endpoint.network.clone()))
         {
             endpoint.is_gateway = !desired.endpoints.values().any(|other| other.sandbox == endpoint.sandbox);
-            endpoint.published.retain(|binding| ports.insert((binding.proto, binding.host_port)));
+            endpoint.published.retain(|binding, ()| ports.insert((binding.proto, binding.host_port)));
             endpoint.allowed.retain(|binding, _| endpoint.published.contains(binding));
             desired.endpoints.insert(endpoint.id.clone(), endpoint);
         }
@@ -208,7 +208,7 @@ fn endpoint(number: u8, desired: &Desired, choices: &mut Choices<'_>) -> Option<
         links: BTreeMap::new(),
         source_guard: true,
         allowed: published.last().cloned().zip(from).into_iter().collect(),
-        published,
+        published: published.into_iter().collect(),
         dhcp: (choices.below(3) == 0).then(|| client(net, choices.below(2))),
     })
 }
