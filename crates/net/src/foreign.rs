@@ -5,7 +5,7 @@
 //! finds is kept, so that answering a request reads nothing; what is new or over is an event.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use portolan_netcore::firewall::BridgePolicy;
 use portolan_netcore::foreign::{Finding, Flow, Ruleset, Service, findings, port_findings};
-use portolan_netcore::model::{Driver, Network, NetworkId};
+use portolan_netcore::model::{Driver, Network, NetworkId, PortBinding};
 use portolan_netcore::plan::{Desired, Settings, Touched, compile_touched};
+use portolan_netcore::shared::SharedSet;
 
 use crate::networks::Shared;
 use crate::owner::{Owner, Task};
@@ -51,14 +52,36 @@ pub(crate) struct Bridged {
     pub(crate) name: String,
     pub(crate) policy: BridgePolicy,
     /// The ports that are published by way of it.
-    services: Vec<Service>,
+    published: Vec<Published>,
+}
+
+/// Ports that are published by way of one endpoint.
+#[derive(Clone, Debug)]
+struct Published {
+    ports: SharedSet<PortBinding>,
+    ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
+}
+
+impl Published {
+    fn services(&self) -> impl Iterator<Item = Service> {
+        self.ports.keys().filter_map(|binding| {
+            // What is carried over from the other family passes by sockets of this host.
+            let address: IpAddr = match binding.host_ip {
+                IpAddr::V4(_) => self.ipv4?.into(),
+                IpAddr::V6(_) => self.ipv6?.into(),
+            };
+            Some(Service::of(binding, address))
+        })
+    }
 }
 
 impl Bridged {
     /// What keeps traffic of it from arriving, and some of its ports from being reached.
     fn findings(&self, ruleset: &Ruleset) -> Vec<Finding> {
         let mut all = findings(ruleset, &self.policy);
-        all.extend(port_findings(ruleset, &self.policy, &self.services));
+        let services: Vec<Service> = self.published.iter().flat_map(Published::services).collect();
+        all.extend(port_findings(ruleset, &self.policy, &services));
         all
     }
 
@@ -251,31 +274,27 @@ fn policies(desired: &Desired) -> Vec<Bridged> {
     };
     let touched = Touched { networks: networks.networks.keys().cloned().collect(), ..Touched::default() };
     let policy = compile_touched(&networks, &touched).firewall.unwrap_or_default();
-    let mut services = services(desired);
+    let mut published = published(desired);
     let of = |network: &Network| {
         let Driver::Bridge(options) = &network.driver else { return None };
         let policy = policy.bridges.get(&options.bridge)?.clone();
-        let services = services.remove(&network.id).unwrap_or_default();
-        Some(Bridged { id: network.id.clone(), name: network.name.clone(), policy, services })
+        let published = published.remove(&network.id).unwrap_or_default();
+        Some(Bridged { id: network.id.clone(), name: network.name.clone(), policy, published })
     };
     networks.networks.values().filter_map(of).collect()
 }
 
 /// The published ports of each network.
-fn services(desired: &Desired) -> BTreeMap<NetworkId, Vec<Service>> {
-    let mut services: BTreeMap<NetworkId, Vec<Service>> = BTreeMap::new();
+fn published(desired: &Desired) -> BTreeMap<NetworkId, Vec<Published>> {
+    let mut published: BTreeMap<NetworkId, Vec<Published>> = BTreeMap::new();
     for endpoint in desired.endpoints.values().filter(|endpoint| !endpoint.published.is_empty()) {
-        let of = services.entry(endpoint.network.clone()).or_default();
-        of.extend(endpoint.published.iter().filter_map(|binding| {
-            // What is carried over from the other family passes by sockets of this host.
-            let address: IpAddr = match binding.host_ip {
-                IpAddr::V4(_) => endpoint.ipv4?.addr().into(),
-                IpAddr::V6(_) => endpoint.ipv6?.addr().into(),
-            };
-            Some(Service::of(binding, address))
-        }));
+        published.entry(endpoint.network.clone()).or_default().push(Published {
+            ports: endpoint.published.clone(),
+            ipv4: endpoint.ipv4.map(|net| net.addr()),
+            ipv6: endpoint.ipv6.map(|net| net.addr()),
+        });
     }
-    services
+    published
 }
 
 /// What keeps these ports from being reached by way of these networks, by what was read last: a

@@ -64,11 +64,13 @@ pub fn port_findings(ruleset: &Ruleset, network: &BridgePolicy, services: &[Serv
         matches!(flow, Flow::In | Flow::InReplies)
     });
     for (flow, packet) in ways {
-        let kinds = kinds(flow, &packet, services);
+        let tables: Vec<_> = ruleset.tables.iter().filter(|table| sees(table, &packet)).collect();
+        // Nobody looks at it, mostly.
+        let kinds = if tables.is_empty() { Vec::new() } else { kinds(flow, &packet, services) };
         if kinds.is_empty() {
             continue;
         }
-        for table in ruleset.tables.iter().filter(|table| sees(table, &packet)) {
+        for table in tables {
             for chain in hooked(table, packet.hook) {
                 let whole = evaluate(ruleset, table, chain, &packet);
                 for (packet, ports) in &kinds {
