@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import time
 
-from latency import Engine
+from latency import Docker, Engine
 
 QUERY = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x00\x00\x01\x00\x01"
 
@@ -60,9 +60,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, default=2)
     arguments = parser.parse_args()
-    path = {**os.environ, "PATH": f"{arguments.tools}/bin:{arguments.tools}/sbin:{os.environ['PATH']}"}
     engines = {
-        "Docker": Engine("docker", [f"{arguments.tools}/sbin/dockerd"], path),
+        "Docker": Docker(arguments.tools),
         "Portolan": Engine("portolan", [arguments.portolan, "daemon"]),
     }
     try:

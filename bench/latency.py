@@ -3,7 +3,7 @@
 
 Each engine runs in a network namespace of its own. In every round each case runs once on every engine
 and client, so that a slow moment of the machine hits all alike. Prints a Markdown table of medians in
-milliseconds and the ratio to Docker.
+milliseconds and the ratio to each Docker.
 """
 
 import argparse
@@ -31,6 +31,16 @@ CASES = {
     "network create": [["network", "create", "fresh"]],
     "network rm": [["network", "rm", "fresh"]],
 }
+
+
+# A host's /sys tells of that host's links; without this dockerd waits for a bridge that it cannot see.
+OWN_SYS = """set -e
+mount --rbind /sys/fs/cgroup /mnt
+mount -t sysfs sysfs /sys
+mount --move /mnt /sys/fs/cgroup
+"""
+# With nftables, dockerd leaves it to the administrator to have the host forward.
+FORWARD = "echo 1 >/proc/sys/net/ipv4/ip_forward\n"
 
 
 class Engine:
@@ -61,6 +71,34 @@ class Engine:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
+class Docker(Engine):
+    """A dockerd of FOLDER[:BACKEND]: its programs in the folder, or in bin and sbin there; its firewall backend."""
+
+    def __init__(self, release):
+        folder, _, backend = release.partition(":")
+        folder = pathlib.Path(folder).resolve()
+        folders = f"{folder}/bin:{folder}/sbin:{folder}"
+        program = shutil.which("dockerd", path=folders)
+        if program is None:
+            raise SystemExit(f"{folder}: no dockerd there")
+        before = OWN_SYS + (FORWARD if backend == "nftables" else "") + 'exec "$@"'
+        words = ["unshare", "--mount", "--", "sh", "-c", before, "sh", program]
+        words += [f"--firewall-backend={backend}"] if backend else []
+        super().__init__("docker", words, {**os.environ, "PATH": f"{folders}:{os.environ['PATH']}"})
+        self.backend = backend
+
+    def title(self, version):
+        """Its name in a table, from the version that it tells."""
+        return " ".join(filter(None, ("Docker", version.split("+")[0], self.backend)))
+
+
+def dockers(parser):
+    """Has the command line name one Docker or several."""
+    parser.add_argument("--tools", required=True, help="the folder of an unpacked docker.io, .../usr")
+    parser.add_argument("--newer", action="append", default=[], metavar="FOLDER[:BACKEND]",
+                        help="the same of a newer Docker, with a firewall backend that it is to use; may be repeated")
+
+
 def timed(words):
     start = time.perf_counter()
     result = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -73,22 +111,17 @@ def timed(words):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--tools", required=True, help="the folder of an unpacked docker.io, .../usr")
+    dockers(parser)
     parser.add_argument("--docker", required=True, help="the docker client")
     parser.add_argument("--portolan", required=True)
     parser.add_argument("--image", required=True, help="busybox.tar")
     arguments = parser.parse_args()
 
-    path = f"{arguments.tools}/bin:{arguments.tools}/sbin:{os.environ['PATH']}"
-    docker = Engine("docker", [f"{arguments.tools}/sbin/dockerd"], {**os.environ, "PATH": path})
-    ours = Engine("portolan", [arguments.portolan, "daemon"])
-    columns = {
-        "Docker, docker CLI": (arguments.docker, docker),
-        "Portolan, docker CLI": (arguments.docker, ours),
-        "Portolan, own CLI": (arguments.portolan, ours),
-    }
+    peers, engines, columns = {}, [], {}
     try:
-        for engine in (docker, ours):
+        for release in (arguments.tools, *arguments.newer, None):
+            engine = Docker(release) if release else Engine("portolan", [arguments.portolan, "daemon"])
+            engines.append(engine)
             client = [arguments.docker, "--host", engine.socket]
             for _ in range(200):
                 if not subprocess.run([*client, "version"], capture_output=True).returncode:
@@ -97,6 +130,14 @@ def main():
             subprocess.run([*client, "import", "-c", 'CMD ["sh"]', arguments.image, "busybox:latest"],
                            check=True, capture_output=True)
             subprocess.run([*client, "network", "create", "mine"], check=True, capture_output=True)
+            if release:
+                version = subprocess.run([*client, "version", "--format", "{{.Server.Version}} {{.Client.Version}}"],
+                                         capture_output=True, text=True).stdout.split()
+                peers[engine.title(version[0])] = (arguments.docker, engine)
+            else:
+                columns["Portolan, docker CLI"] = (arguments.docker, engine)
+                columns["Portolan, own CLI"] = (arguments.portolan, engine)
+        columns = {**peers, **columns}
         times = {case: {column: [] for column in columns} for case in CASES}
         for round_number in range(arguments.rounds + 1):
             for column, (client, engine) in columns.items():
@@ -104,24 +145,21 @@ def main():
                     elapsed = sum(timed([client, "--host", engine.socket, *words]) for words in commands)
                     if round_number:  # the first round warms caches
                         times[case][column].append(elapsed)
-        version = subprocess.run([arguments.docker, "--host", docker.socket, "version", "--format",
-                                  "{{.Server.Version}} with client {{.Client.Version}}"],
-                                 capture_output=True, text=True).stdout.strip()
     finally:
-        docker.stop(arguments.docker)
-        ours.stop(arguments.docker)
+        for engine in engines:
+            engine.stop(arguments.docker)
 
-    print(f"Docker {version}; kernel {platform.release()}, {os.cpu_count()} cores; medians of "
-          f"{arguments.rounds} interleaved rounds, ms; in brackets how many times faster than Docker.\n")
+    print(f"Docker's client {version[1]}; kernel {platform.release()}, {os.cpu_count()} cores; medians of "
+          f"{arguments.rounds} interleaved rounds, ms; in brackets how many times faster than "
+          f"{', '.join(peers)}.\n")
     print("| command | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
-    first = next(iter(columns))
     for case, row in times.items():
-        base = statistics.median(row[first])
-        cells = [f"{base:.1f}"]
-        for column in list(columns)[1:]:
-            median = statistics.median(row[column])
-            cells.append(f"{median:.1f} ({base / median:.1f}x)")
+        medians = {column: statistics.median(row[column]) for column in columns}
+        cells = []
+        for column, median in medians.items():
+            faster = ", ".join(f"{medians[peer] / median:.1f}x" for peer in peers)
+            cells.append(f"{median:.1f}" if column in peers else f"{median:.1f} ({faster})")
         print(f"| `{case}` | " + " | ".join(cells) + " |")
 
 

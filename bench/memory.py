@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""Memory of a running daemon and its containers: PSS by smaps_rollup, idle and with N containers.
+"""Memory of engines and their containers: proportional set size by smaps_rollup, idle and with N containers.
 
-usage: bench/memory.py [--binary target/release/portolan] [--image busybox.tar] [--containers 50]
-Starts a daemon of its own in a network namespace of its own; needs root. Prints MiB.
+usage: bench/memory.py [--tools FOLDER[:BACKEND]]... [--docker docker] [--portolan target/release/portolan]
+                       [--image busybox.tar] [--containers 50]
+Each engine runs by itself, in a network namespace of its own; needs root. Prints a Markdown table in MiB.
 """
 
 import argparse
-import os
+import pathlib
 import subprocess
-import tempfile
 import time
+
+from latency import Docker, Engine
+
+KINDS = ("shim", "launcher", "resolver", "docker-proxy", "containerd")
 
 
 def pss_kib(pid):
@@ -26,92 +30,80 @@ def pss_kib(pid):
     return found
 
 
-def kinds(namespace, daemon):
-    """The engine's processes by kind; containers have namespaces of their own and do not count."""
-    pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=True)
-    found = {"daemon": [daemon], "launcher": [], "resolver": [], "shim": []}
-    for pid in map(int, pids.stdout.split()):
+def kinds(engine):
+    """The memory in KiB of the engine's processes by kind; containers have namespaces of their own and do not count."""
+    words = ["ip", "netns", "pids", engine.netns]
+    pids = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    found = {"daemon": [pss_kib(engine.process.pid)["Pss"]]}
+    for pid in map(int, pids):
         try:
-            with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
-                command = file.read()
+            command = pathlib.Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")
         except OSError:
             continue
-        for kind in ("launcher", "resolver", "shim"):
-            if kind in command and pid != daemon:
-                found[kind].append(pid)
-                break
+        if pid != engine.process.pid:
+            # The program or what it is told to be: Portolan is one program.
+            names = " ".join([pathlib.Path(command[0]).name, *command[1:2]])
+            kind = next((kind for kind in KINDS if kind in names), names)
+            found.setdefault(kind, []).append(pss_kib(pid)["Pss"])
     return found
 
 
-def report(title, namespace, daemon):
-    """One line a kind."""
-    print(title)
-    total = 0
-    for kind, pids in kinds(namespace, daemon).items():
-        pss = [pss_kib(pid) for pid in pids]
-        own = sum(each["Pss"] for each in pss) / 1024
-        dirty = sum(each["Private_Dirty"] for each in pss) / 1024
-        total += own
-        each = f", {own / len(pids):.2f} MiB each" if len(pids) > 1 else ""
-        print(f"  {kind:9} x{len(pids):<4} PSS {own:7.2f} MiB{each} (private dirty {dirty:.2f})")
-    print(f"  total          PSS {total:7.2f} MiB")
+def cells(found):
+    """How much of each kind, and of all."""
+    mib = {kind: sum(each) / 1024 for kind, each in found.items()}
+    text = ", ".join(
+        f"{kind} {mib[kind]:.1f}" + (f" ({mib[kind] / len(each):.2f} each)" if len(each) > 1 else "")
+        for kind, each in found.items()
+    )
+    return f"{sum(mib.values()):.1f} ({text})"
+
+
+def measure(engine, client, image, containers):
+    """What it takes idle, with containers and when they are gone."""
+
+    def run(*words):
+        return subprocess.run([*client, *words], check=True, capture_output=True, text=True).stdout
+
+    while subprocess.run([*client, "version"], capture_output=True, check=False).returncode:
+        if engine.process.poll() is not None:
+            raise SystemExit((engine.home / "log").read_text())
+        time.sleep(0.05)
+    run("import", image, "busybox:latest")
+    run("network", "create", "mine")
+    found = [kinds(engine)]
+    for _ in range(containers):
+        run("run", "-d", "--network", "mine", "busybox", "sleep", "3600")
+    time.sleep(1)
+    found.append(kinds(engine))
+    run("rm", "-f", *run("ps", "-aq").split())
+    time.sleep(1)
+    found.append(kinds(engine))
+    return found
 
 
 def main():
-    """Measures and cleans up."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", default=os.path.join(here, "target/release/portolan"))
+    here = pathlib.Path(__file__).resolve().parent.parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tools", action="append", default=[], metavar="FOLDER[:BACKEND]",
+                        help="an unpacked Docker to measure too, and its firewall backend; may be repeated")
+    parser.add_argument("--docker", default="docker", help="the docker client, for Docker")
+    parser.add_argument("--portolan", default=str(here / "target/release/portolan"))
+    parser.add_argument("--image", default=str(here / "target/images/busybox.tar"))
     parser.add_argument("--containers", type=int, default=50)
-    parser.add_argument("--image", help="a tar of a root file system with busybox (default: made from /bin/busybox)")
-    options = parser.parse_args()
-    namespace = f"pt-memory-{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", namespace], check=True)
-    enter = ["nsenter", f"--net=/run/netns/{namespace}", "--"]
-    home = tempfile.TemporaryDirectory(prefix="pt-memory-")
-    socket = f"unix://{home.name}/s"
-    client = [options.binary, "--host", socket]
-    daemon = None
-
-    def run(*words):
-        return subprocess.run([*client, *words], check=True, capture_output=True, text=True)
-
-    try:
-        subprocess.run([*enter, "ip", "link", "set", "lo", "up"], check=True)
-        where = [f"--data-root={home.name}/data", f"--exec-root={home.name}/exec", f"--pidfile={home.name}/pid"]
-        with open(f"{home.name}/log", "wb") as log:
-            daemon = subprocess.Popen(
-                [*enter, options.binary, "daemon", "--host", socket, *where], stdout=log, stderr=log
-            )
-        while not os.path.exists(f"{home.name}/s"):
-            if daemon.poll() is not None:
-                raise SystemExit(open(f"{home.name}/log", encoding="utf-8").read())
-            time.sleep(0.01)
-        image = options.image
-        if image is None:
-            root = f"{home.name}/image"
-            os.makedirs(f"{root}/bin")
-            subprocess.run(["cp", "/bin/busybox", f"{root}/bin/busybox"], check=True)
-            os.symlink("busybox", f"{root}/bin/sleep")
-            image = f"{home.name}/image.tar"
-            subprocess.run(["tar", "-C", root, "-cf", image, "."], check=True)
-        run("import", image, "busybox:latest")
-        run("network", "create", "mine")
-        report("no container", namespace, daemon.pid)
-        for _ in range(options.containers):
-            run("run", "-d", "--network", "mine", "busybox", "sleep", "3600")
-        time.sleep(1)
-        report(f"{options.containers} containers", namespace, daemon.pid)
-        ids = run("ps", "-aq").stdout.split()
-        run("rm", "-f", *ids)
-        report("all removed", namespace, daemon.pid)
-    finally:
-        if daemon and daemon.poll() is None:
-            daemon.terminate()
-            daemon.wait()
-        subprocess.run(["ip", "netns", "del", namespace], check=False)
-        subprocess.run(["umount", "-R", "-l", f"{home.name}/exec/netns"], check=False, stderr=subprocess.DEVNULL)
-        home.cleanup()
+    arguments = parser.parse_args()
+    print(f"| engine | no container | {arguments.containers} containers | all removed |\n|---|---|---|---|")
+    for release in (*arguments.tools, None):
+        engine = Docker(release) if release else Engine("portolan", [arguments.portolan, "daemon"])
+        client = [arguments.docker if release else arguments.portolan, "--host", engine.socket]
+        try:
+            found = measure(engine, client, arguments.image, arguments.containers)
+            title = "Portolan"
+            if release:
+                words = [*client, "version", "--format", "{{.Server.Version}}"]
+                title = engine.title(subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip())
+        finally:
+            engine.stop(client[0])
+        print(f"| {title} | " + " | ".join(map(cells, found)) + " |", flush=True)
 
 
 if __name__ == "__main__":

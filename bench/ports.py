@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import time
 
-from latency import Engine
+from latency import Docker, Engine, dockers
 from memory import pss_kib
 
 FIRST = 20000
@@ -45,8 +45,8 @@ class Connection(http.client.HTTPConnection):
 class Peer:
     """An engine, a host beside it, and one container."""
 
-    def __init__(self, name, words, docker, environment=None):
-        self.engine = Engine(name, words, environment)
+    def __init__(self, engine, docker):
+        self.engine = engine
         self.docker, self.server = docker, None
         self.path = self.engine.socket.removeprefix("unix://")
         self.client = f"{self.engine.netns}-client"
@@ -205,17 +205,19 @@ def publish(kinds, arguments):
 
 
 def show_publish(found, kinds, counts):
-    print("| ports | " + " | ".join(f"{kind}: start, above none ms | processes | memory MiB" for kind in kinds) + " |")
-    print("|---|" + "---|---|---|" * len(kinds))
+    """A row for each number of ports: the start, processes and memory above those without ports."""
+    print("| ports | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
     for count in (0, *counts):
         cells = []
         for kind in kinds:
             row, none = found.get((kind, count)), found[kind, 0]
-            cells += ["not run"] * 3 if row is None else [
-                f"{row[0]:.0f}, +{max(row[0] - none[0], 0):.0f}",
-                f"+{row[1] - none[1]:.0f}",
-                f"{row[2] / 1024:.1f}, +{max(row[2] - none[2], 0) / 1024:.1f}",
-            ]
+            if row is None:
+                cells.append("not run")
+            elif count == 0:
+                cells.append(f"{row[0]:.0f} ms, {row[2] / 1024:.1f} MiB")
+            else:
+                cells.append(f"{row[0] - none[0]:+.0f} ms, {row[1] - none[1]:+.0f} processes, "
+                             f"{(row[2] - none[2]) / 1024:+.1f} MiB")
         print(f"| {count} | " + " | ".join(cells) + " |")
 
 
@@ -258,8 +260,7 @@ def rate(kinds, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tools", help="the folder of an unpacked docker.io, .../usr")
-    parser.add_argument("--newer", help="the same of a newer one")
+    dockers(parser)
     parser.add_argument("--docker", required=True, help="the docker client")
     parser.add_argument("--portolan", required=True)
     parser.add_argument("--image", required=True, help="busybox.tar")
@@ -271,19 +272,19 @@ def main():
     arguments = parser.parse_args()
     kinds, peers = {}, []
 
-    def start(kind, name, words, most, environment=None):
+    def start(most, engine, *words):
         pair = []
         for _ in range(2):
-            pair.append(Peer(name, words, arguments.docker, environment))
+            pair.append(Peer(engine(*words), arguments.docker))
             peers.append(pair[-1])
             pair[-1].begin(arguments.image)
-        kinds[f"Docker {pair[0].version().split('+')[0]}" if kind == "Docker" else kind] = (*pair, most)
+        docker = isinstance(pair[0].engine, Docker)
+        kinds[pair[0].engine.title(pair[0].version()) if docker else "Portolan"] = (*pair, most)
 
     try:
-        for tools in filter(None, (arguments.tools, arguments.newer)):
-            path = {**os.environ, "PATH": f"{tools}/bin:{tools}/sbin:{os.environ['PATH']}"}
-            start("Docker", "docker", [f"{tools}/sbin/dockerd"], arguments.docker_most, path)
-        start("Portolan", "portolan", [arguments.portolan, "daemon"], max(arguments.counts))
+        for release in (arguments.tools, *arguments.newer):
+            start(arguments.docker_most, Docker, release)
+        start(max(arguments.counts), Engine, "portolan", [arguments.portolan, "daemon"])
         load = pathlib.Path("/proc/loadavg").read_text().split()[0]
         found = publish(kinds, arguments)
         print(f"Medians of {arguments.rounds} interleaved rounds (Docker with 1000 ports and more: one); "
