@@ -127,10 +127,14 @@ class Peer:
             accept(self.served(count))
         self.server = child
 
-    def stop(self):
+    def unserve(self):
         if self.server:
             os.kill(self.server, signal.SIGKILL)
             os.waitpid(self.server, 0)
+            self.server = None
+
+    def stop(self):
+        self.unserve()
         self.engine.stop(self.docker)
         subprocess.run(["ip", "netns", "del", self.client])
 
@@ -221,8 +225,19 @@ def show_publish(found, kinds, counts):
         print(f"| {count} | " + " | ".join(cells) + " |")
 
 
+def another(peer):
+    """Publishes one port more of a running container, and takes it back: milliseconds."""
+    path, port = "/portolan/containers/box/ports", {"HostPort": str(FIRST - 1)}
+    elapsed = peer.call("POST", path, {"Add": {"80/tcp": [port]}})[1]
+    return elapsed, peer.call("POST", path, {"Remove": [f"{FIRST - 1}/tcp"]})[1]
+
+
 def rate(kinds, arguments):
-    """Connections through one published port and through many, and adding one more to each."""
+    """Connections through one published port and through many, and adding one more to each.
+
+    One kind after the other: a thousand ports take Docker 2000 processes of 7 threads or more, so that
+    several Dockers' at once would be all the threads that a machine has.
+    """
     rates, added = collections.defaultdict(list), collections.defaultdict(list)
     counts = {}
     for kind, (few, many, most) in kinds.items():
@@ -230,21 +245,20 @@ def rate(kinds, arguments):
             peer.run(count)
             peer.serve(count)
             counts[peer] = count
-    time.sleep(1)
-    for turn in range(arguments.rounds + 1):
-        for kind, (few, many, _) in kinds.items():
+        time.sleep(1)
+        for turn in range(arguments.rounds + 1):
             for peer in (few, many) if turn % 2 else (many, few):
                 got = connect(peer.client, peer.served(counts[peer]), arguments.connections)
                 if turn:
                     rates[kind, peer is many].append(got)
-        if "Portolan" not in kinds:
-            continue
-        for peer in kinds["Portolan"][:2]:
-            port = {"HostPort": str(FIRST - 1)}
-            elapsed = peer.call("POST", "/portolan/containers/box/ports", {"Add": {"80/tcp": [port]}})[1]
-            gone = peer.call("POST", "/portolan/containers/box/ports", {"Remove": [f"{FIRST - 1}/tcp"]})[1]
-            if turn:
-                added[peer is kinds["Portolan"][1]].append((elapsed, gone))
+                if kind == "Portolan":
+                    row = another(peer)
+                    if turn:
+                        added[peer is many].append(row)
+        for peer in (few, many):
+            peer.unserve()
+            peer.remove()
+        print(f"{kind}: connections", file=os.sys.stderr)
     print("\n| new connections/s through published ports | 1 port | many | of 1 port's |\n|---|---|---|---|")
     for kind, (_, many, _) in kinds.items():
         one, all_of = (statistics.median(rates[kind, which]) for which in (False, True))
