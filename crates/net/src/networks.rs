@@ -219,15 +219,16 @@ impl Networks {
     }
 
     /// Checks what a container asks of a network and, if it asks for addresses of its own, keeps
-    /// them for it from now on, running or not. For `POST /containers/create` and for connecting a
-    /// container that is not running. The network's id.
+    /// them for it from now on, running or not; one that another container has, once that gives it up:
+    /// until then using it is refused, not asking for it. For `POST /containers/create` and for
+    /// connecting a container that is not running. The network's id.
     ///
     /// # Errors
-    /// `NotFound` for the network, `Forbidden` for an address in use, `Invalid` for one that the
-    /// network cannot give.
+    /// `NotFound` for the network, `Forbidden` for an address of the network itself, `Invalid` for one
+    /// that it cannot give.
     pub async fn reserve(&self, container: &ContainerId, attach: AttachSpec) -> Result<NetworkId, Error> {
         let container = container.clone();
-        self.turn(move |owner| owner.reserve(&container, &attach)).await
+        self.call(move |owner| owner.reserve(&container, &attach)).await?
     }
 
     /// Gives back what a container has on a network (disconnecting one that is not running).

@@ -16,6 +16,7 @@ pub(crate) const NETWORK: &str = "network";
 pub(crate) const SANDBOX: &str = "sandbox";
 pub(crate) const ENDPOINT: &str = "endpoint";
 pub(crate) const LEASE: &str = "lease";
+pub(crate) const SERIAL: &str = "serial";
 
 /// A sandbox and what its names and ports are made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,11 +163,24 @@ pub(crate) struct LeaseRecord {
     pub(crate) network: NetworkId,
     pub(crate) ipv4: Option<Ipv4Addr>,
     pub(crate) ipv6: Option<Ipv6Addr>,
-    /// Asked for by number: nobody else gets it as long as the container exists.
+    /// Asked for by number: nobody else gets it as long as the container exists, or if another has it,
+    /// once that gives it up.
     pub(crate) fixed: bool,
+    /// Orders those who ask for the same address by number: the lowest has it, the next gets it. One
+    /// that is in use belongs to who uses it, whatever it says.
+    #[serde(default)]
+    pub(crate) place: u64,
     /// The container's name when it got the address, for people.
     #[serde(default)]
     pub(crate) name: String,
+}
+
+/// How far a network has come that gives addresses one after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SerialRecord {
+    pub(crate) network: NetworkId,
+    /// The last one given of each subnet that has given one.
+    pub(crate) last: Vec<IpAddr>,
 }
 
 /// One commit, as it grows.
@@ -213,6 +227,14 @@ impl Batch {
 
     pub(crate) fn put_lease(&mut self, lease: &LeaseRecord) -> Result<(), Error> {
         self.put(LEASE, lease_id(&lease.network, &lease.container), lease)
+    }
+
+    pub(crate) fn put_serial(&mut self, serial: &SerialRecord) -> Result<(), Error> {
+        self.put(SERIAL, serial.network.to_string(), serial)
+    }
+
+    pub(crate) fn delete_serial(&mut self, network: &NetworkId) {
+        self.delete(SERIAL, network.to_string());
     }
 
     pub(crate) fn delete_lease(&mut self, network: &NetworkId, container: &ContainerId) {

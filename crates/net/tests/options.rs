@@ -259,13 +259,18 @@ async fn a_conflict_names_the_holder() {
     lab.networks.create(net).await.unwrap();
     let info = lab.run(1, "net", Vec::new()).await.unwrap();
     let ask = |address: [u8; 4]| portolan_net::AttachSpec { ipv4: Some(address.into()), ..attach(2, "net") };
-    let error = lab.networks.reserve(&container(2), ask([10, 3, 0, 2])).await.unwrap_err();
+    let using = |address: [u8; 4]| {
+        let mut spec = lab::spec(2, "net", Vec::new());
+        spec.attach = vec![ask(address)];
+        lab.networks.create_sandbox(spec)
+    };
+    let error = using([10, 3, 0, 2]).await.unwrap_err();
     assert!(error.message().contains("belongs to container c1 ("), "{error}");
     // The same for one that does not run and asked for its address by number.
     lab.networks.remove_sandbox(&info.id).await.unwrap();
     let fixed = portolan_net::AttachSpec { ipv4: Some([10, 3, 0, 5].into()), ..attach(1, "net") };
     lab.networks.reserve(&container(1), fixed).await.unwrap();
-    let error = lab.networks.reserve(&container(2), ask([10, 3, 0, 5])).await.unwrap_err();
+    let error = using([10, 3, 0, 5]).await.unwrap_err();
     assert!(error.message().contains("belongs to container c1 ("), "{error}");
     let error = lab.networks.reserve(&container(2), ask([10, 3, 0, 1])).await.unwrap_err();
     assert!(error.message().contains("it is its gateway"), "{error}");

@@ -4,7 +4,8 @@ mod lab;
 
 use std::sync::Arc;
 
-use lab::{Lab, address, container, port};
+use lab::{Lab, address, attach, container, pool, port, spec as spec_of};
+use portolan_net::{AttachSpec, NetworkSpec, SandboxSpec};
 use portolan_netcore::host::Host;
 use portolan_netcore::model::SandboxId;
 use portolan_netcore::plan::Step;
@@ -49,6 +50,78 @@ async fn after_a_reboot_networks_and_addresses_are_as_before() {
     );
     assert_eq!(address(&lab.run(1, "front", Vec::new()).await.unwrap()), "172.18.0.2/16");
     lab.networks.forget(&container(9)).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_for_an_address_waits_over_a_restart() {
+    let lab = Lab::open().await;
+    let spec = NetworkSpec { name: "own".into(), ipam: vec![pool("10.5.0.0/24")], ..NetworkSpec::default() };
+    lab.networks.create(spec).await.unwrap();
+    let asking = |number| {
+        let ipv4 = Some("10.5.0.2".parse().unwrap());
+        SandboxSpec {
+            attach: vec![AttachSpec { ipv4, ..attach(number, "own") }],
+            ..spec_of(number, "own", Vec::new())
+        }
+    };
+    // The first has it without having asked for it by number, the others wait.
+    let first = lab.run(1, "own", Vec::new()).await.unwrap();
+    assert_eq!(address(&first), "10.5.0.2/24");
+    for number in [3, 2] {
+        lab.networks.reserve(&container(number), asking(number).attach[0].clone()).await.unwrap();
+    }
+    let lab = lab.restart().await;
+    let error = lab.networks.create_sandbox(asking(3)).await.unwrap_err();
+    assert!(error.message().ends_with("10.5.0.2 belongs to container c1 (010101010101)"), "{error}");
+    lab.networks.remove_sandbox(&first.id).await.unwrap();
+    lab.networks.settled(&first.id).await.unwrap();
+    let lab = lab.restart().await;
+    let error = lab.networks.create_sandbox(asking(2)).await.unwrap_err();
+    assert!(error.message().contains("(030303030303)"), "first come, first served: {error}");
+    assert_eq!(address(&lab.run(1, "own", Vec::new()).await.unwrap()), "10.5.0.3/24");
+    let third = lab.networks.create_sandbox(asking(3)).await.unwrap();
+    assert_eq!(address(&third), "10.5.0.2/24");
+    let lab = lab.restart().await;
+    lab.networks.remove_sandbox(&third.id).await.unwrap();
+    lab.networks.forget(&container(3)).await.unwrap();
+    assert_eq!(address(&lab.networks.create_sandbox(asking(2)).await.unwrap()), "10.5.0.2/24");
+}
+
+#[tokio::test]
+async fn an_address_lent_to_another_stays_that_ones_over_a_restart() {
+    let lab = Lab::open().await;
+    let spec = NetworkSpec { name: "own".into(), ipam: vec![pool("10.5.0.0/29")], ..NetworkSpec::default() };
+    lab.networks.create(spec).await.unwrap();
+    let first = lab.run(1, "own", Vec::new()).await.unwrap();
+    for number in 2..=5 {
+        lab.run(number, "own", Vec::new()).await.unwrap();
+    }
+    lab.networks.remove_sandbox(&first.id).await.unwrap();
+    lab.networks.settled(&first.id).await.unwrap();
+    assert_eq!(address(&lab.run(6, "own", Vec::new()).await.unwrap()), "10.5.0.2/29");
+    let lab = lab.restart().await;
+    let error = lab.run(1, "own", Vec::new()).await.unwrap_err();
+    assert!(error.message().starts_with("no available IPv4 addresses"), "{error}");
+}
+
+#[tokio::test]
+async fn serial_addresses_go_on_where_they_were() {
+    let lab = Lab::open().await;
+    let ipam_options = [("com.docker.network.ipam.serial".to_owned(), "true".to_owned())].into();
+    let spec = NetworkSpec {
+        name: "own".into(),
+        ipam: vec![pool("10.5.0.0/24")],
+        ipam_options,
+        ..NetworkSpec::default()
+    };
+    lab.networks.create(spec).await.unwrap();
+    for number in 1..=2 {
+        let info = lab.run(number, "own", Vec::new()).await.unwrap();
+        lab.networks.remove_sandbox(&info.id).await.unwrap();
+        lab.networks.forget(&info.container).await.unwrap();
+    }
+    let lab = lab.restart().await;
+    assert_eq!(address(&lab.run(3, "own", Vec::new()).await.unwrap()), "10.5.0.4/24");
 }
 
 #[tokio::test]

@@ -301,8 +301,16 @@ async fn addresses_are_sticky_and_static_ones_are_kept() {
     let other = lab.run(2, "own", Vec::new()).await.unwrap();
     assert_eq!(address(&other), "10.5.0.3/29", "the reserved one is not for others");
     let taken = portolan_net::AttachSpec { ipv4: Some("10.5.0.2".parse().unwrap()), ..attach(3, "own") };
-    let error = lab.networks.reserve(&container(3), taken).await.unwrap_err();
-    assert!(error.message().starts_with("Address already in use"), "{error}");
+    lab.networks.reserve(&container(3), taken.clone()).await.unwrap();
+    let mut third = lab::spec(3, "own", Vec::new());
+    third.attach = vec![taken];
+    let error = lab.networks.create_sandbox(third).await.unwrap_err();
+    assert!(
+        error.message().starts_with("Address already in use: 10.5.0.2 belongs to container c1"),
+        "{error}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+    lab.networks.forget(&container(3)).await.unwrap();
     lab.networks.remove_sandbox(&other.id).await.unwrap();
     assert_eq!(
         address(&lab.run(4, "own", Vec::new()).await.unwrap()),

@@ -244,12 +244,45 @@ fn addresses_stay_with_their_container() {
     engine.docker(&["create", "--name", "fixed", "--network", "net", "--ip", "10.81.0.5", "busybox"]).ok();
     run(&engine, "dd", &["--network", "net"]);
     assert_eq!(address(&engine, "dd"), "10.81.0.6/24", "reserved at create");
-    let taken = engine.docker(&["create", "--network", "net", "--ip", "10.81.0.3", "busybox"]);
-    has_line(taken.fails(), &["Address already in use", "10.81.0.3", "container "]);
-    let reserved = engine.docker(&["create", "--network", "net", "--ip", "10.81.0.5", "busybox"]);
-    has_line(reserved.fails(), &["Address already in use", "10.81.0.5", "container "]);
+    engine.docker(&["create", "--name", "next", "--network", "net", "--ip", "10.81.0.5", "busybox"]).ok();
+    let reserved = engine.docker(&["start", "next"]);
+    has_line(reserved.fails(), &["Address already in use", "10.81.0.5", "container fixed ("]);
+    engine.docker(&["rm", "next"]).ok();
     engine.docker(&["rm", "fixed"]).ok();
     run(&engine, "ee", &["--network", "net", "--ip", "10.81.0.5"]);
+}
+
+/// What `docker compose up` does when a service with an address of its own changes.
+#[test]
+fn a_replacement_is_made_with_the_address_of_what_it_replaces() {
+    let engine = Engine::start();
+    network(&engine, "net", "10.81.0.0/24");
+    let address = |name: &str| exec(&engine, name, "ip -o -4 addr show eth0 | awk '{print $4}'");
+    run(&engine, "app", &["--network", "net", "--ip", "10.81.0.2"]);
+    let new = ["--network", "net", "--ip", "10.81.0.2", "busybox", "sleep", "600"];
+    engine.docker(&[["create", "--name", "new-app"].as_slice(), &new].concat()).ok();
+    run(&engine, "other", &[]);
+    engine.docker(&["create", "--name", "late", "busybox", "sleep", "600"]).ok();
+    engine.docker(&["network", "connect", "--ip", "10.81.0.2", "net", "late"]).ok();
+    let early = engine.docker(&["start", "new-app"]);
+    has_line(early.fails(), &["Address already in use"]);
+    let running = engine.docker(&["network", "connect", "--ip", "10.81.0.2", "net", "other"]);
+    has_line(running.fails(), &["Address already in use"]);
+    if is_portolan(&engine) {
+        has_line(early.fails(), &["10.81.0.2", "container app ("]);
+    }
+    engine.docker(&["stop", "-t", "0", "app"]).ok();
+    engine.docker(&["rm", "app"]).ok();
+    run(&engine, "between", &["--network", "net"]);
+    engine.docker(&["rename", "new-app", "app"]).ok();
+    if is_portolan(&engine) {
+        assert_ne!(address("between"), "10.81.0.2/24", "it is kept for who asked for it");
+    } else {
+        engine.docker(&["rm", "-f", "between"]).ok();
+    }
+    engine.docker(&["start", "app"]).ok();
+    assert_eq!(address("app"), "10.81.0.2/24");
+    has_line(engine.docker(&["start", "late"]).fails(), &["Address already in use"]);
 }
 
 /// `x`, and `side` in its namespace with a connection to `peer` over which a line comes every 50 ms.

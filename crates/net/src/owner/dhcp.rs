@@ -93,6 +93,7 @@ impl Owner {
                 ipv4: Some(lease.address.addr()),
                 ipv6: None,
                 fixed: false,
+                place: 0,
                 name: endpoint.container_name.clone(),
             })?;
         }

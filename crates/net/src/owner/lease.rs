@@ -1,13 +1,13 @@
 //! Addresses of containers, and remembering them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_netcore::ipam::{AddressSpace, IpamError};
 use portolan_netcore::model::{ContainerId, Network, NetworkId, SandboxId};
 
-use super::{Owner, Turn};
-use crate::records::{Batch, LeaseRecord};
+use super::{Owner, Spaces, Turn};
+use crate::records::{Batch, LeaseRecord, SerialRecord};
 use crate::{AttachSpec, Error};
 
 /// What an endpoint is given.
@@ -132,52 +132,116 @@ impl Owner {
         if addresses == Addresses::default() {
             return Ok(None);
         }
-        let lease = LeaseRecord {
-            container: container.clone(),
-            network: network.clone(),
-            ipv4: addresses.ipv4.map(|net| net.addr()),
-            ipv6: addresses.ipv6.map(|net| net.addr()),
-            fixed: attach.ipv4.is_some() || attach.ipv6.is_some(),
-            name: attach.container_name.clone(),
-        };
-        let known = self.leases.get(container).and_then(|leases| leases.get(network));
-        if known != Some(&lease) {
+        let plain = (addresses.ipv4.map(|net| net.addr()), addresses.ipv6.map(|net| net.addr()));
+        let lease = self.lease_record(network, container, attach, plain);
+        if self.lease_of(network, container) != Some(&lease) {
             batch.put_lease(&lease)?;
+            if let Some(serial) = self.serial_record(network) {
+                batch.put_serial(&serial)?;
+            }
         }
         Ok(Some(lease))
     }
 
+    fn lease_of(&self, network: &NetworkId, container: &ContainerId) -> Option<&LeaseRecord> {
+        self.leases.get(container).and_then(|leases| leases.get(network))
+    }
+
+    fn lease_record(
+        &self,
+        network: &NetworkId,
+        container: &ContainerId,
+        attach: &AttachSpec,
+        (ipv4, ipv6): (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    ) -> LeaseRecord {
+        let fixed = attach.ipv4.is_some() || attach.ipv6.is_some();
+        let known = self.lease_of(network, container);
+        // Who asks for another address stands at the end of the line.
+        let place = known.filter(|known| {
+            known.fixed
+                && attach.ipv4.is_none_or(|asked| known.ipv4 == Some(asked))
+                && attach.ipv6.is_none_or(|asked| known.ipv6 == Some(asked))
+        });
+        LeaseRecord {
+            container: container.clone(),
+            network: network.clone(),
+            ipv4,
+            ipv6,
+            fixed,
+            place: place.map_or_else(|| if fixed { self.next_place } else { 0 }, |known| known.place),
+            name: attach.container_name.clone(),
+        }
+    }
+
+    /// How far a network that gives addresses in turn has come.
+    fn serial_record(&self, network: &NetworkId) -> Option<SerialRecord> {
+        let spaces = self.spaces.get(network)?;
+        let last: Vec<IpAddr> = spaces.all().filter_map(AddressSpace::last_given).collect();
+        (!last.is_empty()).then(|| SerialRecord { network: network.clone(), last })
+    }
+
     pub(super) fn keep_lease(&mut self, lease: Option<LeaseRecord>) {
         if let Some(lease) = lease {
+            self.next_place = self.next_place.max(lease.place.saturating_add(1));
             self.leases.entry(lease.container.clone()).or_default().insert(lease.network.clone(), lease);
         }
     }
 
-    /// Keeps the addresses that a container asks for by number, for as long as it exists.
+    /// Keeps the addresses that a container asks for by number, for as long as it exists. For one that
+    /// another has it waits, and only using it is refused until then.
     pub(crate) fn reserve(
         &mut self,
         container: &ContainerId,
         attach: &AttachSpec,
-    ) -> Result<Turn<NetworkId>, Error> {
+    ) -> Result<NetworkId, Error> {
         let network = self.check_attach(attach)?;
-        if attach.ipv4.is_none() && attach.ipv6.is_none() {
-            return Ok(Turn::Done(network));
+        // Without subnets an address is a server's to give.
+        let lends = |spaces: &Spaces| spaces.all().next().is_some();
+        let asked = [attach.ipv4.map(IpAddr::V4), attach.ipv6.map(IpAddr::V6)];
+        let asked: Vec<IpAddr> = asked.into_iter().flatten().collect();
+        if asked.is_empty() || !self.spaces.get(&network).is_some_and(lends) {
+            return Ok(network);
         }
-        let had = self.has_lease(&network, container);
-        let Turn::Done(addresses) = self.take_addresses(&network, container, attach)? else {
-            return Ok(Turn::Later);
-        };
+        for address in &asked {
+            self.check_address(&network, *address).map_err(|error| self.lease_error(&network, error))?;
+        }
+        let known = self.lease_of(&network, container);
+        let addresses = (
+            attach.ipv4.or(known.and_then(|lease| lease.ipv4)),
+            attach.ipv6.or(known.and_then(|lease| lease.ipv6)),
+        );
+        let lease = self.lease_record(&network, container, attach, addresses);
         let mut batch = Batch::default();
-        let noted = self.note_lease(&mut batch, &network, container, attach, addresses);
-        match noted.and_then(|lease| self.commit(&batch).map(|()| lease)) {
-            Ok(lease) => self.keep_lease(lease),
-            Err(error) => {
-                self.return_addresses(&network, container, had);
-                return Err(error);
-            }
+        batch.put_lease(&lease)?;
+        self.commit(&batch)?;
+        self.keep_lease(Some(lease));
+        self.claim(&network, container, &asked);
+        Ok(network)
+    }
+
+    fn check_address(&self, network: &NetworkId, address: IpAddr) -> Result<(), IpamError> {
+        let mut spaces = self.spaces.get(network).into_iter().flat_map(Spaces::all);
+        match spaces.find(|space| space.subnet().contains(&address)) {
+            Some(space) => space.check(address),
+            None => Err(IpamError::OutOfRange { address }),
         }
-        self.each_space(&network, |space| space.deactivate(container));
-        Ok(Turn::Done(network))
+    }
+
+    /// The addresses, in place of what the container has of their families; those that another has once
+    /// it gives them up.
+    pub(super) fn claim(&mut self, network: &NetworkId, container: &ContainerId, addresses: &[IpAddr]) {
+        for address in addresses {
+            self.each_space(network, |space| {
+                if space.subnet().contains(address) {
+                    // False only for what no container can have: it was checked, or is of no use any more.
+                    if let Err(error) = space.reserve(container, *address) {
+                        tracing::warn!(%container, %error, %address, "an address cannot be kept");
+                    }
+                } else if space.subnet().addr().is_ipv4() == address.is_ipv4() {
+                    space.forget(container);
+                }
+            });
+        }
     }
 
     /// Gives back what a container has on a network.
@@ -225,7 +289,7 @@ impl Owner {
         };
         match self.endpoints_of(network).find(of) {
             Some(endpoint) => format!("container {} ({})", endpoint.container_name, container.short()),
-            None => match self.leases.get(container).and_then(|leases| leases.get(network)) {
+            None => match self.lease_of(network, container) {
                 Some(lease) if !lease.name.is_empty() => {
                     format!("container {} ({})", lease.name, container.short())
                 }

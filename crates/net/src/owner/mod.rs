@@ -102,6 +102,8 @@ pub(crate) struct Owner {
     members: BTreeMap<NetworkId, BTreeSet<EndpointId>>,
     spaces: BTreeMap<NetworkId, Spaces>,
     leases: BTreeMap<ContainerId, BTreeMap<NetworkId, LeaseRecord>>,
+    /// The place in line of the next address asked for by number; see [`LeaseRecord::place`].
+    next_place: u64,
     sandboxes: BTreeMap<SandboxId, Live>,
     /// Sandboxes whose namespace the kernel is still cleaning up.
     dying: BTreeSet<SandboxId>,

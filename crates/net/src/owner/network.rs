@@ -206,6 +206,7 @@ impl Owner {
         }
         let mut batch = Batch::default();
         batch.delete_network(&id);
+        batch.delete_serial(&id);
         for (container, leases) in &self.leases {
             if leases.contains_key(&id) {
                 batch.delete_lease(&id, container);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_netcore::host::Host;
+use portolan_netcore::ipam::AddressSpace;
 use portolan_netcore::model::{
     BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, Routing, SandboxId, SandboxMode,
 };
@@ -18,7 +19,7 @@ use super::network::{bridge_error, now_ns};
 use super::ports::PortTable;
 use super::{Live, Owner, Phase, entropy, settings};
 use crate::publisher::Publisher;
-use crate::records::{self, Batch, LeaseRecord, SandboxRecord};
+use crate::records::{self, Batch, LeaseRecord, SandboxRecord, SerialRecord};
 use crate::{Error, Names, NetConfig, NetworkEvent, Store, create, options};
 
 /// How long the kernel gets to clean up after sandboxes that are not wanted any more.
@@ -31,6 +32,7 @@ struct Stored {
     sandboxes: BTreeMap<SandboxId, SandboxRecord>,
     endpoints: Vec<Endpoint>,
     leases: Vec<LeaseRecord>,
+    serial: Vec<SerialRecord>,
 }
 
 impl Stored {
@@ -51,6 +53,7 @@ impl Stored {
                     stored.endpoints.push(endpoint);
                 }
                 records::LEASE => stored.leases.push(records::read(&record)?),
+                records::SERIAL => stored.serial.push(records::read(&record)?),
                 other => {
                     return Err(Error::internal(format!(
                         "the store has a record of kind {other:?}, which this version does not know"
@@ -98,6 +101,7 @@ pub(crate) fn open(parts: Parts, names: &dyn Names) -> Result<Owner, Error> {
         members: BTreeMap::new(),
         spaces: BTreeMap::new(),
         leases: BTreeMap::new(),
+        next_place: 0,
         sandboxes: BTreeMap::new(),
         dying: BTreeSet::new(),
         ports: PortTable::default(),
@@ -113,7 +117,7 @@ pub(crate) fn open(parts: Parts, names: &dyn Names) -> Result<Owner, Error> {
     forget_dead_sandboxes(&mut stored, &observed, &mut batch);
     owner.restore_networks(&stored, &host_id, &observed, &mut batch)?;
     owner.commit(&batch)?;
-    owner.restore_leases(&stored);
+    owner.restore_leases(&mut stored);
     owner.restore_sandboxes(stored);
     owner.serve_names(names);
     owner.apply(&observed)?;
@@ -300,19 +304,57 @@ impl Owner {
         Ok(ipam)
     }
 
-    fn restore_leases(&mut self, stored: &Stored) {
+    /// Addresses in use first, then those asked for by number in the order of asking, then those that
+    /// containers merely had: one of these may have been lent to another since it was stored.
+    fn restore_leases(&mut self, stored: &mut Stored) {
+        self.restore_addresses_in_use(stored);
+        stored.leases.sort_by_key(|lease| (!lease.fixed, lease.place));
         for lease in &stored.leases {
-            let Some(spaces) = self.spaces.get_mut(&lease.network) else { continue };
-            let both = [lease.ipv4.map(IpAddr::V4), lease.ipv6.map(IpAddr::V6)];
             // Without subnets the address was a server's to give.
-            let ours = spaces.all().next().is_some();
-            for address in both.into_iter().flatten().filter(|_| ours) {
-                let space = spaces.all_mut().find(|space| space.subnet().contains(&address));
-                if !space.is_some_and(|space| space.restore(&lease.container, address, lease.fixed)) {
-                    tracing::warn!(%address, container = %lease.container, "a stored address does not fit its network any more");
-                }
+            let ours = self.spaces.get(&lease.network).is_some_and(|spaces| spaces.all().next().is_some());
+            let both = [lease.ipv4.map(IpAddr::V4), lease.ipv6.map(IpAddr::V6)];
+            let addresses: Vec<IpAddr> = both.into_iter().flatten().filter(|_| ours).collect();
+            if lease.fixed {
+                self.claim(&lease.network, &lease.container, &addresses);
+            } else {
+                self.restore_idle(lease, &addresses);
             }
             self.keep_lease(Some(lease.clone()));
+        }
+        for SerialRecord { network, last } in &stored.serial {
+            let spaces = self.spaces.get_mut(network).into_iter().flat_map(|spaces| spaces.all_mut());
+            spaces.for_each(|space| last.iter().for_each(|last| space.resume_after(*last)));
+        }
+    }
+
+    fn restore_addresses_in_use(&mut self, stored: &Stored) {
+        for endpoint in &stored.endpoints {
+            let Some(record) = stored.sandboxes.get(&endpoint.sandbox) else { continue };
+            let Some(spaces) = self.spaces.get_mut(&endpoint.network) else { continue };
+            let container = &record.sandbox.container;
+            let both = [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)];
+            for address in both.into_iter().flatten().map(|net| net.addr()) {
+                for space in spaces.all_mut().filter(|space| space.subnet().contains(&address)) {
+                    if space.restore(container, address, false) {
+                        // It is the address just restored.
+                        let _ = space.lease(container, None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn restore_idle(&mut self, lease: &LeaseRecord, addresses: &[IpAddr]) {
+        let Some(spaces) = self.spaces.get_mut(&lease.network) else { return };
+        for address in addresses {
+            let space = spaces.all_mut().find(|space| space.subnet().contains(address));
+            let had = |space: &mut AddressSpace| {
+                space.address_of(&lease.container) == Some(*address)
+                    || space.restore(&lease.container, *address, false)
+            };
+            if !space.is_some_and(had) {
+                tracing::debug!(%address, container = %lease.container, "a stored address is another's by now, or of no subnet");
+            }
         }
     }
 
@@ -322,13 +364,8 @@ impl Owner {
             self.sandboxes.insert(id, Live { record, phase: Phase::Ready });
         }
         for endpoint in stored.endpoints {
-            let Some(live) = self.sandboxes.get(&endpoint.sandbox) else { continue };
-            let container = live.record.sandbox.container.clone();
-            if let Some(spaces) = self.spaces.get_mut(&endpoint.network) {
-                for space in spaces.all_mut().filter(|space| space.address_of(&container).is_some()) {
-                    // It is the address just restored: in use from now on.
-                    let _ = space.lease(&container, None);
-                }
+            if !self.sandboxes.contains_key(&endpoint.sandbox) {
+                continue;
             }
             self.ports.remember(endpoint.published.keys(), &endpoint.sandbox, &endpoint.container_name);
             self.insert_endpoint(endpoint);

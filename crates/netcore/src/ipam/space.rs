@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::claims::Claims;
 use super::runs::Runs;
 use crate::model::{ContainerId, IpamConfig, SandboxId};
 
@@ -76,6 +77,18 @@ struct Lease {
     fixed: bool,
 }
 
+impl Lease {
+    /// Its container gave it up; only the kernel's clean-up keeps it.
+    fn is_forgotten(&self) -> bool {
+        matches!(self.state, State::Quarantined { forgotten: true, .. })
+    }
+
+    /// Nobody uses it and nobody asked for it by number.
+    fn is_lendable(&self) -> bool {
+        self.state == State::Idle && !self.fixed
+    }
+}
+
 /// How full a subnet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -94,6 +107,8 @@ pub struct AddressSpace {
     taken: Runs,
     leases: BTreeMap<u128, Lease>,
     by_container: BTreeMap<ContainerId, u128>,
+    /// Who waits for an address that another has. Nobody waits for one that is free or lendable.
+    claims: Claims,
     /// The network's own: gateway and auxiliary addresses.
     own: BTreeMap<u128, String>,
     /// Addresses are given one after the other, and begin anew only at the end.
@@ -114,6 +129,7 @@ impl AddressSpace {
             taken: Runs::default(),
             leases: BTreeMap::new(),
             by_container: BTreeMap::new(),
+            claims: Claims::default(),
             own: BTreeMap::new(),
             serial: false,
             last: None,
@@ -138,6 +154,18 @@ impl AddressSpace {
     /// back is not soon another's. Docker: `--ipam-opt com.docker.network.ipam.serial=true`.
     pub fn serial(self, serial: bool) -> Self {
         Self { serial, ..self }
+    }
+
+    /// The last address given, if they are given one after the other.
+    pub fn last_given(&self) -> Option<IpAddr> {
+        self.last.map(|bits| address(self.subnet, bits))
+    }
+
+    /// Goes on after an address, if addresses are given one after the other.
+    pub fn resume_after(&mut self, last: IpAddr) {
+        if self.serial && self.subnet.contains(&last) {
+            self.last = Some(bits_of(last));
+        }
     }
 
     fn next_gap(&self) -> Option<u128> {
@@ -185,9 +213,57 @@ impl AddressSpace {
         }
     }
 
-    /// Keeps an address for a container, running or not, until [`AddressSpace::forget`].
-    pub fn reserve(&mut self, container: &ContainerId, wanted: IpAddr) -> Result<IpAddr, IpamError> {
-        self.lease_fixed(container, wanted)
+    /// What [`AddressSpace::reserve`] would refuse: what no container can ever have here.
+    pub fn check(&self, wanted: IpAddr) -> Result<(), IpamError> {
+        let bits = bits_of(wanted);
+        if !self.subnet.contains(&wanted) {
+            Err(IpamError::OutOfRange { address: wanted })
+        } else if self.taken.contains(bits) && !self.leases.contains_key(&bits) {
+            Err(IpamError::InUse { address: wanted, holder: None })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Keeps an address for a container, running or not, until [`AddressSpace::forget`]. If another has it, it
+    /// is the container's as soon as that one gives it up, in the order of asking; until then the holder.
+    pub fn reserve(
+        &mut self,
+        container: &ContainerId,
+        wanted: IpAddr,
+    ) -> Result<Option<ContainerId>, IpamError> {
+        self.check(wanted)?;
+        let bits = bits_of(wanted);
+        if let Some(lease) = self.leases.get_mut(&bits)
+            && lease.container == *container
+            && !lease.is_forgotten()
+            // What it merely had, and is about to lose, goes to who waits for it.
+            && (lease.fixed || lease.state == State::Active || !self.claims.any(bits))
+        {
+            lease.fixed = true;
+            self.claims.leave(container);
+            return Ok(None);
+        }
+        if self.by_container.contains_key(container) {
+            self.forget(container);
+        }
+        self.claims.join(container, bits);
+        self.hand_over(bits);
+        let holder = self.leases.get(&bits).map(|lease| lease.container.clone());
+        Ok(holder.filter(|_| self.by_container.get(container) != Some(&bits)))
+    }
+
+    /// Gives an address that nobody uses or keeps to who came first of those who wait for it.
+    fn hand_over(&mut self, bits: u128) {
+        let available = match self.leases.get(&bits) {
+            Some(lease) => lease.is_lendable(),
+            None => !self.taken.contains(bits),
+        };
+        if available && let Some(next) = self.claims.take_first(bits) {
+            self.remove(bits);
+            self.put(bits, &next, true);
+            self.deactivate(&next);
+        }
     }
 
     fn lease_fixed(&mut self, container: &ContainerId, wanted: IpAddr) -> Result<IpAddr, IpamError> {
@@ -210,8 +286,8 @@ impl AddressSpace {
             {
                 return Err(IpamError::Quarantined { address: wanted, sandbox: sandbox.clone() });
             }
-            // Nobody uses it and nobody asked for it by number: who asks for it gets it.
-            Some(Lease { state: State::Idle, fixed: false, .. }) => self.remove(bits),
+            // Who asks for it by number gets it.
+            Some(lease) if lease.is_lendable() => {}
             Some(lease) => {
                 return Err(IpamError::InUse { address: wanted, holder: Some(lease.container.clone()) });
             }
@@ -221,6 +297,8 @@ impl AddressSpace {
             None => {}
         }
         self.forget_unless_quarantined(container)?;
+        self.claims.leave(container);
+        self.remove(bits);
         self.put(bits, container, true);
         Ok(wanted)
     }
@@ -236,6 +314,7 @@ impl AddressSpace {
             lease.state = State::Active;
             return Ok(had);
         }
+        self.claims.leave(container);
         let (first, last) = (bits_of(self.range.network()), bits_of(self.range.broadcast()));
         let bits = match self.next_gap() {
             Some(bits) => bits,
@@ -258,7 +337,9 @@ impl AddressSpace {
         for (bits, lease) in self.leases.range(first..=last) {
             match &lease.state {
                 State::Idle if !lease.fixed => return Ok(*bits),
-                State::Quarantined { sandbox, .. } if !lease.fixed && waiting.is_none() => {
+                State::Quarantined { sandbox, .. }
+                    if !lease.fixed && waiting.is_none() && !self.claims.any(*bits) =>
+                {
                     waiting = Some(IpamError::Quarantined {
                         address: address(self.subnet, *bits),
                         sandbox: sandbox.clone(),
@@ -276,7 +357,7 @@ impl AddressSpace {
             let sandbox = sandbox.clone();
             return Err(IpamError::Quarantined { address: address(self.subnet, bits), sandbox });
         }
-        self.remove(bits);
+        self.release(bits);
         Ok(())
     }
 
@@ -295,12 +376,20 @@ impl AddressSpace {
         }
     }
 
+    /// Free, or the next one's.
+    fn release(&mut self, bits: u128) {
+        self.remove(bits);
+        self.hand_over(bits);
+    }
+
     /// The container does not use its address any more and no trace of it is on the host: it is
-    /// remembered, unless asked for by number, which stays kept.
+    /// remembered as long as nobody else waits for it; one asked for by number stays kept.
     pub fn deactivate(&mut self, container: &ContainerId) {
-        if let Some(lease) = self.by_container.get(container).and_then(|bits| self.leases.get_mut(bits)) {
+        let Some(bits) = self.by_container.get(container).copied() else { return };
+        if let Some(lease) = self.leases.get_mut(&bits) {
             lease.state = State::Idle;
         }
+        self.hand_over(bits);
     }
 
     /// The container's address stays unused until [`AddressSpace::end_quarantine`] for the sandbox.
@@ -326,12 +415,14 @@ impl AddressSpace {
             } else if let Some(lease) = self.leases.get_mut(&bits) {
                 lease.state = State::Idle;
             }
+            self.hand_over(bits);
         }
     }
 
     /// The container is removed or leaves the network: its address is free, at once or when its
-    /// quarantine ends.
+    /// quarantine ends, and it waits for none.
     pub fn forget(&mut self, container: &ContainerId) {
+        self.claims.leave(container);
         let Some(bits) = self.by_container.get(container).copied() else { return };
         match self.leases.get_mut(&bits) {
             Some(Lease { state: State::Quarantined { forgotten, .. }, fixed, .. }) => {
@@ -339,7 +430,7 @@ impl AddressSpace {
                 *fixed = false;
                 self.by_container.remove(container);
             }
-            _ => self.remove(bits),
+            _ => self.release(bits),
         }
     }
 
