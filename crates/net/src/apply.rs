@@ -44,21 +44,15 @@ pub(crate) fn run_whatever_fails(host: &dyn Host, steps: &[Step]) -> Vec<StepErr
     errors
 }
 
-/// Runs `steps`; if one fails, takes back what was done by `undo`, the plan of the opposite change.
+/// Runs `steps`; if one fails, takes back what was done: by what `undo` plans, given the steps that were
+/// done and the others.
 pub(crate) fn run_or_undo(
     host: &dyn Host,
     steps: &[Step],
-    undo: impl FnOnce() -> Vec<Step>,
+    undo: impl FnOnce(&[Step], &[Step]) -> Vec<Step>,
 ) -> Result<(), StepError> {
     let Err(stopped) = run(host, steps) else { return Ok(()) };
-    take_back(host, &steps[..stopped.done], &undo());
+    let (done, not_done) = steps.split_at(stopped.done);
+    run_whatever_fails(host, &undo(done, not_done));
     Err(stopped.error)
-}
-
-/// Takes back the steps that were done. A transaction that never came into force is not taken out.
-pub(crate) fn take_back(host: &dyn Host, done: &[Step], undo: &[Step]) {
-    let firewall_changed = done.iter().any(|step| matches!(step, Step::Firewall(_)));
-    let undo: Vec<Step> =
-        undo.iter().filter(|step| firewall_changed || !matches!(step, Step::Firewall(_))).cloned().collect();
-    run_whatever_fails(host, &undo);
 }

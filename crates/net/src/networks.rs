@@ -16,7 +16,7 @@ use tokio::task;
 use crate::doctor;
 use crate::foreign::{self, Bridged, Changed, Foreign};
 use crate::heal::{self, Counters};
-use crate::owner::{Announcements, Owner, Parts, Removal, Task, Turn, Work, open};
+use crate::owner::{Announcements, NetworkWork, Owner, Parts, Removal, Task, Turn, Work, open};
 use crate::publisher::Publisher;
 use crate::{
     AttachSpec, Conflict, Diagnosis, DnsUpdate, Error, Exposure, Healing, HostEvent, Leases, Names,
@@ -131,7 +131,8 @@ impl Networks {
         detached(async move {
             let work = me.call(move |owner| owner.begin_create(spec)).await??;
             let network = work.network.clone();
-            match me.run_or_undo(work.steps, work.undo).await? {
+            let (work, result) = me.change_network(work).await?;
+            match result {
                 Ok(()) => {
                     me.call(move |owner| owner.finish_create(&work.network.id)).await?;
                     me.shared.foreign.wake(Changed::Rules);
@@ -154,7 +155,8 @@ impl Networks {
         detached(async move {
             let work = me.call(move |owner| owner.begin_remove(&reference)).await??;
             let network = work.network.clone();
-            match me.run_or_undo(work.steps, work.undo).await? {
+            let (work, result) = me.change_network(work).await?;
+            match result {
                 Ok(()) => {
                     me.call(move |owner| owner.finish_remove(&work.network.id)).await?;
                     me.shared.foreign.wake(Changed::Rules);
@@ -455,9 +457,14 @@ impl Networks {
         }
     }
 
-    async fn run_or_undo(&self, steps: Vec<Step>, undo: Vec<Step>) -> Result<Result<(), StepError>, Error> {
+    async fn change_network(&self, work: NetworkWork) -> Result<(NetworkWork, Result<(), StepError>), Error> {
         let host = Arc::clone(&self.shared.host);
-        blocking(move || apply::run_or_undo(host.as_ref(), &steps, || undo)).await
+        blocking(move || {
+            let back = |done: &[Step], not_done: &[Step]| work.undo(done, not_done);
+            let result = apply::run_or_undo(host.as_ref(), &work.steps, back);
+            (work, result)
+        })
+        .await
     }
 
     async fn carry_out(&self, work: Work) -> Result<SandboxInfo, Error> {
@@ -548,11 +555,12 @@ impl Shared {
     /// All of it, or nothing: the resolver's ports, if it serves the sandbox from now on.
     fn do_work(&self, work: &Work) -> Result<Option<(u16, u16)>, Error> {
         work.release.iter().for_each(|endpoint| self.leases.release(endpoint));
-        apply::run_or_undo(self.host.as_ref(), &work.steps, || work.undo())?;
+        let back = |done: &[Step], not_done: &[Step]| work.undo(done, not_done);
+        apply::run_or_undo(self.host.as_ref(), &work.steps, back)?;
         let result = self.serve_names(work);
         if result.is_err() {
             self.names.stop(&work.sandbox);
-            apply::take_back(self.host.as_ref(), &work.steps, &work.undo());
+            apply::run_whatever_fails(self.host.as_ref(), &work.undo(&work.steps, &[]));
         }
         result
     }

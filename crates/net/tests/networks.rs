@@ -134,6 +134,7 @@ async fn a_network_the_host_refuses_leaves_nothing() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.message().contains("taken0"), "{error}");
     assert_eq!(lab.host.state(), before);
+    assert_eq!(lab.host.foreign_links().len(), 1, "it was taken away:\n{}", lab.host.log().join("\n"));
     lab.networks.create(named("front")).await.unwrap();
 }
 

@@ -11,8 +11,8 @@ use portolan_netcore::plan::{Link, LinkKey, LinkKind, Ns, Step};
 use crate::announce::Announcement;
 use crate::conntrack;
 use crate::error::Failure;
-use crate::host::LinuxHost;
-use crate::netlink::{Batch, Socket};
+use crate::host::{LinuxHost, is_ours};
+use crate::netlink::{Batch, NetlinkError, Socket};
 use crate::netns;
 use crate::nft;
 use crate::observe;
@@ -182,7 +182,9 @@ impl LinuxHost {
             Ns::Host => {
                 let mut outcome = Ok(());
                 let sent = self.with_socket(|socket| {
-                    outcome = send(socket, steps);
+                    if !is_strangers(socket, steps)? {
+                        outcome = send(socket, steps);
+                    }
                     Ok(())
                 });
                 sent.map_err(|error| (0, error.into())).and(outcome)
@@ -438,6 +440,18 @@ fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure
         _ => unreachable!("way() sends {step} elsewhere"),
     }
     Ok(())
+}
+
+/// The last line of defence, whatever was planned: a link of the host that is not recognisably ours is
+/// not to be removed or cut, and ours is not there.
+fn is_strangers(socket: &mut Socket, steps: &[Step]) -> Result<bool, NetlinkError> {
+    let [Step::RemoveLink((_, name)) | Step::CutPort((_, name))] = steps else { return Ok(false) };
+    let found = observe::link_named(socket, name)?;
+    let strangers = found.is_some_and(|link| !is_ours(&link));
+    if strangers {
+        tracing::warn!(link = %name, "a link that is not ours has the name of one that was to go: it stays");
+    }
+    Ok(strangers)
 }
 
 fn is_removal(step: &Step) -> bool {

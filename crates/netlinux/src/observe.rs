@@ -108,6 +108,19 @@ pub fn links(socket: &mut Socket) -> Result<BTreeMap<u32, LinkSeen>, NetlinkErro
     })
 }
 
+/// The link of this name, if there is one.
+pub fn link_named(socket: &mut Socket, name: &IfName) -> Result<Option<LinkSeen>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch
+        .message(RTM_GETLINK, 0, &ifinfomsg(0, 0, 0))
+        .tolerate(&[libc::ENODEV])
+        .attr_text(IFLA_IFNAME, name.as_str())
+        .attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    let mut found = None;
+    socket.transact_with(&mut batch, |reply| found = link(&reply))?;
+    Ok(found)
+}
+
 /// The id that the socket's namespace has for another one, if it ever needed one: a veth pair between
 /// the two gives it one.
 pub fn namespace_id(socket: &mut Socket, other: BorrowedFd<'_>) -> Result<Option<i32>, NetlinkError> {

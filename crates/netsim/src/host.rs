@@ -149,6 +149,11 @@ impl SimHost {
         self.lock().foreign_links.insert(name);
     }
 
+    /// Somebody else's links that are still there.
+    pub fn foreign_links(&self) -> BTreeSet<IfName> {
+        self.lock().foreign_links.clone()
+    }
+
     /// Somebody else's link of this name and MTU, by which the default route leaves if `egress`.
     ///
     /// # Panics
@@ -204,7 +209,15 @@ impl Inner {
     fn step(&mut self, step: &Step) -> Result<(), Errno> {
         let state = &mut self.state;
         match step {
-            Step::AddBridge((Ns::Host, name), _) if self.foreign_links.contains(name) => Err(EEXIST),
+            Step::AddBridge((Ns::Host, name), _)
+            | Step::AddLink((Ns::Host, name), _)
+            | Step::AddVeth { host: (Ns::Host, name), .. }
+                if self.foreign_links.contains(name) =>
+            {
+                Err(EEXIST)
+            }
+            // No second line of defence: plans must not have it.
+            Step::RemoveLink((Ns::Host, name)) if self.foreign_links.remove(name) => Ok(()),
             Step::AddVeth { host_link: Link { master: Some(master), .. }, .. }
                 if self.host_links.contains_key(master) =>
             {

@@ -6,7 +6,8 @@ mod world;
 use std::collections::BTreeSet;
 
 use portolan_netcore::host::Host;
-use portolan_netcore::plan::{HostState, LinkKind, Ns, Proxied, Step, change, compile, diff};
+use portolan_netcore::model::IfName;
+use portolan_netcore::plan::{HostState, LinkKind, Ns, Proxied, Step, change, compile, diff, undo};
 use portolan_netsim::{Faults, SimHost};
 use proptest::prelude::*;
 use world::{touched, world};
@@ -16,6 +17,29 @@ fn run(state: &HostState, steps: &[Step]) -> HostState {
     let report = host.execute(steps);
     assert_eq!(report.error, None, "plan:\n{}", text(steps));
     host.state()
+}
+
+/// Carries out what can be, as a way back is.
+fn run_whatever_fails(host: &SimHost, steps: &[Step]) {
+    let mut rest = steps;
+    loop {
+        let report = host.execute(rest);
+        if report.error.is_none() {
+            return;
+        }
+        rest = &rest[report.done + 1..];
+    }
+}
+
+/// The links of the host that a plan makes.
+fn made(steps: &[Step]) -> BTreeSet<IfName> {
+    let made = |step: &Step| match step {
+        Step::AddBridge(key, _) | Step::AddLink(key, _) | Step::AddVeth { host: key, .. } => {
+            Some(key.clone())
+        }
+        _ => None,
+    };
+    steps.iter().filter_map(made).filter(|key| key.0 == Ns::Host).map(|key| key.1).collect()
 }
 
 fn text(steps: &[Step]) -> String {
@@ -106,7 +130,48 @@ proptest! {
         let touched = touched(&before, &after);
         let steps = change(&before.slice(&touched), &after, &touched);
         let (from, to) = (compile(&before), compile(&after));
-        prop_assert_eq!(comparable(&run(&from, &steps), &to), to, "{}", text(&steps));
+        let reached = run(&from, &steps);
+        prop_assert_eq!(comparable(&reached, &to), to, "{}", text(&steps));
+        let mut imagined = from;
+        steps.iter().for_each(|step| imagined.take_effect(step));
+        prop_assert_eq!(imagined, reached, "{}", text(&steps));
+    }
+
+    #[test]
+    fn a_plan_that_stops_anywhere_is_taken_back(a in choices(), b in choices()) {
+        let (before, after) = (world(&a), world(&b));
+        let touched = touched(&before, &after);
+        let steps = change(&before.slice(&touched), &after, &touched);
+        let from = compile(&before);
+        for cut in 0..=steps.len() {
+            let host = SimHost::new(run(&from, &steps[..cut]));
+            let back = undo(&before.slice(&touched), &touched, &steps[..cut], &steps[cut..]);
+            run_whatever_fails(&host, &back);
+            prop_assert_eq!(
+                comparable(&host.state(), &from), from.clone(),
+                "{} of\n{}back\n{}", cut, text(&steps), text(&back)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_somebody_elses_stays_when_it_is_in_the_way(a in choices(), b in choices()) {
+        let (before, after) = (world(&a), world(&b));
+        let touched = touched(&before, &after);
+        let steps = change(&before.slice(&touched), &after, &touched);
+        let from = compile(&before);
+        for name in made(&steps) {
+            if from.links.contains_key(&(Ns::Host, name.clone())) {
+                continue;
+            }
+            let host = SimHost::new(from.clone());
+            host.add_foreign_link(name.clone());
+            let done = host.execute(&steps).done;
+            let back = undo(&before.slice(&touched), &touched, &steps[..done], &steps[done..]);
+            run_whatever_fails(&host, &back);
+            prop_assert!(host.foreign_links().contains(&name), "{}back\n{}", text(&steps), text(&back));
+            prop_assert_eq!(comparable(&host.state(), &from), from.clone(), "{}", text(&back));
+        }
     }
 
     #[test]

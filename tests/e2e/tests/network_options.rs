@@ -103,6 +103,11 @@ fn containers_of_a_network_without_ipv6_have_none() {
     assert!(!inside(&engine, "one", &["ip", "addr"]).contains("inet6 fe80"), "not even link-local");
     let ra = engine.host().run(&["sysctl", "-n", "net.ipv6.conf.br-four.accept_ra"]);
     assert_eq!(ra.ok().trim(), "0");
+    // A name that is somebody else's link: refused, and the link stays.
+    cable(engine.host());
+    let taken = engine.docker(&["network", "create", "-o", "com.docker.network.bridge.name=nic0", "taken"]);
+    has_line(taken.fails(), &["nic0"]);
+    engine.host().run(&["ip", "link", "show", "nic0"]).ok();
 }
 
 #[test]

@@ -32,7 +32,7 @@ use portolan_netcore::dns::ZoneChange;
 use portolan_netcore::host::Host;
 use portolan_netcore::ipam::{AddressSpace, Pools};
 use portolan_netcore::model::{ContainerId, EndpointId, NetworkId, SandboxId};
-use portolan_netcore::plan::{Desired, Settings, Step};
+use portolan_netcore::plan::{Desired, Settings};
 use rand::RngCore;
 use tokio::sync::{broadcast, watch};
 
@@ -41,6 +41,7 @@ use crate::records::{Batch, LeaseRecord, SandboxRecord};
 use crate::{Error, NetConfig, NetworkAction, NetworkEvent, Store};
 
 pub(crate) use advertise::Announcements;
+pub(crate) use network::NetworkWork;
 pub(crate) use restore::{Parts, open};
 pub(crate) use sandbox::{Removal, Work};
 
@@ -211,10 +212,4 @@ fn settings(config: &NetConfig, facts: &portolan_netcore::host::HostFacts) -> Se
         proxy: config.userland_proxy,
         direct_routing: config.direct_routing,
     }
-}
-
-/// Ports are held while they are chosen; the plan need not do it again.
-fn without_holds(mut steps: Vec<Step>) -> Vec<Step> {
-    steps.retain(|step| !matches!(step, Step::HoldPort(_)));
-    steps
 }

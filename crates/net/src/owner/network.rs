@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 use portolan_netcore::ipam::AddressSpace;
 use portolan_netcore::model::{Driver, IfName, Network, NetworkId};
-use portolan_netcore::plan::{Desired, Step, Touched, change};
+use portolan_netcore::plan::{Desired, Step, Touched, change, undo};
 
 use super::{Owner, Spaces, entropy};
 use crate::create::{self, Surroundings};
@@ -17,7 +17,15 @@ use crate::{Error, NetworkAction, NetworkSpec, template};
 pub(crate) struct NetworkWork {
     pub(crate) network: Network,
     pub(crate) steps: Vec<Step>,
-    pub(crate) undo: Vec<Step>,
+    /// The network as it was, if it was there.
+    before: Desired,
+}
+
+impl NetworkWork {
+    /// The way back from what was done of the steps.
+    pub(crate) fn undo(&self, done: &[Step], not_done: &[Step]) -> Vec<Step> {
+        undo(&self.before, &Touched::network(&self.network.id), done, not_done)
+    }
 }
 
 /// Now, in nanoseconds since the Unix epoch.
@@ -133,14 +141,9 @@ impl Owner {
         }
         self.spaces.insert(network.id.clone(), spaces);
         self.desired.networks.insert(network.id.clone(), network.clone());
-        let (steps, undo) = self.network_steps(&network.id);
-        NetworkWork { network, steps, undo }
-    }
-
-    fn network_steps(&self, id: &NetworkId) -> (Vec<Step>, Vec<Step>) {
-        let touched = Touched::network(id);
-        let nothing: Desired = self.nothing();
-        (change(&nothing, &self.desired, &touched), change(&self.desired, &nothing, &touched))
+        let before = self.nothing();
+        let steps = change(&before, &self.desired, &Touched::network(&network.id));
+        NetworkWork { network, steps, before }
     }
 
     pub(crate) fn finish_create(&mut self, id: &NetworkId) {
@@ -215,8 +218,10 @@ impl Owner {
         self.commit(&batch)?;
         self.hidden.insert(id.clone());
         self.remove_zone(&id);
-        let (undo, steps) = self.network_steps(&id);
-        Ok(NetworkWork { network, steps, undo })
+        let touched = Touched::network(&id);
+        let before = self.desired.slice(&touched);
+        let steps = change(&before, &self.nothing(), &touched);
+        Ok(NetworkWork { network, steps, before })
     }
 
     /// Networks to prune: those without endpoints that the caller does not want.

@@ -8,12 +8,12 @@ use portolan_netcore::model::{
     Allowed, ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Proto, Sandbox, SandboxId,
     SandboxMode,
 };
-use portolan_netcore::plan::{Desired, Step, Touched, change};
+use portolan_netcore::plan::{Desired, Step, Touched, change, undo};
 use portolan_netcore::shared::SharedSet;
 
 use super::advertise::{self, Announcements};
 use super::endpoint::{Advertising, advertising};
-use super::{Live, Owner, Phase, Turn, entropy, without_holds};
+use super::{Live, Owner, Phase, Turn, entropy};
 use crate::publisher::Version;
 use crate::records::{Asked, Batch, Exposed, LeaseRecord, SandboxRecord};
 use crate::{AttachSpec, Error, NetworkAction, SandboxInfo, SandboxSpec};
@@ -23,8 +23,8 @@ use crate::{AttachSpec, Error, NetworkAction, SandboxInfo, SandboxSpec};
 pub(crate) struct Work {
     pub(crate) sandbox: SandboxId,
     pub(crate) steps: Vec<Step>,
-    /// As it is to be, of what is touched.
-    after: Desired,
+    /// Ports that are held for it already.
+    held: Vec<Step>,
     /// The namespace that the resolver is to serve from now on.
     pub(crate) serve: Option<PathBuf>,
     /// The zones to wait for.
@@ -38,9 +38,10 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// The way back; only a failure needs it.
-    pub(crate) fn undo(&self) -> Vec<Step> {
-        change(&self.after, &self.back.before, &self.back.touched)
+    /// The way back from what was done of the steps; only a failure needs it.
+    pub(crate) fn undo(&self, done: &[Step], not_done: &[Step]) -> Vec<Step> {
+        let done: Vec<Step> = self.held.iter().chain(done).cloned().collect();
+        undo(&self.back.before, &self.back.touched, &done, not_done)
     }
 }
 
@@ -215,11 +216,13 @@ impl Owner {
         back: Back,
         events: Vec<(NetworkAction, NetworkId)>,
     ) -> Work {
-        let mut steps = without_holds(change(&back.before, &self.desired, &back.touched));
+        // Ports are held while they are chosen; the plan need not do it again.
+        let steps = change(&back.before, &self.desired, &back.touched);
+        let (held, mut steps): (Vec<Step>, Vec<Step>) =
+            steps.into_iter().partition(|step| matches!(step, Step::HoldPort(_)));
         if let Some(step) = self.forget_for(&back) {
             steps.insert(0, step);
         }
-        let after = self.desired.slice(&back.touched);
         let needs = self.needs_resolver(&sandbox);
         let serve = (needs && !self.desired.dns.contains_key(&sandbox)).then(|| self.netns(&sandbox));
         let zones = self.names_changed(&sandbox, needs);
@@ -227,7 +230,7 @@ impl Owner {
             zones,
             sandbox,
             steps,
-            after,
+            held,
             serve,
             release: Vec::new(),
             back,

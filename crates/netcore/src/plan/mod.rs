@@ -16,6 +16,7 @@ mod host_state;
 mod order;
 mod repair;
 mod step;
+mod undo;
 
 pub use compile::{HOST_ADDRESS, alias, compile, compile_touched};
 pub use desired::{Desired, Settings, Touched};
@@ -23,3 +24,4 @@ pub use diff::{change, diff};
 pub use host_state::{HostState, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
 pub use repair::repair;
 pub use step::Step;
+pub use undo::undo;

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::compile::alias;
-use super::diff::link_of;
-use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Step, Touched, compile_touched, diff};
+use super::{Desired, HostState, Link, LinkKind, Ns, Step, Touched, compile_touched, diff};
 
 /// The steps that make the host's namespace be again what the touched entries want of it. `observed`
 /// needs no sandboxes ([`Host::observe_own`](crate::host::Host::observe_own)): what is in them is taken
@@ -31,9 +30,11 @@ fn seen(wanted: &HostState, touched: &Touched, observed: &HostState) -> HostStat
                 seen.links.insert(key.clone(), found_as(link, found));
             }
             None => {
-                forget_link(&mut seen, key);
+                seen.links.remove(key);
+                seen.forget_link(key);
                 if let LinkKind::Veth { peer } = &link.kind {
-                    forget_link(&mut seen, peer);
+                    seen.links.remove(peer);
+                    seen.forget_link(peer);
                 }
             }
         }
@@ -71,10 +72,4 @@ fn found_as(wanted: &Link, found: &Link) -> Link {
         addresses: found.addresses.intersection(&wanted.addresses).copied().collect(),
         ..found.clone()
     }
-}
-
-fn forget_link(seen: &mut HostState, (ns, name): &LinkKey) {
-    seen.links.remove(&(ns.clone(), name.clone()));
-    seen.routes.retain(|(at, route)| !(at == ns && route.dev == *name));
-    seen.sysctls.retain(|(at, key), _| !(at == ns && link_of(key) == Some(name.as_str())));
 }

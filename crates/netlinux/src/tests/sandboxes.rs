@@ -193,6 +193,20 @@ fn a_failure_names_the_step_and_what_the_kernel_said() {
     });
 }
 
+/// Whatever is planned: a link without our alias is neither removed nor cut off from its bridge.
+#[test]
+fn a_strangers_link_is_never_removed() {
+    Lab::run("strangers", |lab| {
+        let mut strangers = bridge_link();
+        strangers.alias = None;
+        lab.execute(&[Step::AddBridge(bridge(), strangers)]);
+        lab.execute(&[Step::RemoveLink(bridge()), Step::CutPort(bridge())]);
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        assert!(observe::link_named(&mut socket, &bridge().1).unwrap().is_some());
+        assert_eq!(observe::link_named(&mut socket, &name("nobody0")).unwrap(), None);
+    });
+}
+
 #[test]
 fn links_that_a_container_makes_are_its_own() {
     Lab::run("foreign", |lab| {
