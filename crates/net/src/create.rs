@@ -7,7 +7,10 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_netcore::host::Host;
 use portolan_netcore::ipam::{AddressSpace, Pools};
-use portolan_netcore::model::{Driver, GatewayMode, IpamConfig, Network, NetworkId, RouteTarget, Routing};
+use portolan_netcore::model::{
+    Driver, GatewayMode, IPV6_MIN_MTU, IpamConfig, IpvlanOptions, MacvlanOptions, Network, NetworkId,
+    RouteTarget, Routing,
+};
 use portolan_netcore::plan::HOST_ADDRESS;
 
 use crate::options::{self, GenericOptions};
@@ -49,11 +52,11 @@ pub(crate) fn network(
     let mut internal = spec.internal || internal.unwrap_or(false);
     let pools = together(
         pools_of(&spec.ipam, ipv6),
-        [check_gateway_modes(&driver, internal), check_families(ipv4, ipv6)],
+        [check_gateway_modes(&driver, internal), check_families(ipv4, ipv6), check_mtu(&driver, ipv6)],
     )?;
     parent::settle(&mut driver, &mut internal, around.host)?;
     if mtu_of_egress {
-        parent::set_mtu(&mut driver, around.host)?;
+        parent::set_mtu(&mut driver, ipv6, around.host)?;
     }
     let ipam = match spec.ipam_driver.as_str() {
         "null" => no_subnets(&pools, ipv6)?,
@@ -97,7 +100,7 @@ fn all_or_mistakes(id: &NetworkId, spec: &NetworkSpec) -> Result<(Driver, Generi
 /// The pools, or all mistakes: those of the IPAM configuration first, as in Docker.
 fn together(
     pools: Result<Vec<ParsedPool>, Error>,
-    others: [Result<(), Error>; 2],
+    others: [Result<(), Error>; 3],
 ) -> Result<Vec<ParsedPool>, Error> {
     let mistakes: Vec<Error> = others.into_iter().filter_map(Result::err).collect();
     match (pools, mistakes.as_slice()) {
@@ -112,6 +115,24 @@ fn together(
 
 fn check_families(ipv4: bool, ipv6: bool) -> Result<(), Error> {
     if ipv4 || ipv6 { Ok(()) } else { Err(Error::invalid("IPv4 or IPv6 must be enabled")) }
+}
+
+/// On smaller links the kernel has no IPv6.
+fn check_mtu(driver: &Driver, ipv6: bool) -> Result<(), Error> {
+    let mtu = match driver {
+        Driver::Bridge(options) => options.mtu,
+        Driver::Macvlan(MacvlanOptions { parent, .. }) | Driver::Ipvlan(IpvlanOptions { parent, .. }) => {
+            parent.mtu
+        }
+        Driver::Host | Driver::Null => None,
+    };
+    match mtu {
+        Some(mtu) if ipv6 && mtu < IPV6_MIN_MTU => Err(Error::invalid(format!(
+            "invalid option {}: an MTU of {mtu} is too small for IPv6, which needs {IPV6_MIN_MTU}",
+            options::MTU
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The driver `null` of address management gives no addresses. Docker's texts.

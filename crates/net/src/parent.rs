@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use portolan_netcore::host::Host;
-use portolan_netcore::model::{Driver, IfName, MacvlanMode, MadeParent, ParentOptions};
+use portolan_netcore::model::{Driver, IPV6_MIN_MTU, IfName, MacvlanMode, MadeParent, ParentOptions};
 
 use crate::Error;
 
@@ -65,12 +65,15 @@ fn vlan_of(name: &IfName, links: &BTreeMap<IfName, u32>) -> Option<MadeParent> {
     Some(MadeParent::Vlan { link, id })
 }
 
-/// Gives the network the MTU of the link by which the host's default route leaves, if it has one.
-pub(crate) fn set_mtu(driver: &mut Driver, host: &dyn Host) -> Result<(), Error> {
+/// Gives the network the MTU of the link by which the host's default route leaves, if it has one. A bridge
+/// with IPv6 stays large enough for it: the kernel would take its addresses, and the containers', for good.
+pub(crate) fn set_mtu(driver: &mut Driver, ipv6: bool, host: &dyn Host) -> Result<(), Error> {
     let Some(egress) = host.egress()? else { return Ok(()) };
     let mtu = host.links()?.get(&egress).copied();
     match driver {
-        Driver::Bridge(bridge) => bridge.mtu = mtu,
+        Driver::Bridge(bridge) => {
+            bridge.mtu = mtu.map(|mtu| if ipv6 { mtu.max(IPV6_MIN_MTU) } else { mtu });
+        }
         Driver::Macvlan(options) => options.parent.mtu = mtu,
         Driver::Ipvlan(options) => options.parent.mtu = mtu,
         Driver::Host | Driver::Null => {}

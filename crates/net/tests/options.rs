@@ -47,6 +47,22 @@ const CASES: &[(&str, Case)] = &[
             |_| {},
         ),
     ),
+    ("too small for IPv6", ("bridge", &[("com.docker.network.driver.mtu", "1000")], |_| {})),
+    (
+        "isolated, both families",
+        (
+            "bridge",
+            &[
+                ("com.docker.network.bridge.gateway_mode_ipv4", "isolated"),
+                ("com.docker.network.bridge.gateway_mode_ipv6", "isolated"),
+            ],
+            |spec| {
+                spec.internal = true;
+                spec.ipv6 = Some(true);
+                spec.ipam = vec![pool("10.3.0.0/24"), pool("fd03::/64")];
+            },
+        ),
+    ),
     ("a size from the pools", ("bridge", &[], |spec| spec.ipam = vec![pool("0.0.0.0/28")])),
     ("ipam null", ("bridge", &[], |spec| spec.ipam_driver = "null".into())),
     ("isolate", ("bridge", &[("portolan.isolate", "true")], |_| {})),
@@ -330,4 +346,13 @@ async fn mistakes_in_options_and_addresses_are_told_together() {
     {
         assert!(has(part), "{error}");
     }
+    let spec = NetworkSpec {
+        name: "net".into(),
+        ipv6: Some(true),
+        options: [("com.docker.network.driver.mtu".to_owned(), "1000".to_owned())].into(),
+        ..NetworkSpec::default()
+    };
+    let error = lab.networks.create(spec).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("1280"), "{error}");
 }

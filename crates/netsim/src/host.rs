@@ -251,7 +251,7 @@ impl Inner {
                 Ok(())
             }
             Step::SetSysctl(ns, key, value) => {
-                links::namespace_exists(state, ns)?;
+                links::has_setting(state, ns, key)?;
                 state.sysctls.insert((ns.clone(), key.clone()), value.clone());
                 Ok(())
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use portolan_netcore::model::{IfName, SandboxId};
+use portolan_netcore::model::{IPV6_MIN_MTU, IfName, SandboxId};
 use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Route, RouteKind, Step};
 
 use crate::host::{EEXIST, ENETUNREACH, ENODEV, ENOENT, Errno};
@@ -13,6 +13,20 @@ pub(crate) fn namespace_exists(state: &HostState, ns: &Ns) -> Result<(), Errno> 
         Ns::Sandbox(id) if !state.namespaces.contains(id) => Err(ENOENT),
         _ => Ok(()),
     }
+}
+
+/// The kernel has settings of a link where there is one, and of IPv6 if it is large enough for it.
+pub(crate) fn has_setting(state: &HostState, ns: &Ns, key: &str) -> Result<(), Errno> {
+    namespace_exists(state, ns)?;
+    let Some((_, rest)) = key.split_once("/conf/") else { return Ok(()) };
+    let name = rest.split('/').next().unwrap_or_default();
+    if *ns != Ns::Host || matches!(name, "all" | "default") {
+        return Ok(());
+    }
+    let link = state.links.iter().find(|((at, other), _)| at == ns && other.as_str() == name);
+    let (_, link) = link.ok_or(ENOENT)?;
+    let too_small = link.mtu.is_some_and(|mtu| mtu < IPV6_MIN_MTU);
+    if too_small && key.starts_with("net/ipv6/") { Err(ENOENT) } else { Ok(()) }
 }
 
 /// Steps about links; others are none of this module's and do nothing.
@@ -69,7 +83,13 @@ pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) ->
             Ok(())
         }
         Step::SetMtu(key, mtu) => {
-            link(state, key)?.mtu = Some(*mtu);
+            let link = link(state, key)?;
+            link.mtu = Some(*mtu);
+            if *mtu < IPV6_MIN_MTU {
+                link.addresses.retain(|address| address.addr().is_ipv4());
+                let part = format!("net/ipv6/conf/{}/", key.1);
+                state.sysctls.retain(|(ns, name), _| !(*ns == key.0 && name.starts_with(&part)));
+            }
             Ok(())
         }
         Step::AddRoute(ns, route) => add_route(state, ns, route),

@@ -7,7 +7,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use portolan_e2e::{eventually, has_line, hear, inspect, run_server, skip_on_docker};
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server, skip_on_docker};
 use portolan_testkit::{Engine, Host};
 
 /// Says to each TCP client at port 7000 whom it takes it for.
@@ -115,6 +115,15 @@ fn names_mtu_and_prefix_are_the_links() {
         engine.host().run(&["ip", "link", "show", "master", "br-app"]).ok(),
         &["mtu 1400", "master br-app"],
     );
+    // A bridge that is too small for IPv6 has no settings for it.
+    create(&engine, &["-o", &bridge("br-small"), "-o", "com.docker.network.driver.mtu=1000", "small"]);
+    run(&engine, "two", &["--network", "small"]);
+    has_line(&inside(&engine, "two", &["ip", "link"]), &["eth0", "mtu 1000"]);
+    let six = ["--ipv6", "--subnet", "fd83::/64", "-o", "com.docker.network.driver.mtu=1279", "six"];
+    let refused = engine.docker(&[&["network", "create"], &six[..]].concat());
+    if is_portolan(&engine) {
+        has_line(refused.fails(), &["1279 is too small for IPv6, which needs 1280"]);
+    }
     let taken = engine.docker(&["network", "create", "-o", &bridge("br-app"), "other"]);
     has_line(taken.fails(), &["networks have same bridge name"]);
 }
@@ -316,6 +325,23 @@ fn an_isolated_network_is_without_the_host() {
     assert!(!engine.host().run(&["ip", "-4", "addr", "show", "br-iso"]).ok().contains("inet"));
     inside(&engine, "one", &["ping", "-c1", "-W2", "two"]);
     assert!(!inside(&engine, "one", &["ip", "route"]).contains("default"));
+    // Not by link-local addresses either, whichever families the network has.
+    let six = "com.docker.network.bridge.gateway_mode_ipv6=isolated";
+    let subnet = ["--subnet", "fd87::/64", "-o", &bridge("br-iso6"), "iso6"];
+    create(&engine, &[&["--internal", "--ipv6", "-o", isolated, "-o", six][..], &subnet].concat());
+    run(&engine, "three", &["--network", "iso6"]);
+    let own = inside(&engine, "three", &["ip", "-6", "addr", "show", "eth0", "scope", "link"]);
+    let own = own.split_whitespace().find(|word| word.starts_with("fe80::")).expect("it has one").to_owned();
+    let own = own.split('/').next().expect("an address").to_owned();
+    for link in ["br-iso", "br-iso6"] {
+        let key = format!("net.ipv6.conf.{link}.disable_ipv6");
+        assert_eq!(engine.host().run(&["sysctl", "-n", &key]).ok().trim(), "1", "{link}");
+        assert!(!engine.host().run(&["ip", "addr", "show", link]).ok().contains("inet"), "{link}");
+    }
+    let reached = engine.host().run(&["busybox", "ping", "-c1", "-W1", "-I", "br-iso6", &own]);
+    assert_ne!(reached.code, 0, "{}", reached.all());
+    // Bridges of other networks keep theirs, as in Docker.
+    assert_eq!(engine.host().run(&["sysctl", "-n", "net.ipv6.conf.docker0.disable_ipv6"]).ok().trim(), "0");
 }
 
 #[test]
@@ -332,6 +358,8 @@ fn ipv6_is_translated_or_routed_and_can_be_the_rule() {
         return;
     }
     let outside = Outside::of(&engine);
+    // A hardened host, on which new links are without IPv6.
+    engine.host().run(&["sysctl", "-w", "net.ipv6.conf.default.disable_ipv6=1"]).ok();
     create(&engine, &["dual"]);
     run(&engine, "nat", &["--network", "dual"]);
     assert_eq!(seen_as(&engine, "nat", "fd02::2"), "fd02::1", "NAT66");
@@ -429,6 +457,26 @@ fn the_mtu_follows_the_way_out() {
     has_line(host.run(&["ip", "link", "show", "br-auto"]).ok(), &["mtu 1380"]);
     run(&engine, "two", &["--network", "auto"]);
     has_line(&inside(&engine, "two", &["ip", "link", "show", "eth0"]), &["mtu 1380"]);
+    // Below 1280 the kernel takes a link's IPv6 away: a network that has it stays large enough.
+    let six = ["--ipv6", "--subnet", "fd84::/64", "-o", "portolan.mtu=auto", "-o", &bridge("br-six"), "six"];
+    create(&engine, &six);
+    run(&engine, "three", &["--network", "six"]);
+    let has = |name: &str, mtu: u32| {
+        eventually("the MTU to follow", 5, || {
+            let link = inside(&engine, name, &["ip", "link", "show", "eth0"]);
+            link.contains(&format!("mtu {mtu} ")).then_some(())
+        });
+    };
+    has("three", 1380);
+    for (uplink, with_ipv6) in [(1000, 1280), (1500, 1500)] {
+        host.run(&["ip", "link", "set", "wan0", "mtu", &uplink.to_string()]).ok();
+        has("two", uplink);
+        has("three", with_ipv6);
+        inside(&engine, "three", &["ping", "-c1", "-W2", "fd84::1"]);
+        has_line(host.run(&["ip", "link", "show", "br-auto"]).ok(), &[&format!("mtu {uplink}")]);
+    }
+    assert_eq!(host.run(&["sysctl", "-n", "net.ipv6.conf.br-auto.accept_ra"]).ok().trim(), "0");
+    assert!(!engine.log().contains("repair-failed"), "{}", engine.log());
 }
 
 #[test]

@@ -175,7 +175,8 @@ impl Owner {
             stored.networks.values().filter(|network| !network.predefined).cloned().collect();
         for mut network in users {
             if options::follows_mtu(&network.options)
-                && let Err(error) = crate::parent::set_mtu(&mut network.driver, self.host.as_ref())
+                && let Err(error) =
+                    crate::parent::set_mtu(&mut network.driver, network.ipv6, self.host.as_ref())
             {
                 tracing::warn!(network = %network.name, %error, "its MTU stays as it was");
             }

@@ -68,7 +68,7 @@ impl Owner {
 
     fn follow_mtu(&mut self, id: &NetworkId, repair: &mut Repair) -> Result<(), Error> {
         let mut network = self.network(id)?.clone();
-        parent::set_mtu(&mut network.driver, self.host.as_ref())?;
+        parent::set_mtu(&mut network.driver, network.ipv6, self.host.as_ref())?;
         if network.driver == self.network(id)?.driver {
             return Ok(());
         }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{IfName, NetworkId};
 
+/// The least MTU of a link that has IPv6, in bytes (RFC 8200, section 5).
+pub const IPV6_MIN_MTU: u32 = 1280;
+
 /// A network. `GET /networks/{id}` of the Docker API shows every field but `driver`'s typed options,
 /// which it shows as the `options` they were parsed from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

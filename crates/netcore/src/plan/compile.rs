@@ -8,9 +8,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{Desired, HostState, Link, LinkKind, Ns, Proxied, Route, RouteKind, Settings, Touched};
 use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PublishedPort};
 use crate::model::{
-    BridgeOptions, Driver, Endpoint, Family, GatewayMode, IfName, IpvlanMode, MacAddr, MacvlanMode,
-    MacvlanOptions, MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto, RouteTarget, Sandbox,
-    SandboxMode,
+    BridgeOptions, Driver, Endpoint, Family, GatewayMode, IPV6_MIN_MTU, IfName, IpvlanMode, MacAddr,
+    MacvlanMode, MacvlanOptions, MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto,
+    RouteTarget, Sandbox, SandboxMode,
 };
 
 /// The auxiliary address that is the host's own on a macvlan network with host access.
@@ -135,12 +135,7 @@ fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, optio
     );
     add_subnet_routes(state, network, options);
     if desired.settings.ipv6 {
-        // A router advertisement from a container must not configure the host (CVE-2020-13401).
-        let key = format!("net/ipv6/conf/{}/accept_ra", options.bridge);
-        state.sysctls.insert((Ns::Host, key), "0".to_owned());
-        if network.ipv6 && desired.settings.ip_forward {
-            state.sysctls.insert((Ns::Host, "net/ipv6/conf/all/forwarding".to_owned()), "1".to_owned());
-        }
+        add_ipv6_settings(state, desired, network, options);
     }
     if let Some(policy) = &mut state.firewall {
         if network.ipv4 && !network.internal {
@@ -150,6 +145,30 @@ fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, optio
             state.sysctls.insert((Ns::Host, key), "1".to_owned());
         }
         policy.bridges.insert(options.bridge.clone(), bridge_policy(network, options, &desired.settings));
+    }
+}
+
+fn add_ipv6_settings(state: &mut HostState, desired: &Desired, network: &Network, options: &BridgeOptions) {
+    let mut set = |link: &str, name: &str, value: &str| {
+        state.sysctls.insert((Ns::Host, format!("net/ipv6/conf/{link}/{name}")), value.to_owned());
+    };
+    if network.ipv6 && desired.settings.ip_forward {
+        set("all", "forwarding", "1");
+    }
+    // On a smaller link the kernel has no IPv6, and no settings for it.
+    if options.mtu.is_some_and(|mtu| mtu < IPV6_MIN_MTU) {
+        return;
+    }
+    let bridge = options.bridge.as_str();
+    // A router advertisement from a container must not configure the host (CVE-2020-13401).
+    set(bridge, "accept_ra", "0");
+    let mode = if network.ipv6 { options.gateway_mode_ipv6 } else { options.gateway_mode_ipv4 };
+    match mode {
+        // The kernel would give it a link-local address, by which host and containers see each other.
+        GatewayMode::Isolated => set(bridge, "disable_ipv6", "1"),
+        // New links may be without IPv6 on this host.
+        _ if network.ipv6 => set(bridge, "disable_ipv6", "0"),
+        _ => {}
     }
 }
 

@@ -234,7 +234,8 @@ fn diff_link(key: &LinkKey, link: &Link, before: Option<&Link>, wanted: &HostSta
 fn diff_bridge(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Unordered) {
     match before {
         None => plan.push(Phase::AddBridge, Step::AddBridge(key.clone(), link.clone())),
-        Some(before) => set_mtu(key, link, before, plan),
+        // Its settings and addresses for IPv6 come and go with an MTU of 1280.
+        Some(before) => set_mtu(key, link, before, Phase::AddBridge, plan),
     }
     diff_addresses(key, link, before, Phase::BridgeAddress, plan);
     let was_up = before.is_some_and(|before| before.up);
@@ -252,7 +253,7 @@ fn diff_stacked(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Un
     };
     match before {
         None => plan.push(add, Step::AddLink(key.clone(), link.clone())),
-        Some(before) => set_mtu(key, link, before, plan),
+        Some(before) => set_mtu(key, link, before, Phase::Attributes, plan),
     }
     diff_addresses(key, link, before, addressing, plan);
     let was_up = before.is_some_and(|before| before.up);
@@ -277,7 +278,7 @@ fn diff_veth(key: &LinkKey, link: &Link, before: &Link, plan: &mut Unordered) {
     if link.master.is_some() && link.hairpin != hairpin_was {
         plan.push(Phase::Attributes, Step::SetHairpin(key.clone(), link.hairpin));
     }
-    set_mtu(key, link, before, plan);
+    set_mtu(key, link, before, Phase::Attributes, plan);
     diff_addresses(key, link, Some(before), Phase::AddAddress, plan);
     if link.up != before.up {
         plan.push(Phase::SetUp, Step::SetUp(key.clone(), link.up));
@@ -316,11 +317,11 @@ fn announce_unless_derived(key: &LinkKey, link: &Link, plan: &mut Unordered) {
     }
 }
 
-fn set_mtu(key: &LinkKey, link: &Link, before: &Link, plan: &mut Unordered) {
+fn set_mtu(key: &LinkKey, link: &Link, before: &Link, phase: Phase, plan: &mut Unordered) {
     if let Some(mtu) = link.mtu
         && before.mtu != link.mtu
     {
-        plan.push(Phase::Attributes, Step::SetMtu(key.clone(), mtu));
+        plan.push(phase, Step::SetMtu(key.clone(), mtu));
     }
 }
 

@@ -6,7 +6,7 @@ use super::compile::compile_touched;
 use super::diff::{diff, link_of};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Step, Touched};
 use crate::firewall::{FirewallPolicy, PolicyItem, Transaction};
-use crate::model::IfName;
+use crate::model::{IPV6_MIN_MTU, IfName};
 
 /// The steps back to `before` once `done` of a plan were carried out and `not_done` were not, the first of
 /// which failed if there is one. Only what the steps did is taken back: what a refused step was to make may
@@ -111,7 +111,12 @@ impl HostState {
                 link.addresses.remove(address);
             }),
             Step::SetUp(key, up) => self.with_link(key, |link| link.up = *up),
-            Step::SetMtu(key, mtu) => self.with_link(key, |link| link.mtu = Some(*mtu)),
+            Step::SetMtu(key, mtu) => {
+                self.with_link(key, |link| link.mtu = Some(*mtu));
+                if *mtu < IPV6_MIN_MTU {
+                    self.forget_ipv6(key);
+                }
+            }
             _ => {}
         }
     }
@@ -144,6 +149,16 @@ impl HostState {
                 .collect();
             on_top.iter().for_each(|key| self.remove_link(key));
         }
+    }
+
+    /// What the kernel does on links that are too small.
+    fn forget_ipv6(&mut self, key: &LinkKey) {
+        self.with_link(key, |link| link.addresses.retain(|address| address.addr().is_ipv4()));
+        let (ns, name) = key;
+        self.routes
+            .retain(|(at, route)| !(at == ns && route.dev == *name && route.destination.addr().is_ipv6()));
+        let settings = format!("net/ipv6/conf/{name}/");
+        self.sysctls.retain(|(at, key), _| !(at == ns && key.starts_with(&settings)));
     }
 
     pub(super) fn forget_link(&mut self, (ns, name): &LinkKey) {

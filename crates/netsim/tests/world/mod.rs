@@ -100,7 +100,8 @@ fn bridge(number: u8, choices: &mut Choices<'_>) -> BridgeOptions {
         bridge: ifname(&format!("br{number}")),
         icc: choices.below(2) == 0,
         masquerade: true,
-        mtu: (choices.below(3) == 0).then_some(1400),
+        // One of them is as large as the kernel makes it, and the others are not always large enough for IPv6.
+        mtu: [1500, 1400, 1000].get(usize::from(choices.below(3))).copied().filter(|_| number > 0),
         host_binding: None,
         gateway_mode_ipv4: [GatewayMode::Nat, GatewayMode::NatUnprotected, GatewayMode::Routed]
             [usize::from(choices.below(3))],
