@@ -1,7 +1,9 @@
 //! Carrying out plans: to the end, or back to where they began.
 
+use std::borrow::Cow;
+
 use portolan_netcore::host::{Host, StepError};
-use portolan_netcore::plan::Step;
+use portolan_netcore::plan::{Step, without};
 
 /// How often a step that the kernel refused for the moment is tried again.
 const RETRIES: usize = 3;
@@ -35,13 +37,21 @@ pub(crate) fn run(host: &dyn Host, steps: &[Step]) -> Result<(), Stopped> {
 /// All steps, whatever fails on the way: for taking down. The failures.
 pub(crate) fn run_whatever_fails(host: &dyn Host, steps: &[Step]) -> Vec<StepError> {
     let mut errors = Vec::new();
-    let mut rest = steps;
-    while let Err(stopped) = run(host, rest) {
+    let mut rest = Cow::Borrowed(steps);
+    while let Err(stopped) = run(host, &rest) {
         tracing::warn!(step = %stopped.error.step, reason = %stopped.error.reason, "step failed, going on");
+        rest = Cow::Owned(behind(&rest, stopped.done));
         errors.push(stopped.error);
-        rest = rest.get(stopped.done + 1..).unwrap_or_default();
     }
     errors
+}
+
+/// What is left to do of a plan whose step at `failed` failed.
+pub(crate) fn behind(steps: &[Step], failed: usize) -> Vec<Step> {
+    match steps.get(failed..) {
+        Some([failed, rest @ ..]) => without(failed, rest),
+        _ => Vec::new(),
+    }
 }
 
 /// Runs `steps`; if one fails, takes back what was done: by what `undo` plans, given the steps that were

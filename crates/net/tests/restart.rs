@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lab::{Lab, address, attach, container, pool, port, spec as spec_of};
 use portolan_net::{AttachSpec, NetworkSpec, SandboxSpec};
 use portolan_netcore::host::Host;
-use portolan_netcore::model::SandboxId;
+use portolan_netcore::model::{IfName, SandboxId};
 use portolan_netcore::plan::Step;
 
 #[tokio::test]
@@ -122,6 +122,23 @@ async fn serial_addresses_go_on_where_they_were() {
     }
     let lab = lab.restart().await;
     assert_eq!(address(&lab.run(3, "own", Vec::new()).await.unwrap()), "10.5.0.4/24");
+}
+
+#[tokio::test]
+async fn a_strangers_link_by_a_bridges_name_gets_nothing_of_it() {
+    let lab = Lab::open().await;
+    let options = [("com.docker.network.bridge.name".to_owned(), "br-app".to_owned())].into();
+    let spec = NetworkSpec { name: "app".into(), ipv6: Some(true), options, ..NetworkSpec::default() };
+    lab.networks.create(spec).await.unwrap();
+    lab.host.reboot();
+    lab.host.add_foreign_link(IfName::new("br-app").unwrap());
+    let from = lab.host.log().len();
+    let lab = lab.restart().await;
+    let log = lab.host.log()[from..].to_vec();
+    let touching: Vec<&String> =
+        log.iter().filter(|step| step.contains("br-app") && !step.ends_with("errno 17")).collect();
+    assert_eq!(touching, Vec::<&String>::new());
+    assert!(log.iter().any(|step| step == "[host] link set docker0 up"), "the others are served: {log:?}");
 }
 
 #[tokio::test]

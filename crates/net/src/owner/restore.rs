@@ -404,8 +404,8 @@ impl Owner {
         let steps = diff(observed, &compile(&self.desired));
         let bridge =
             self.desired.networks.values().find(|network| network.predefined && network.name == "bridge");
-        let mut rest = steps.as_slice();
-        while let Err(stopped) = crate::apply::run(self.host.as_ref(), rest) {
+        let mut rest = steps;
+        while let Err(stopped) = crate::apply::run(self.host.as_ref(), &rest) {
             let failed = rest.get(stopped.done);
             if let (Some(network), Some(Step::AddBridge((_, name), _))) = (bridge, failed)
                 && super::network::bridge_name(network) == Some(name)
@@ -416,7 +416,7 @@ impl Owner {
                 return Err(Error::internal(format!("cannot put the firewall in force: {}", stopped.error)));
             }
             tracing::error!(step = %stopped.error.step, reason = %stopped.error.reason, "step failed at start, going on");
-            rest = rest.get(stopped.done + 1..).unwrap_or_default();
+            rest = crate::apply::behind(&rest, stopped.done);
         }
         let doomed = unwanted_pairs(observed, &self.desired);
         if !doomed.is_empty() && !self.host.await_gone(&doomed, CLEAN_UP)? {

@@ -23,5 +23,5 @@ pub use desired::{Desired, Settings, Touched};
 pub use diff::{change, diff};
 pub use host_state::{HostState, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
 pub use repair::repair;
-pub use step::Step;
+pub use step::{Step, without};
 pub use undo::undo;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::diff::link_of;
 use super::{Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
 use crate::firewall::Transaction;
 use crate::model::{IfName, PortBinding, SandboxId};
@@ -83,6 +84,64 @@ pub enum Step {
     ForgetFlows(Vec<PortBinding>),
     /// Delete conntrack entries of connections from and to addresses that changed hands.
     ForgetAddresses(Vec<IpAddr>),
+}
+
+impl Step {
+    /// The links that it makes.
+    fn makes(&self) -> impl Iterator<Item = &LinkKey> {
+        let (one, other) = match self {
+            Self::AddBridge(key, _) | Self::AddLink(key, _) => (Some(key), None),
+            Self::AddVeth { host, container, .. } => (Some(host), Some(container)),
+            _ => (None, None),
+        };
+        one.into_iter().chain(other)
+    }
+
+    /// It is about this link, or about what is to be on it.
+    fn needs(&self, key: &LinkKey) -> bool {
+        let below = |link: &Link| match &link.kind {
+            LinkKind::Macvlan { parent, .. }
+            | LinkKind::Ipvlan { parent, .. }
+            | LinkKind::Vlan { parent, .. } => key.0 == Ns::Host && *parent == key.1,
+            _ => key.0 == Ns::Host && link.master.as_ref() == Some(&key.1),
+        };
+        match self {
+            Self::AddBridge(made, link) | Self::AddLink(made, link) => made == key || below(link),
+            Self::AddVeth { host, host_link, container, .. } => {
+                host == key || container == key || below(host_link)
+            }
+            Self::SetMaster(link, master) => {
+                link == key || (key.0 == Ns::Host && master.as_ref() == Some(&key.1))
+            }
+            Self::SetPortVlan(link, _)
+            | Self::SetHairpin(link, _)
+            | Self::CutPort(link)
+            | Self::RemoveLink(link)
+            | Self::AddAddress(link, _)
+            | Self::RemoveAddress(link, _)
+            | Self::SetUp(link, _)
+            | Self::SetMtu(link, _)
+            | Self::Announce(link, _) => link == key,
+            Self::AddRoute(ns, route) | Self::RemoveRoute(ns, route) => *ns == key.0 && route.dev == key.1,
+            Self::SetSysctl(ns, name, _) => *ns == key.0 && link_of(name) == Some(key.1.as_str()),
+            _ => false,
+        }
+    }
+}
+
+/// What can be carried out of the rest of a plan when one of its steps failed: a link that could not be made
+/// may be there and be somebody else's, which is not to get addresses, ports and settings of ours.
+pub fn without(failed: &Step, rest: &[Step]) -> Vec<Step> {
+    let mut missing: Vec<&LinkKey> = failed.makes().collect();
+    let mut left = Vec::new();
+    for step in rest {
+        if missing.iter().any(|key| step.needs(key)) {
+            missing.extend(step.makes());
+        } else {
+            left.push(step.clone());
+        }
+    }
+    left
 }
 
 impl fmt::Display for Step {
