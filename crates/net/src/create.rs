@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use portolan_netcore::host::Host;
-use portolan_netcore::ipam::{AddressSpace, Pools};
+use ipnet::{IpNet, Ipv6Net};
+use portolan_netcore::host::{ForeignRoute, Host};
+use portolan_netcore::ipam::{AddressSpace, Occupied, Pools};
 use portolan_netcore::model::{
     Driver, GatewayMode, IPV6_MIN_MTU, IpamConfig, IpvlanOptions, MacvlanOptions, Network, NetworkId,
     RouteTarget, Routing,
@@ -30,8 +30,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) pools: &'a Pools,
     /// Subnets of other networks, and those networks' names.
     pub(crate) networks: &'a [(IpNet, String)],
-    /// Destinations of the host's other routes: avoided, but not refused to who names one.
-    pub(crate) routes: &'a [IpNet],
+    /// The host's other routes: avoided, but not refused to who names one.
+    pub(crate) routes: &'a [ForeignRoute],
     /// The host, for its links.
     pub(crate) host: &'a dyn Host,
 }
@@ -503,15 +503,23 @@ fn with_host_address(mut config: IpamConfig) -> Result<IpamConfig, Error> {
 }
 
 fn from_pools(size: Option<u8>, v4: bool, around: &Surroundings<'_>) -> Result<IpNet, Error> {
-    // A default route is in nobody's way.
-    let routes = around.routes.iter().filter(|net| net.prefix_len() > 0);
-    let used: Vec<IpNet> = around.networks.iter().map(|(net, _)| net).chain(routes).copied().collect();
+    let occupied = occupied(around.networks.iter().map(|(net, _)| *net), around.routes);
     let subnet = if v4 {
-        around.pools.choose_ipv4(&used, size).map(IpNet::V4)
+        around.pools.choose_ipv4(&occupied, size).map(IpNet::V4)
     } else {
-        around.pools.choose_ipv6(&used, size).map(IpNet::V6)
+        around.pools.choose_ipv6(&occupied, size).map(IpNet::V6)
     };
     subnet.ok_or_else(|| Error::invalid("all predefined address pools have been fully subnetted"))
+}
+
+/// What a new subnet stays clear of. A default route is in nobody's way.
+pub(crate) fn occupied(networks: impl Iterator<Item = IpNet>, routes: &[ForeignRoute]) -> Occupied {
+    let mut occupied = Occupied { taken: networks.collect(), routed: Vec::new() };
+    for route in routes.iter().filter(|route| route.destination.prefix_len() > 0) {
+        let list = if route.on_link { &mut occupied.taken } else { &mut occupied.routed };
+        list.push(route.destination);
+    }
+    occupied
 }
 
 /// The gateway is the lowest free address unless it is named.
@@ -547,15 +555,4 @@ pub(crate) fn pools(configured: &[(IpNet, u8)], ula: Ipv6Net) -> Result<Pools, E
         pools.push(Pool::new(ula.into(), 64).map_err(|error| Error::internal(error.to_string()))?);
     }
     Ok(pools)
-}
-
-/// The default bridge's IPv4 subnet: the one asked for, or the first of the pools.
-pub(crate) fn default_ipv4(pools: &Pools, bip: Option<Ipv4Net>, routes: &[IpNet]) -> Result<Ipv4Net, Error> {
-    if let Some(bip) = bip {
-        return Ok(bip.trunc());
-    }
-    let used: Vec<IpNet> = routes.iter().filter(|net| net.prefix_len() > 0).copied().collect();
-    pools.choose_ipv4(&used, None).ok_or_else(|| {
-        Error::invalid("no subnet is left for the default bridge: every address pool overlaps with a route of this host; name one with --bip")
-    })
 }

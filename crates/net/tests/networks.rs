@@ -168,6 +168,22 @@ async fn subnets_avoid_foreign_routes_and_go_on_where_docker_has_no_more() {
 }
 
 #[tokio::test]
+async fn a_vpn_that_claims_everything_leaves_networks_and_shows() {
+    let host = Arc::new(SimHost::default());
+    for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+        host.add_foreign_gateway_route(half.parse().unwrap());
+    }
+    host.add_foreign_route("172.18.0.0/24".parse().unwrap());
+    let lab = Lab::open_on(host, Arc::default()).await.unwrap();
+    let bridge = lab.networks.find("bridge").await.unwrap();
+    assert_eq!(bridge.network.ipam[0].subnet.to_string(), "172.17.0.0/16");
+    let first = lab.networks.create(named("n0")).await.unwrap();
+    assert_eq!(first.ipam[0].subnet.to_string(), "172.19.0.0/16");
+    let shown = lab.networks.find("n0").await.unwrap().overlaps;
+    assert_eq!(shown, ["128.0.0.0/1".parse().unwrap()]);
+}
+
+#[tokio::test]
 async fn configured_pools_run_out() {
     let pools = vec![("10.9.0.0/22".parse().unwrap(), 24)];
     let config = portolan_net::NetConfig { address_pools: pools, ..config() };

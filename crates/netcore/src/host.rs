@@ -30,6 +30,15 @@ pub struct Report {
     pub error: Option<StepError>,
 }
 
+/// A route of somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignRoute {
+    /// Where to.
+    pub destination: ipnet::IpNet,
+    /// The host is a neighbour of what is there; otherwise it sends it to a gateway, or nowhere.
+    pub on_link: bool,
+}
+
 /// What the core needs from a host. Implementations carry out steps and choose nothing.
 ///
 /// Calls block; callers run them on threads that may. Several threads may call at once as long as
@@ -44,8 +53,9 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// to the kernel in one message. Removing what is already gone is success.
     fn execute(&self, steps: &[Step]) -> Report;
 
-    /// Destinations of routes in the host's main table that are not ours, for overlap checks.
-    fn foreign_routes(&self) -> Result<Vec<ipnet::IpNet>, StepError>;
+    /// Routes of the host that are not ours, but for default routes: of the main table and of every other
+    /// that a rule leads to. For overlap checks.
+    fn foreign_routes(&self) -> Result<Vec<ForeignRoute>, StepError>;
 
     /// Makes our bridges known to the program that manages this host's firewall, if one does and wants to
     /// know (firewalld). Doing so again changes nothing. Waits for that program, half a minute at most.

@@ -21,9 +21,10 @@ use crate::netlink::{NetlinkError, Protocol, Reply, Socket};
 use crate::observe;
 use crate::rt::{
     IFA_ADDRESS, IFA_LOCAL, IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MASTER,
-    PROTOCOL, RT_TABLE_MAIN, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN,
-    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF,
-    RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, address_from,
+    PROTOCOL, RT_TABLE_LOCAL, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_DELRULE, RTM_NEWLINK, RTM_NEWROUTE,
+    RTM_NEWRULE, RTMSG_LEN, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE,
+    RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE, RTNLGRP_LINK,
+    address_from,
 };
 
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -72,6 +73,8 @@ impl NamespaceWatch {
             RTNLGRP_IPV6_IFADDR,
             RTNLGRP_IPV4_ROUTE,
             RTNLGRP_IPV6_ROUTE,
+            RTNLGRP_IPV4_RULE,
+            RTNLGRP_IPV6_RULE,
             RTNLGRP_IPV4_NETCONF,
             RTNLGRP_IPV6_NETCONF,
         ] {
@@ -185,10 +188,12 @@ fn of_route(socket: &Socket, reply: &Reply<'_>) -> Option<Disturbance> {
             match (header[4], header[5], reply.kind) {
                 (_, PROTOCOL, RTM_DELROUTE) => Some(Disturbance::RouteGone),
                 (_, PROTOCOL, _) => None,
-                (RT_TABLE_MAIN, ..) => Some(Disturbance::Surroundings),
-                _ => None,
+                // The kernel's own, of addresses.
+                (RT_TABLE_LOCAL, ..) => None,
+                _ => Some(Disturbance::Surroundings),
             }
         }
+        RTM_NEWRULE | RTM_DELRULE => Some(Disturbance::Surroundings),
         RTM_NEWNETCONF => {
             // Settings of single links come with every new link; those of all of them are the host's.
             let index = reply.attrs(NETCONFMSG_LEN).get(NETCONFA_IFINDEX)?.u32()?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_netcore::foreign;
-use portolan_netcore::host::{Feature, Host, HostFacts, Report, StepError, Watch};
+use portolan_netcore::host::{Feature, ForeignRoute, Host, HostFacts, Report, StepError, Watch};
 use portolan_netcore::model::{IfName, PortRange, SandboxId};
 use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Step};
 
@@ -23,6 +23,7 @@ use crate::netns::{self, Pins};
 use crate::observe::{self, Details, LinkSeen};
 use crate::ports::HeldPorts;
 use crate::proxy::Proxies;
+use crate::rt::ROUTE_KINDS;
 use crate::sandbox::Sandboxes;
 use crate::sysctl::{SharedSysctls, Sysctls};
 use crate::watch;
@@ -313,15 +314,21 @@ impl Host for LinuxHost {
     }
 
     /// Default routes are left out: they overlap with everything.
-    fn foreign_routes(&self) -> Result<Vec<IpNet>, StepError> {
-        let read = |socket: &mut Socket| Ok((observe::links(socket)?, observe::routes(socket)?));
+    fn foreign_routes(&self) -> Result<Vec<ForeignRoute>, StepError> {
+        let read = |socket: &mut Socket| Ok((observe::links(socket)?, observe::routes_in_use(socket)?));
         let (links, routes) =
             self.with_socket(read).map_err(|error| Failure::from(error).at("read the host's routes"))?;
         let on_our_link = |index: Option<u32>| index.and_then(|index| links.get(&index)).is_some_and(is_ours);
+        let leads_somewhere = |kind: &u8| ROUTE_KINDS.iter().any(|(_, number)| number == kind);
         let foreign = routes.iter().filter(|route| {
-            !route.is_ours() && !on_our_link(route.device) && route.destination.prefix_len() > 0
+            leads_somewhere(&route.kind)
+                && !route.is_ours()
+                && !on_our_link(route.device)
+                && route.destination.prefix_len() > 0
         });
-        Ok(foreign.map(|route| route.destination).collect::<BTreeSet<_>>().into_iter().collect())
+        let foreign =
+            foreign.map(|route| ForeignRoute { destination: route.destination, on_link: route.is_on_link() });
+        Ok(foreign.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     fn introduce(&self) -> Result<(), StepError> {

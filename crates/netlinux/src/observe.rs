@@ -10,14 +10,15 @@ use portolan_netcore::plan::Route;
 
 use crate::netlink::{Attrs, Batch, NetlinkError, Reply, Socket, flags};
 use crate::rt::{
-    AF_INET, AF_INET6, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO, IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_ADDRESS,
-    IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_MODE, IFLA_EXT_MASK, IFLA_IFALIAS,
-    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE,
-    IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_VLAN_ID,
-    IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, NETNSA_FD, NETNSA_NSID, PROTOCOL, ROUTE_KINDS, RT_TABLE_MAIN,
-    RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS, RTGENMSG_LEN,
-    RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID, RTM_NEWROUTE,
-    RTMSG_LEN, address_from, ifinfomsg, value_of,
+    AF_INET, AF_INET6, FR_ACT_TO_TBL, FRA_TABLE, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO, IFADDRMSG_LEN, IFF_UP,
+    IFINFOMSG_LEN, IFLA_ADDRESS, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_MODE,
+    IFLA_EXT_MASK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
+    IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MACVLAN_MODE,
+    IFLA_MASTER, IFLA_MTU, IFLA_VLAN_ID, IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, NETNSA_FD, NETNSA_NSID,
+    PROTOCOL, ROUTE_KINDS, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY,
+    RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS, RTGENMSG_LEN, RTM_GETADDR, RTM_GETLINK, RTM_GETNSID,
+    RTM_GETROUTE, RTM_GETRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID, RTM_NEWROUTE, RTM_NEWRULE, RTMSG_LEN,
+    RTN_UNICAST, RULE_HDR_LEN, address_from, ifinfomsg, value_of,
 };
 
 /// The kernel's metric for IPv6 routes that were given none (`IP6_RT_PRIO_USER`).
@@ -65,13 +66,15 @@ pub enum Details {
     FilteringBridge(u16),
 }
 
-/// A route of a main table.
+/// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSeen {
     /// `rtm_protocol`.
     pub protocol: u8,
     /// `rtm_type`.
     pub kind: u8,
+    /// The table that it is in.
+    pub table: u32,
     /// Where to.
     pub destination: IpNet,
     /// The next hop.
@@ -86,6 +89,11 @@ impl RouteSeen {
     /// It was made by us.
     pub fn is_ours(&self) -> bool {
         self.protocol == PROTOCOL && value_of(&ROUTE_KINDS, &self.kind).is_some()
+    }
+
+    /// What is reached by it is a neighbour.
+    pub fn is_on_link(&self) -> bool {
+        self.kind == RTN_UNICAST && self.gateway.is_none() && self.device.is_some()
     }
 
     /// The same in the core's words, its link being `dev`.
@@ -157,19 +165,65 @@ pub fn addresses(socket: &mut Socket) -> Result<BTreeMap<u32, BTreeSet<IpNet>>, 
 pub fn routes(socket: &mut Socket) -> Result<Vec<RouteSeen>, NetlinkError> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        let mut header = [0; RTMSG_LEN];
-        header[0] = family;
-        header[4] = RT_TABLE_MAIN;
-        let mut batch = Batch::new();
-        batch.message(RTM_GETROUTE, flags::DUMP, &header).attr_u32(RTA_TABLE, RT_TABLE_MAIN.into());
-        let dumped = socket.dump(&mut batch, Vec::new, |routes, reply| routes.extend(route(&reply)));
-        match dumped {
-            // A kernel without IPv6; a namespace that has never had a route, and so has no table yet.
-            Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::ENOENT)) => {}
-            result => found.extend(result?),
-        }
+        let main = RT_TABLE_MAIN.into();
+        let dumped = dump_routes(socket, family, Some(main))?;
+        // A kernel that does not filter sends every table.
+        found.extend(dumped.into_iter().filter(|route| route.table == main));
     }
     Ok(found)
+}
+
+/// The routes of the main table and of every other that a rule leads to, but for the local one.
+pub fn routes_in_use(socket: &mut Socket) -> Result<Vec<RouteSeen>, NetlinkError> {
+    let mut found = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        let tables = tables_in_use(socket, family)?;
+        let dumped = dump_routes(socket, family, None)?;
+        found.extend(dumped.into_iter().filter(|route| tables.contains(&route.table)));
+    }
+    Ok(found)
+}
+
+fn dump_routes(socket: &mut Socket, family: u8, table: Option<u32>) -> Result<Vec<RouteSeen>, NetlinkError> {
+    let mut header = [0; RTMSG_LEN];
+    header[0] = family;
+    let mut batch = Batch::new();
+    let mut message = batch.message(RTM_GETROUTE, flags::DUMP, &header);
+    if let Some(table) = table {
+        message.attr_u32(RTA_TABLE, table);
+    }
+    or_none(socket.dump(&mut batch, Vec::new, |routes, reply| routes.extend(route(&reply))))
+}
+
+fn tables_in_use(socket: &mut Socket, family: u8) -> Result<BTreeSet<u32>, NetlinkError> {
+    let mut header = [0; RULE_HDR_LEN];
+    header[0] = family;
+    let mut batch = Batch::new();
+    batch.message(RTM_GETRULE, flags::DUMP, &header);
+    let led_to = or_none(socket.dump(&mut batch, Vec::new, |tables, reply| tables.extend(table(&reply))))?;
+    let mut tables: BTreeSet<u32> = led_to.into_iter().collect();
+    tables.insert(RT_TABLE_MAIN.into());
+    tables.remove(&RT_TABLE_LOCAL.into());
+    Ok(tables)
+}
+
+/// The table that a rule leads to.
+fn table(reply: &Reply<'_>) -> Option<u32> {
+    let header = reply.payload.first_chunk::<RULE_HDR_LEN>()?;
+    if reply.kind != RTM_NEWRULE || header[7] != FR_ACT_TO_TBL {
+        return None;
+    }
+    let attrs = reply.attrs(RULE_HDR_LEN);
+    Some(attrs.get(FRA_TABLE).and_then(|table| table.u32()).unwrap_or(header[4].into()))
+}
+
+/// Nothing from a kernel without the family or without rules, and from a namespace that has never had a
+/// route and so has no table yet.
+fn or_none<T>(dumped: Result<Vec<T>, NetlinkError>) -> Result<Vec<T>, NetlinkError> {
+    match dumped {
+        Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::ENOENT)) => Ok(Vec::new()),
+        result => result,
+    }
 }
 
 fn link(reply: &Reply<'_>) -> Option<LinkSeen> {
@@ -233,11 +287,6 @@ fn route(reply: &Reply<'_>) -> Option<RouteSeen> {
     }
     let header = reply.payload.first_chunk::<RTMSG_LEN>()?;
     let attrs = reply.attrs(RTMSG_LEN);
-    // A kernel that does not filter sends every table.
-    let table = attrs.get(RTA_TABLE).and_then(|table| table.u32()).unwrap_or(header[4].into());
-    if table != u32::from(RT_TABLE_MAIN) {
-        return None;
-    }
     let is_ipv4 = header[0] == AF_INET;
     let any = if is_ipv4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
     let network = attrs.get(RTA_DST).and_then(|dst| address_from(dst.payload)).unwrap_or(any);
@@ -246,6 +295,7 @@ fn route(reply: &Reply<'_>) -> Option<RouteSeen> {
     Some(RouteSeen {
         protocol: header[5],
         kind: header[7],
+        table: attrs.get(RTA_TABLE).and_then(|table| table.u32()).unwrap_or(header[4].into()),
         destination: IpNet::new(network, header[1]).ok()?,
         gateway: attrs.get(RTA_GATEWAY).and_then(|gateway| address_from(gateway.payload)).or_else(via),
         device: attrs.get(RTA_OIF).and_then(|device| device.u32()),

@@ -18,6 +18,9 @@ pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
 pub(crate) const RTM_GETROUTE: u16 = 26;
+pub(crate) const RTM_NEWRULE: u16 = 32;
+pub(crate) const RTM_DELRULE: u16 = 33;
+pub(crate) const RTM_GETRULE: u16 = 34;
 pub(crate) const RTM_NEWNSID: u16 = 88;
 pub(crate) const RTM_GETNSID: u16 = 90;
 
@@ -25,8 +28,10 @@ pub(crate) const RTM_GETNSID: u16 = 90;
 pub(crate) const RTNLGRP_LINK: u32 = 1;
 pub(crate) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 pub(crate) const RTNLGRP_IPV4_ROUTE: u32 = 7;
+pub(crate) const RTNLGRP_IPV4_RULE: u32 = 8;
 pub(crate) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(crate) const RTNLGRP_IPV6_ROUTE: u32 = 11;
+pub(crate) const RTNLGRP_IPV6_RULE: u32 = 19;
 pub(crate) const RTNLGRP_IPV4_NETCONF: u32 = 24;
 pub(crate) const RTNLGRP_IPV6_NETCONF: u32 = 25;
 
@@ -89,6 +94,12 @@ pub(crate) const RTA_PRIORITY: u16 = 6;
 pub(crate) const RTA_TABLE: u16 = 15;
 pub(crate) const RTA_VIA: u16 = 18;
 pub(crate) const RT_TABLE_MAIN: u8 = 254;
+pub(crate) const RT_TABLE_LOCAL: u8 = 255;
+/// `struct fib_rule_hdr`.
+pub(crate) const RULE_HDR_LEN: usize = 12;
+pub(crate) const FRA_TABLE: u16 = 15;
+/// Of a rule: look into a table.
+pub(crate) const FR_ACT_TO_TBL: u8 = 1;
 pub(crate) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(crate) const RT_SCOPE_LINK: u8 = 253;
 pub(crate) const RT_SCOPE_HOST: u8 = 254;

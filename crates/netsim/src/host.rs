@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portolan_netcore::host::{Disturbance, Feature, Host, HostFacts, Report, StepError, Watch};
+use portolan_netcore::host::{Disturbance, Feature, ForeignRoute, Host, HostFacts, Report, StepError, Watch};
 use portolan_netcore::model::{IfName, PortBinding, Proto};
 use portolan_netcore::plan::{HostState, Link, LinkKind, Ns, Step};
 
@@ -41,7 +41,7 @@ struct Inner {
     host_links: BTreeMap<IfName, u32>,
     egress: Option<IfName>,
     foreign_ports: BTreeSet<(Proto, IpAddr, u16)>,
-    foreign_routes: Vec<IpNet>,
+    foreign_routes: Vec<ForeignRoute>,
     facts: HostFacts,
     settings: BTreeMap<String, String>,
     features: Vec<Feature>,
@@ -172,9 +172,14 @@ impl SimHost {
         self.lock().foreign_ports.insert((proto, address, port));
     }
 
-    /// Somebody else's route.
+    /// Somebody else's route to what is on one of the host's links.
     pub fn add_foreign_route(&self, destination: IpNet) {
-        self.lock().foreign_routes.push(destination);
+        self.lock().foreign_routes.push(ForeignRoute { destination, on_link: true });
+    }
+
+    /// Somebody else's route by way of a gateway.
+    pub fn add_foreign_gateway_route(&self, destination: IpNet) {
+        self.lock().foreign_routes.push(ForeignRoute { destination, on_link: false });
     }
 
     /// The daemon dies: what lives in its process goes with it, the kernel's state stays, the
@@ -315,7 +320,7 @@ impl Host for SimHost {
         Report { done: steps.len(), error: None }
     }
 
-    fn foreign_routes(&self) -> Result<Vec<IpNet>, StepError> {
+    fn foreign_routes(&self) -> Result<Vec<ForeignRoute>, StepError> {
         Ok(self.lock().foreign_routes.clone())
     }
 

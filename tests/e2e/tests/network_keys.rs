@@ -435,6 +435,41 @@ fn a_route_that_overlaps_with_a_network_is_told_and_shown() {
     let events = engine.docker(&events).ok().to_owned();
     has_line(&events, &["overlap net 10.88.0.128/25"]);
     has_line(&events, &["overlap-end net 10.88.0.128/25"]);
+    a_policy_table_counts_once_a_rule_leads_to_it(&engine, &shown);
+    a_vpn_for_everything_leaves_networks(&engine);
+}
+
+/// As Tailscale and WireGuard have them.
+fn a_policy_table_counts_once_a_rule_leads_to_it(engine: &Engine, shown: &impl Fn() -> serde_json::Value) {
+    let host = engine.host();
+    for route in ["10.88.0.0/26", "172.18.0.0/24"] {
+        host.run(&["ip", "route", "add", route, "dev", "wan0", "table", "52"]).ok();
+    }
+    assert!(shown().is_null());
+    host.run(&["ip", "rule", "add", "pref", "5270", "lookup", "52"]).ok();
+    eventually("the route of table 52 in inspect", 5, || {
+        (shown() == serde_json::json!(["10.88.0.0/26"])).then_some(())
+    });
+    create(engine, &["beside"]);
+    assert_eq!(inspect_network(engine, "beside"), "172.19.0.0/16");
+    host.run(&["ip", "rule", "del", "pref", "5270"]).ok();
+    eventually("no route in inspect", 5, || shown().is_null().then_some(()));
+}
+
+/// As OpenVPN has it (`redirect-gateway def1`).
+fn a_vpn_for_everything_leaves_networks(engine: &Engine) {
+    for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+        engine.host().run(&["ip", "route", "add", half, "via", "192.0.2.2"]).ok();
+    }
+    create(engine, &["vpn"]);
+    assert_eq!(inspect_network(engine, "vpn"), "172.18.0.0/16");
+    let status = engine.docker(&["network", "inspect", "-v", "vpn"]).json()[0]["Status"].clone();
+    assert_eq!(status["OverlappingRoutes"], serde_json::json!(["128.0.0.0/1"]));
+}
+
+fn inspect_network(engine: &Engine, name: &str) -> String {
+    let format = "{{(index .IPAM.Config 0).Subnet}}";
+    engine.docker(&["network", "inspect", "--format", format, name]).ok().trim().to_owned()
 }
 
 #[test]

@@ -29,7 +29,7 @@ use std::thread;
 
 use ipnet::IpNet;
 use portolan_netcore::dns::ZoneChange;
-use portolan_netcore::host::Host;
+use portolan_netcore::host::{ForeignRoute, Host};
 use portolan_netcore::ipam::{AddressSpace, Pools};
 use portolan_netcore::model::{ContainerId, EndpointId, NetworkId, SandboxId};
 use portolan_netcore::plan::{Desired, Settings};
@@ -118,8 +118,8 @@ pub(crate) struct Owner {
     unready: BTreeSet<SandboxId>,
     /// Addresses of endpoints that are gone, whose connections the kernel has not forgotten yet.
     stale: BTreeSet<IpAddr>,
-    /// Destinations of the host's other routes, when they were last looked at.
-    foreign_routes: Vec<IpNet>,
+    /// The host's other routes, when they were last looked at.
+    foreign_routes: Vec<ForeignRoute>,
     /// Those of them that overlap with a network.
     overlapping: BTreeSet<(NetworkId, IpNet)>,
 }

@@ -269,9 +269,10 @@ impl Owner {
             (Some(bip), _) => bip.trunc(),
             (None, Some(IpNet::V4(subnet))) if config.address_pools.is_empty() => subnet,
             (None, _) => {
-                let mut used = self.host.foreign_routes()?;
-                used.extend(self.subnets());
-                create::default_ipv4(&self.pools, None, &used)?
+                let occupied = create::occupied(self.subnets().into_iter(), &self.host.foreign_routes()?);
+                self.pools.choose_ipv4(&occupied, None).ok_or_else(|| {
+                    Error::invalid("no subnet is left for the default bridge: every address pool overlaps with a route of this host; name one with --bip")
+                })?
             }
         };
         let mut ipam = vec![create::with_gateway(IpamConfig {
@@ -286,7 +287,8 @@ impl Owner {
             configured: false,
         })?];
         if config.ipv6 {
-            let chosen = || self.pools.choose_ipv6(&self.subnets(), None);
+            let occupied = create::occupied(self.subnets().into_iter(), &self.host.foreign_routes()?);
+            let chosen = || self.pools.choose_ipv6(&occupied, None);
             let subnet = config.fixed_cidr_v6.map(|net| net.trunc()).or_else(chosen).ok_or_else(|| {
                 Error::invalid("no IPv6 subnet is left for the default bridge: name one with --fixed-cidr-v6")
             })?;

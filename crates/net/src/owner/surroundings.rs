@@ -2,6 +2,7 @@
 //! them, and the MTU of the way out.
 
 use ipnet::IpNet;
+use portolan_netcore::host::ForeignRoute;
 use portolan_netcore::model::{Driver, EndpointId, Network, NetworkId};
 use portolan_netcore::plan::{Touched, change};
 
@@ -34,7 +35,7 @@ impl Owner {
     }
 
     /// The host's other routes as they are now: tells of those that begin or cease to overlap.
-    pub(super) fn note_routes(&mut self, routes: Vec<IpNet>) {
+    pub(super) fn note_routes(&mut self, routes: Vec<ForeignRoute>) {
         self.foreign_routes = routes;
         let visible = self.desired.networks.values().filter(|network| !self.hidden.contains(&network.id));
         let now = visible
@@ -63,7 +64,10 @@ impl Owner {
         let overlap = |route: &&IpNet| {
             network.ipam.iter().any(|config| config.subnet.contains(*route) || route.contains(&config.subnet))
         };
-        self.foreign_routes.iter().filter(overlap).copied().collect()
+        let mut routes: Vec<IpNet> = self.foreign_routes.iter().map(|route| route.destination).collect();
+        routes.retain(|route| overlap(&route));
+        routes.dedup();
+        routes
     }
 
     fn follow_mtu(&mut self, id: &NetworkId, repair: &mut Repair) -> Result<(), Error> {

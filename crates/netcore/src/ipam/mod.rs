@@ -28,5 +28,5 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-pub use pools::{InvalidPool, Pool, Pools};
+pub use pools::{InvalidPool, Occupied, Pool, Pools};
 pub use space::{AddressSpace, IpamError, Usage};

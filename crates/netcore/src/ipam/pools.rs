@@ -28,8 +28,8 @@ impl Pool {
         if fits { Ok(Self { base: base.trunc(), prefix }) } else { Err(InvalidPool { base, prefix }) }
     }
 
-    /// The lowest subnet of `prefix` (the pool's own size if none) that overlaps none of `used`.
-    fn first_free(&self, used: &[IpNet], prefix: Option<u8>) -> Option<IpNet> {
+    /// The lowest subnet of `prefix` (the pool's own size if none) that nothing of `occupied` blocks.
+    fn first_free(&self, occupied: &Occupied, avoid: Avoid, prefix: Option<u8>) -> Option<IpNet> {
         let prefix = prefix.unwrap_or(self.prefix);
         if prefix < self.base.prefix_len() || prefix > self.base.max_prefix_len() {
             return None;
@@ -38,15 +38,44 @@ impl Pool {
         let mut candidate = bits_of(self.base.network());
         loop {
             let subnet = IpNet::new(address(self.base, candidate), prefix).ok()?;
-            let Some(blocker) =
-                used.iter().filter(|net| overlap(net, &subnet)).max_by_key(|net| bits_of(net.broadcast()))
+            let Some(end) = occupied.blockers(&subnet, avoid).map(|net| bits_of(net.broadcast())).max()
             else {
                 return Some(subnet);
             };
             // The next candidate begins after the blocker, or after this subnet if that is later.
-            let after = bits_of(blocker.broadcast()).max(bits_of(subnet.broadcast()));
+            let after = end.max(bits_of(subnet.broadcast()));
             candidate = after.checked_add(1).filter(|next| *next <= last)?;
         }
+    }
+}
+
+/// What a new subnet stays clear of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Occupied {
+    /// Never overlapped with: subnets of other networks, and those whose neighbour this host is.
+    pub taken: Vec<IpNet>,
+    /// What the host sends to a gateway. A subnet that contains such a destination would lose it, and is never
+    /// chosen. One within it is avoided as long as there is another: that a VPN or a site claims all of
+    /// 10.0.0.0/8, or half of all addresses, says little about whether a subnet of it is in use, and must
+    /// not leave the host without networks.
+    pub routed: Vec<IpNet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Avoid {
+    Everything,
+    /// All but destinations that are more than the subnet.
+    WhatIsInUse,
+}
+
+impl Occupied {
+    fn blockers(&self, subnet: &IpNet, avoid: Avoid) -> impl Iterator<Item = &IpNet> {
+        let taken = self.taken.iter().filter(|net| overlap(net, subnet));
+        let routed = self.routed.iter().filter(move |net| match avoid {
+            Avoid::Everything => overlap(net, subnet),
+            Avoid::WhatIsInUse => subnet.contains(*net) && *net != subnet,
+        });
+        taken.chain(routed)
     }
 }
 
@@ -88,24 +117,31 @@ impl Pools {
         self.pools.iter().any(|pool| matches!(pool.base, IpNet::V6(_)))
     }
 
-    /// The first IPv4 subnet that overlaps none of `used`, of the pools' sizes or of `prefix`.
-    pub fn choose_ipv4(&self, used: &[IpNet], prefix: Option<u8>) -> Option<Ipv4Net> {
-        self.pools.iter().filter(|pool| matches!(pool.base, IpNet::V4(_))).find_map(|pool| {
-            match pool.first_free(used, prefix) {
-                Some(IpNet::V4(subnet)) => Some(subnet),
-                _ => None,
-            }
-        })
+    /// The first IPv4 subnet that is clear of `occupied`, of the pools' sizes or of `prefix`.
+    pub fn choose_ipv4(&self, occupied: &Occupied, prefix: Option<u8>) -> Option<Ipv4Net> {
+        match self.choose(|base| matches!(base, IpNet::V4(_)), occupied, prefix) {
+            Some(IpNet::V4(subnet)) => Some(subnet),
+            _ => None,
+        }
     }
 
     /// The same for IPv6.
-    pub fn choose_ipv6(&self, used: &[IpNet], prefix: Option<u8>) -> Option<Ipv6Net> {
-        self.pools.iter().filter(|pool| matches!(pool.base, IpNet::V6(_))).find_map(|pool| {
-            match pool.first_free(used, prefix) {
-                Some(IpNet::V6(subnet)) => Some(subnet),
-                _ => None,
-            }
-        })
+    pub fn choose_ipv6(&self, occupied: &Occupied, prefix: Option<u8>) -> Option<Ipv6Net> {
+        match self.choose(|base| matches!(base, IpNet::V6(_)), occupied, prefix) {
+            Some(IpNet::V6(subnet)) => Some(subnet),
+            _ => None,
+        }
+    }
+
+    fn choose(
+        &self,
+        family: impl Fn(&IpNet) -> bool,
+        occupied: &Occupied,
+        prefix: Option<u8>,
+    ) -> Option<IpNet> {
+        let pools = || self.pools.iter().filter(|pool| family(&pool.base));
+        let first = |avoid| pools().find_map(|pool| pool.first_free(occupied, avoid, prefix));
+        first(Avoid::Everything).or_else(|| first(Avoid::WhatIsInUse))
     }
 }
 
@@ -121,6 +157,14 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn taken(nets: &[IpNet]) -> Occupied {
+        Occupied { taken: nets.to_vec(), routed: Vec::new() }
+    }
+
+    fn routed(nets: &[&str]) -> Occupied {
+        Occupied { taken: Vec::new(), routed: nets.iter().map(|text| net(text)).collect() }
+    }
+
     fn docker() -> Pools {
         Pools::standard("fd00:1:2::/48".parse().unwrap())
     }
@@ -128,7 +172,7 @@ mod tests {
     #[test]
     fn thirty_one_networks_as_in_docker_and_many_more() {
         let mut used = Vec::new();
-        while let Some(subnet) = docker().choose_ipv4(&used, None).filter(|_| used.len() < 300) {
+        while let Some(subnet) = docker().choose_ipv4(&taken(&used), None).filter(|_| used.len() < 300) {
             used.push(IpNet::V4(subnet));
         }
         assert_eq!(used.len(), 300);
@@ -144,22 +188,39 @@ mod tests {
     #[test]
     fn a_hole_is_filled_first_and_foreign_routes_are_avoided() {
         let used = [net("172.17.0.0/16"), net("172.19.0.0/16"), net("172.18.4.0/24")];
-        assert_eq!(docker().choose_ipv4(&used, None), Some("172.20.0.0/16".parse().unwrap()));
-        assert_eq!(docker().choose_ipv4(&used[..2], None), Some("172.18.0.0/16".parse().unwrap()));
+        assert_eq!(docker().choose_ipv4(&taken(&used), None), Some("172.20.0.0/16".parse().unwrap()));
+        assert_eq!(docker().choose_ipv4(&taken(&used[..2]), None), Some("172.18.0.0/16".parse().unwrap()));
         // A VPN that claims all of 172.16.0.0/12 leaves 192.168.
         assert_eq!(
-            docker().choose_ipv4(&[net("172.16.0.0/12")], None),
+            docker().choose_ipv4(&taken(&[net("172.16.0.0/12")]), None),
             Some("192.168.0.0/20".parse().unwrap())
         );
-        assert_eq!(docker().choose_ipv4(&[net("0.0.0.0/0")], None), None);
+        assert_eq!(docker().choose_ipv4(&taken(&[net("0.0.0.0/0")]), None), None);
+    }
+
+    #[test]
+    fn what_is_led_elsewhere_is_avoided_while_there_is_something_else() {
+        let first = |occupied: &Occupied| docker().choose_ipv4(occupied, None).map(|net| net.to_string());
+        assert_eq!(first(&routed(&["172.16.0.0/12"])).as_deref(), Some("192.168.0.0/20"));
+        // A VPN that claims everything, in the ways that they do.
+        let vpn = ["0.0.0.0/1", "128.0.0.0/1"];
+        assert_eq!(first(&routed(&vpn)).as_deref(), Some("172.17.0.0/16"));
+        let sites = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "172.17.4.0/24", "172.18.0.0/16"];
+        let sites = routed(&sites);
+        assert_eq!(first(&sites).as_deref(), Some("172.18.0.0/16"), "not around a smaller one");
+        let both = Occupied { taken: vec![net("172.16.0.0/13")], ..sites.clone() };
+        assert_eq!(first(&both).as_deref(), Some("172.24.0.0/16"), "never what is taken");
+        assert_eq!(first(&taken(&vpn.map(net))), None);
+        let v6 = docker().choose_ipv6(&routed(&["fd00::/8"]), None);
+        assert_eq!(v6, Some("fd00:1:2::/64".parse().unwrap()));
     }
 
     #[test]
     fn a_size_can_be_asked_for() {
         let used = [net("172.17.0.0/16")];
-        assert_eq!(docker().choose_ipv4(&used, Some(24)), Some("172.18.0.0/24".parse().unwrap()));
+        assert_eq!(docker().choose_ipv4(&taken(&used), Some(24)), Some("172.18.0.0/24".parse().unwrap()));
         assert_eq!(
-            docker().choose_ipv6(&[net("fd00:1:2::/64")], None),
+            docker().choose_ipv6(&taken(&[net("fd00:1:2::/64")]), None),
             Some("fd00:1:2:1::/64".parse().unwrap())
         );
     }
@@ -169,7 +230,7 @@ mod tests {
         let mut pools = Pools::new(vec![Pool::new(net("10.0.0.0/23"), 24).unwrap()]);
         pools.push(Pool::new(net("10.9.0.0/16"), 24).unwrap());
         let used = [net("10.0.0.0/24"), net("10.0.1.0/24")];
-        assert_eq!(pools.choose_ipv4(&used, None), Some("10.9.0.0/24".parse().unwrap()));
+        assert_eq!(pools.choose_ipv4(&taken(&used), None), Some("10.9.0.0/24".parse().unwrap()));
         assert!(Pool::new(net("10.0.0.0/24"), 16).is_err());
     }
 }
