@@ -9,8 +9,12 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RData;
 use portolan_netcore::model::SandboxId;
 
-/// Most answers kept; beyond it the expired go, and if none has, all.
+/// Most answers kept; beyond it the expired go, and if that is not enough, half of the rest.
 const MAX_ANSWERS: usize = 10_000;
+/// The same in bytes on the wire: who asks for long answers must not fill the memory of a process that all share.
+const MAX_BYTES: usize = 4 << 20;
+/// No longer answer is kept.
+const MAX_ANSWER_BYTES: usize = 4096;
 /// No answer is believed longer than this.
 const MAX_TTL_SECONDS: u32 = 3600;
 /// A name that does not exist is believed not to exist at most this long (RFC 2308 5).
@@ -24,6 +28,7 @@ pub(crate) struct Key {
     pub(crate) class: u16,
     pub(crate) dnssec_ok: bool,
     pub(crate) checking_disabled: bool,
+    pub(crate) recursion_desired: bool,
     pub(crate) servers: Vec<SocketAddr>,
     /// Whose namespace the servers are asked from; none: the host's. What a container hears in its own
     /// namespace, where it may well answer itself, is nobody else's answer.
@@ -35,12 +40,14 @@ struct Kept {
     answer: Arc<Message>,
     since: Instant,
     until: Instant,
+    bytes: usize,
 }
 
 /// The cache. The clock is an argument.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     kept: HashMap<Key, Kept>,
+    bytes: usize,
 }
 
 impl Cache {
@@ -54,13 +61,39 @@ impl Cache {
     /// Keeps an answer if it may be kept.
     pub(crate) fn put(&mut self, key: Key, answer: Arc<Message>, now: Instant) {
         let Some(ttl) = ttl_seconds(&answer).filter(|ttl| *ttl > 0) else { return };
-        if self.kept.len() >= MAX_ANSWERS {
-            self.kept.retain(|_, kept| now < kept.until);
-            if self.kept.len() >= MAX_ANSWERS {
-                self.kept.clear();
-            }
+        let bytes = answer.to_vec().map_or(usize::MAX, |wire| wire.len());
+        if bytes > MAX_ANSWER_BYTES {
+            return;
         }
-        self.kept.insert(key, Kept { answer, since: now, until: now + Duration::from_secs(u64::from(ttl)) });
+        self.make_room(now);
+        let until = now + Duration::from_secs(u64::from(ttl));
+        self.bytes += bytes;
+        if let Some(old) = self.kept.insert(key, Kept { answer, since: now, until, bytes }) {
+            self.bytes -= old.bytes;
+        }
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        let is_full =
+            |cache: &Self| cache.kept.len() >= MAX_ANSWERS || cache.bytes > MAX_BYTES - MAX_ANSWER_BYTES;
+        if !is_full(self) {
+            return;
+        }
+        self.kept.retain(|_, kept| now < kept.until);
+        self.bytes = self.kept.values().map(|kept| kept.bytes).sum();
+        if is_full(self) {
+            let mut ends: Vec<Instant> = self.kept.values().map(|kept| kept.until).collect();
+            let half = ends.len() / 2;
+            let median = *ends.select_nth_unstable(half).1;
+            // Many may end at the same time: no more than half of those stay.
+            let mut stay = half;
+            self.kept.retain(|_, kept| {
+                let stays = kept.until >= median && stay > 0;
+                stay -= usize::from(stays);
+                stays
+            });
+            self.bytes = self.kept.values().map(|kept| kept.bytes).sum();
+        }
     }
 }
 
@@ -96,6 +129,7 @@ mod tests {
             class: 1,
             dnssec_ok: false,
             checking_disabled: false,
+            recursion_desired: true,
             servers: vec![],
             inside: None,
         }
@@ -144,5 +178,25 @@ mod tests {
             cache.put(key(&n.to_string()), answer(60), now);
         }
         assert!(cache.kept.len() <= MAX_ANSWERS && cache.get(&key(&MAX_ANSWERS.to_string()), now).is_some());
+        assert!(cache.kept.len() >= MAX_ANSWERS / 2, "half stays");
+    }
+
+    #[test]
+    fn long_answers_do_not_fill_the_memory() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        let with = |records: usize| {
+            let mut message = Message::clone(&answer(60));
+            let record = message.answers[0].clone();
+            message.answers = vec![record; records];
+            Arc::new(message)
+        };
+        cache.put(key("long"), with(1000), now);
+        assert!(cache.get(&key("long"), now).is_none());
+        for n in 0..3000 {
+            cache.put(key(&n.to_string()), with(100), now);
+            cache.put(key(&n.to_string()), with(100), now);
+        }
+        assert!(cache.get(&key("2999"), now).is_some() && cache.bytes <= MAX_BYTES);
+        assert_eq!(cache.bytes, cache.kept.values().map(|kept| kept.bytes).sum::<usize>());
     }
 }

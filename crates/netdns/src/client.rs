@@ -21,6 +21,8 @@ use crate::protocol::{Reply, Request, Settings, VERSION, receive, send};
 const START_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a resolver may take to answer us. It needs a millisecond; one that hangs is killed and replaced.
 const REPLY_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the resolver is asked whether it lives: one that hangs would go unnoticed until names change.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Pauses between attempts to bring a dead resolver back; any later request tries again.
 const RESTART_PAUSES: [Duration; 5] = [
     Duration::from_millis(50),
@@ -208,9 +210,17 @@ fn kill_if_hung(connection: &UnixStream, error: &io::Error) {
 /// Waits until the resolver at the other end of `connection` is gone, then brings another one up if
 /// anybody needs it. Returns when that is done, or when the client is no more.
 fn watch(inner: &Weak<Inner>, connection: &UnixStream, generation: u64) {
-    // POLLHUP comes unasked for; nothing else is waited for, so replies are left to those who want them.
-    let mut fds = [PollFd::new(connection, PollFlags::RDHUP)];
-    while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+    while !ends_within(connection, HEARTBEAT) {
+        let Some(inner) = inner.upgrade() else { return };
+        let mut state = inner.lock();
+        if state.closed || state.generation != generation {
+            return;
+        }
+        // One that hangs is killed and replaced by the call.
+        if let Err(error) = inner.call(&mut state, &Request::Status, None) {
+            tracing::warn!(%error, "the resolver does not answer");
+        }
+    }
     for pause in RESTART_PAUSES {
         let Some(inner) = inner.upgrade() else { return };
         let mut state = inner.lock();
@@ -369,9 +379,15 @@ fn is_of_our_version(stream: &UnixStream) -> bool {
 
 /// Waits, for a second at most, until the resolver at the other end is gone.
 fn await_end(stream: &UnixStream) {
+    ends_within(stream, Duration::from_secs(1));
+}
+
+/// Whether the resolver at the other end is gone within this time.
+fn ends_within(stream: &UnixStream, patience: Duration) -> bool {
+    // POLLHUP comes unasked for; nothing else is waited for, so replies are left to those who want them.
     let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
-    let limit = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
-    let _ = poll(&mut fds, Some(&limit));
+    let limit = rustix::event::Timespec::try_from(patience).ok();
+    matches!(poll(&mut fds, limit.as_ref()), Ok(1..))
 }
 
 fn exchange(state: &mut State, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, ClientError> {

@@ -83,6 +83,7 @@ mod tests {
             class: 1,
             dnssec_ok: false,
             checking_disabled: false,
+            recursion_desired: true,
             servers: vec![],
             inside: None,
         }

@@ -1,6 +1,7 @@
 //! The sockets in a sandbox, and what happens to a packet that arrives at one.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
-use portolan_netcore::dns::{Answer, RecordData, Upstreams, answer, answer_host};
+use portolan_netcore::dns::{Answer, Question, RecordData, Upstreams, answer, answer_host};
 use portolan_netcore::model::SandboxId;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,7 +74,7 @@ impl Listener {
             shared: shared.clone(),
             who,
             forwards: Semaphore::new(MAX_FORWARDS),
-            turn: AtomicUsize::new(0),
+            turns: Turns::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(client.clone(), UdpSocket::from_std(udp)?));
@@ -111,7 +112,25 @@ struct Asker {
     shared: Arc<Shared>,
     who: Who,
     forwards: Semaphore,
-    turn: AtomicUsize,
+    turns: Turns,
+}
+
+/// Whose turn it is to be the first answer.
+#[derive(Debug, Default)]
+struct Turns([AtomicUsize; 32]);
+
+impl Turns {
+    /// A name with several addresses starts with another one each time. Names and kinds count by
+    /// themselves: with one count for all, who asks for A and AAAA in turn would always hear the same of two.
+    fn rotate(&self, question: &Question<'_>, records: &mut [RecordData]) {
+        if records.len() > 1 {
+            let mut hasher = DefaultHasher::new();
+            question.name.to_ascii_lowercase().hash(&mut hasher);
+            question.kind.hash(&mut hasher);
+            let at = hasher.finish() as usize % self.0.len();
+            records.rotate_left(self.0[at].fetch_add(1, Ordering::Relaxed) % records.len());
+        }
+    }
 }
 
 async fn serve_udp(client: Arc<Asker>, socket: UdpSocket) {
@@ -204,21 +223,15 @@ impl Asker {
             Who::Host => answer_host(zones, &question),
         });
         match decided {
-            Answer::Known(records) => Local::Answer(asked.known(self.rotated(records), transport)),
+            Answer::Known(mut records) => {
+                self.turns.rotate(&question, &mut records);
+                Local::Answer(asked.known(records, transport))
+            }
             Answer::Missing => Local::Answer(asked.code(ResponseCode::NXDomain, transport)),
             Answer::Forward => Local::Ask(Box::new(asked)),
             Answer::Unanswerable => Local::Answer(asked.code(ResponseCode::ServFail, transport)),
             Answer::Refused => Local::Answer(asked.code(ResponseCode::Refused, transport)),
         }
-    }
-
-    /// A name with several addresses starts with another one each time.
-    fn rotated(&self, mut records: Vec<RecordData>) -> Vec<RecordData> {
-        if records.len() > 1 {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % records.len();
-            records.rotate_left(turn);
-        }
-        records
     }
 
     async fn outside(&self, asked: &Asked, transport: Transport) -> Vec<u8> {
@@ -262,5 +275,26 @@ impl Asker {
             Upstreams::Host => Some((self.shared.host_servers(), None)),
             Upstreams::Own(servers) => Some((servers, Some((id.clone(), netns.clone())))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_netcore::dns::QuestionType;
+
+    use super::*;
+
+    #[test]
+    fn every_address_comes_first_in_its_turn_though_both_families_are_asked_for() {
+        let turns = Turns::default();
+        let mut firsts = Vec::new();
+        for _ in 0..2 {
+            let mut records = [2, 3].map(|last| RecordData::A([172, 18, 0, last].into()));
+            turns.rotate(&Question { name: "two", kind: QuestionType::A }, &mut records);
+            firsts.push(records[0].clone());
+            let mut records = [2, 3].map(|last| RecordData::Aaaa([0xfd00, 0, 0, 0, 0, 0, 0, last].into()));
+            turns.rotate(&Question { name: "two", kind: QuestionType::Aaaa }, &mut records);
+        }
+        assert_ne!(firsts[0], firsts[1]);
     }
 }

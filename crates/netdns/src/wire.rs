@@ -74,6 +74,7 @@ impl Asked {
             class: u16::from(self.query.query_class),
             dnssec_ok: self.dnssec_ok(),
             checking_disabled: self.message.metadata.checking_disabled,
+            recursion_desired: self.message.metadata.recursion_desired,
             servers,
             inside,
         }
@@ -84,16 +85,17 @@ impl Asked {
     }
 
     /// The question for an upstream, with an id of our own.
-    pub(crate) fn forwarded(&self, id: u16) -> Option<Vec<u8>> {
+    pub(crate) fn forwarded(&self, id: u16) -> Option<Outgoing> {
         let mut message = Message::new(id, MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = self.message.metadata.recursion_desired;
         message.metadata.checking_disabled = self.message.metadata.checking_disabled;
         message.add_query(self.query.clone());
+        let plain = message.to_vec().ok()?;
         let mut edns = Edns::new();
         edns.set_max_payload(OUR_UDP_BYTES);
         edns.set_dnssec_ok(self.dnssec_ok());
         message.set_edns(edns);
-        message.to_vec().ok()
+        Some(Outgoing { id, query: self.query.clone(), extended: message.to_vec().ok()?, plain })
     }
 
     /// An answer with these records; NODATA if there are none.
@@ -163,21 +165,65 @@ impl Asked {
     }
 
     /// Over UDP, an answer longer than the client takes goes without what it was not asked for; if that
-    /// is not enough it is cut to its header with TC set, and the client asks again over TCP.
+    /// is not enough, with as many records as fit and TC set. The client asks again over TCP; one that has
+    /// none (musl before 1.2.4) finds something in it all the same.
     fn encode(&self, mut response: Message, transport: Transport) -> Vec<u8> {
         let bytes = response.to_vec().unwrap_or_default();
         let limit =
             self.message.edns.as_ref().map_or(PLAIN_UDP_BYTES, |e| e.max_payload().max(PLAIN_UDP_BYTES));
-        if transport == Transport::Tcp || bytes.len() <= usize::from(limit) {
+        let fits = |bytes: &[u8]| bytes.len() <= usize::from(limit);
+        if transport == Transport::Tcp || fits(&bytes) {
             return bytes;
         }
         response.additionals.clear();
         let bytes = response.to_vec().unwrap_or_default();
-        if bytes.len() <= usize::from(limit) {
+        if fits(&bytes) {
             return bytes;
         }
-        response.truncate().to_vec().unwrap_or_default()
+        let answers = std::mem::take(&mut response.answers);
+        let mut cut = response.truncate();
+        // No record is shorter than this: owner as a pointer, type, class, TTL, length (RFC 1035 4.1.3).
+        let most = answers.len().min(usize::from(limit) / 12);
+        (0..=most)
+            .rev()
+            .find_map(|count| {
+                cut.answers = answers[..count].to_vec();
+                cut.to_vec().ok().filter(|bytes| fits(bytes))
+            })
+            .unwrap_or_default()
     }
+}
+
+/// A question as it goes to an upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    id: u16,
+    query: Query,
+    /// With EDNS (RFC 6891).
+    pub(crate) extended: Vec<u8>,
+    /// For upstreams, and what stands before them, that do not know it (6.2.2 there).
+    pub(crate) plain: Vec<u8>,
+}
+
+impl Outgoing {
+    /// Is it the answer? Guards against off-path forgeries (RFC 5452 9.1). An error may come without the
+    /// question: it settles nothing, so that a forger gains nothing by it.
+    pub(crate) fn is_answered_by(&self, answer: &Message) -> bool {
+        let said = match answer.queries.as_slice() {
+            [said] => said.name.eq_ignore_root(&self.query.name) && said.query_type == self.query.query_type,
+            [] => !settles(answer),
+            _ => false,
+        };
+        said && answer.metadata.message_type == MessageType::Response && answer.metadata.id == self.id
+    }
+}
+
+/// SERVFAIL, REFUSED and the like say something about the upstream, not about the name.
+pub(crate) fn settles(message: &Message) -> bool {
+    !matches!(
+        message.metadata.response_code,
+        ResponseCode::ServFail | ResponseCode::Refused | ResponseCode::NotImp | ResponseCode::FormErr
+    )
 }
 
 /// A container's name may have labels that no host name may have; on the wire all bytes are fine. None
@@ -186,16 +232,6 @@ fn absolute(name: &str) -> Option<Name> {
     let mut name = Name::from_labels(name.split('.').map(str::as_bytes)).ok()?;
     name.set_fqdn(true);
     Some(name)
-}
-
-/// Is `answer` what `sent` asked for? Guards against off-path forgeries (RFC 5452 9.1).
-pub(crate) fn matches(sent: &[u8], answer: &Message) -> bool {
-    let Ok(sent) = Message::from_vec(sent) else { return false };
-    answer.metadata.message_type == MessageType::Response
-        && answer.metadata.id == sent.metadata.id
-        && answer.queries.len() == 1
-        && answer.queries[0].name.eq_ignore_root(&sent.queries[0].name)
-        && answer.queries[0].query_type == sent.queries[0].query_type
 }
 
 #[cfg(test)]
@@ -267,11 +303,15 @@ mod tests {
             60,
             RData::A(A([192, 0, 2, 1].into())),
         ));
-        assert!(matches(&sent, &upstream));
+        assert!(sent.is_answered_by(&upstream));
         let relayed = Message::from_vec(&asked.relayed(&upstream, 20, Transport::Udp)).unwrap();
         assert_eq!((relayed.metadata.id, relayed.answers[0].ttl), (7, 40));
+        let mut header = Message::error_msg(99, OpCode::Query, ResponseCode::ServFail);
+        assert!(sent.is_answered_by(&header), "an error needs no question");
+        header.metadata.response_code = ResponseCode::NXDomain;
+        assert!(!sent.is_answered_by(&header), "unless it settles something");
         upstream.metadata.id = 98;
-        assert!(!matches(&sent, &upstream));
+        assert!(!sent.is_answered_by(&upstream));
     }
 
     #[test]
@@ -325,7 +365,8 @@ mod tests {
             Ok(asked) => {
                 asked.question();
                 if let Some(sent) = asked.forwarded(1) {
-                    Message::from_vec(&sent).unwrap();
+                    Message::from_vec(&sent.extended).unwrap();
+                    Message::from_vec(&sent.plain).unwrap();
                 }
                 asked.known(many(), Transport::Udp)
             }

@@ -203,6 +203,17 @@ fn a_resolver_that_hangs_is_replaced() {
     assert_ne!(setup.client.pid(), Some(hung));
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"), "on the same port");
 
+    // The same when nobody calls: somebody looks now and then.
+    let hung = setup.client.pid().unwrap();
+    stop_process(hung);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::path::Path::new(&format!("/proc/{hung}/task")).exists() {
+        assert!(Instant::now() < deadline, "nobody noticed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_ne!(setup.client.pid(), Some(hung));
+    assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
+
     // The next daemon finds one that hangs.
     let hung = setup.client.pid().unwrap();
     setup.client.close();

@@ -133,6 +133,29 @@ fn a_container_is_found_by_all_its_names() {
     assert_eq!(addresses(&engine, "web", "deux"), ["10.80.0.12"]);
 }
 
+/// A container on several networks is told the address on the network by which it goes out, and that of another one
+/// where the first has none of the family.
+#[test]
+fn a_name_on_several_networks_is_that_of_the_gateway_s() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker 20.10 has no priorities of gateways, nor networks without IPv4");
+    }
+    engine.docker(&["network", "create", "--subnet", "10.81.0.0/24", "a"]).ok();
+    engine.docker(&["network", "create", "--subnet", "10.82.0.0/24", "b"]).ok();
+    engine.docker(&["network", "create", "--ipv4=false", "--ipv6", "--subnet", "fd81::/64", "six"]).ok();
+    let on = |ends: [&str; 3]| ends.map(|end| format!("--network={end}"));
+    let web = on(["name=a,ip=10.81.0.50", "name=b,ip=10.82.0.50", "name=six"]);
+    sleeper(&engine, "web", &web.each_ref().map(String::as_str));
+    for (client, priorities, expected) in [
+        ("first", ["name=six,gw-priority=9", "name=a,gw-priority=5", "name=b,gw-priority=1"], "10.81.0.50"),
+        ("second", ["name=six,gw-priority=9", "name=a,gw-priority=1", "name=b,gw-priority=5"], "10.82.0.50"),
+    ] {
+        sleeper(&engine, client, &on(priorities).each_ref().map(String::as_str));
+        assert_eq!(addresses(&engine, client, "web"), [expected], "{priorities:?}");
+    }
+}
+
 /// A client that looks at what others hide: what one question brings, in numbers.
 const CLIENT: &str = r#"
 import json, socket, struct, sys

@@ -12,19 +12,29 @@ use super::Owner;
 impl Owner {
     /// The gateway: the highest priority, then one with both families, then the lowest network name.
     pub(super) fn elect<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) -> Option<EndpointId> {
-        let families = |endpoint: &Endpoint| {
-            let leads = |family| u8::from(self.leads_out(endpoint, family));
-            leads(Family::Ipv4) + leads(Family::Ipv6)
-        };
         endpoints
-            .map(|endpoint| (families(endpoint), endpoint))
-            .filter(|(families, _)| *families > 0)
-            .min_by_key(|(families, endpoint)| {
-                let network = self.desired.networks.get(&endpoint.network);
-                let name = network.map(|network| network.name.as_str());
-                (Reverse(endpoint.gw_priority), Reverse(*families), name)
-            })
-            .map(|(_, endpoint)| endpoint.id.clone())
+            .filter(|endpoint| self.families_out(endpoint) > 0)
+            .min_by_key(|endpoint| self.rank(endpoint))
+            .map(|endpoint| endpoint.id.clone())
+    }
+
+    /// The best gateway first; last those that lead nowhere.
+    pub(super) fn by_rank<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<&'a Endpoint> {
+        let mut endpoints: Vec<&Endpoint> = endpoints.collect();
+        endpoints.sort_by_key(|endpoint| (self.families_out(endpoint) == 0, self.rank(endpoint)));
+        endpoints
+    }
+
+    /// The lowest is the gateway.
+    fn rank(&self, endpoint: &Endpoint) -> impl Ord + use<'_> {
+        let network = self.desired.networks.get(&endpoint.network);
+        let name = network.map(|network| network.name.as_str());
+        (Reverse(endpoint.gw_priority), Reverse(self.families_out(endpoint)), name)
+    }
+
+    /// How many families' default routes can go through it.
+    fn families_out(&self, endpoint: &Endpoint) -> usize {
+        [Family::Ipv4, Family::Ipv6].into_iter().filter(|family| self.leads_out(endpoint, *family)).count()
     }
 
     /// Lets the next best endpoint stand in for a family that the gateway has none of.

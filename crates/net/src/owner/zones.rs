@@ -79,8 +79,9 @@ impl Owner {
             return None;
         }
         let live = self.sandboxes.get(id)?;
-        let endpoints: Vec<&Endpoint> =
-            live.record.order.iter().filter_map(|id| self.desired.endpoints.get(id)).collect();
+        // A name that several networks know is that of the one by which the sandbox goes out.
+        let endpoints =
+            self.by_rank(live.record.order.iter().filter_map(|id| self.desired.endpoints.get(id)));
         let networks: Vec<NetworkId> = endpoints
             .iter()
             .map(|endpoint| &endpoint.network)

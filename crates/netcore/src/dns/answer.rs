@@ -16,7 +16,7 @@ pub const TTL_SECONDS: u32 = 5;
 pub const HOST_DOMAIN: &str = "portolan.internal";
 
 /// The kinds of question that matter here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QuestionType {
     /// IPv4 addresses.
     A,
@@ -85,14 +85,10 @@ pub fn answer(zones: &Zones, sandbox: &SandboxId, question: &Question<'_>) -> An
             .and_then(|ip| seen.name_of(ip))
             .map(|name| vec![RecordData::Ptr(name)])
             // A container's name has no PTR records, but is no less ours.
-            .or_else(|| seen.find(&name).map(|_| Vec::new())),
-        kind => {
-            let service = service::parse(&name);
-            match service.and_then(|service| Some((service, seen.find(service.host)?))) {
-                Some((service, found)) => Some(found.services(&service, kind)),
-                None => seen.find(&name).map(|found| found.addresses(kind)),
-            }
-        }
+            .or_else(|| seen.tell(&name, |_| Vec::new())),
+        kind => service::parse(&name)
+            .and_then(|service| seen.tell(service.host, |found| found.services(&service, kind)))
+            .or_else(|| seen.tell(&name, |found| found.addresses(kind))),
     };
     known.map_or_else(|| outside(view, &name, question.kind), Answer::Known)
 }
@@ -114,12 +110,21 @@ pub fn answer_host(zones: &Zones, question: &Question<'_>) -> Answer {
         // The domain itself is there, with nothing to say about it.
         None if inner.is_empty() => Answer::Known(Vec::new()),
         None => Answer::Refused,
-        // A network alone is a name with others below it (RFC 8020).
-        Some(inner) if zones.zones_named(inner).next().is_some() => Answer::Known(Vec::new()),
         Some(inner) => find_in_all(zones, inner, exact)
             .or_else(|| find_in_all(zones, inner, wildcard))
-            .map_or(Answer::Missing, |found| Answer::Known(found.addresses(question.kind))),
+            .map(|found| found.addresses(question.kind))
+            .or_else(|| is_above_a_network(zones, inner).then(Vec::new))
+            .map_or(Answer::Missing, Answer::Known),
     }
+}
+
+/// A network, or labels that networks' names end with: a name with others below it is there (RFC 8020).
+fn is_above_a_network(zones: &Zones, name: &str) -> bool {
+    zones.zones_named(name).next().is_some()
+        || zones.all().any(|zone| {
+            let network = zone.name().to_ascii_lowercase();
+            network.strip_suffix(name).is_some_and(|above| above.ends_with('.'))
+        })
 }
 
 /// `name.network` on any network.
@@ -195,25 +200,26 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// Who has a name, or `None` if it is not ours. Links come first, then plain names in the order of
-    /// the sandbox's networks, then `name.network`; wildcards last of all.
-    fn find(&self, name: &str) -> Option<Found<'a>> {
+    /// What is known about a name, or `None` if it is not ours. Links come first, then plain names in the
+    /// order of the sandbox's networks, then `name.network`; wildcards last of all. A container may be in
+    /// several of these networks, not each with both address families: the first that has anything of the
+    /// kind that was asked for tells it.
+    fn tell(&self, name: &str, of: impl Fn(&Found<'a>) -> Vec<RecordData>) -> Option<Vec<RecordData>> {
         if let Some(link) = self.view.links.get(name) {
             let zone = self.visible().find(|(id, _)| **id == link.network).map(|(_, zone)| zone);
             let found = zone.and_then(|zone| exact(zone, &link.name));
-            return Some(found.unwrap_or(Found { records: Vec::new() }));
+            return Some(found.map(|found| of(&found)).unwrap_or_default());
         }
         let zones: Vec<&'a Zone> = self.visible().map(|(_, zone)| zone).collect();
-        let in_network = |network: &str, host: &str, find: Find<'a>| {
-            let mut named = zones.iter().filter(|zone| zone.name().eq_ignore_ascii_case(network));
-            named.find_map(|zone| find(zone, host))
+        let by = |find: Find<'a>| {
+            first_telling(zones.iter().filter_map(|zone| find(zone, name)), &of).or_else(|| {
+                cuts(name).find_map(|(host, network)| {
+                    let named = zones.iter().filter(|zone| zone.name().eq_ignore_ascii_case(network));
+                    first_telling(named.filter_map(|zone| find(zone, host)), &of)
+                })
+            })
         };
-        zones
-            .iter()
-            .find_map(|zone| exact(zone, name))
-            .or_else(|| cuts(name).find_map(|(host, network)| in_network(network, host, exact)))
-            .or_else(|| zones.iter().find_map(|zone| wildcard(zone, name)))
-            .or_else(|| cuts(name).find_map(|(host, network)| in_network(network, host, wildcard)))
+        by(exact).or_else(|| by(wildcard))
     }
 
     fn visible(&self) -> impl Iterator<Item = (&'a crate::model::NetworkId, &'a Zone)> + use<'a> {
@@ -229,6 +235,22 @@ impl<'a> Seen<'a> {
 /// A container's name and a network's may both have dots: every place to cut, from the right.
 fn cuts(name: &str) -> impl Iterator<Item = (&str, &str)> {
     name.rmatch_indices('.').map(|(dot, _)| (&name[..dot], &name[dot + 1..]))
+}
+
+/// The first records that there are; none if there are only names. `None` without a name.
+fn first_telling<'a>(
+    found: impl Iterator<Item = Found<'a>>,
+    of: impl Fn(&Found<'a>) -> Vec<RecordData>,
+) -> Option<Vec<RecordData>> {
+    let mut known = None;
+    for found in found {
+        let records = of(&found);
+        if !records.is_empty() {
+            return Some(records);
+        }
+        known = Some(records);
+    }
+    known
 }
 
 /// A way to find a name in one zone.

@@ -116,6 +116,17 @@ fn a_known_name_never_leaves() {
 }
 
 #[test]
+fn another_network_tells_the_family_that_the_first_has_none_of() {
+    let mut zones = zones();
+    zones.apply(put(1, 7, record_of(&["both"], &["fd00::7"])));
+    zones.apply(put(2, 8, record_of(&["both"], &["172.19.0.8"])));
+    let ask = |kind| answer(&zones, &sandbox(1), &Question { name: "both", kind });
+    assert_eq!(ask(QuestionType::A), a(&["172.19.0.8"]));
+    assert_eq!(ask(QuestionType::Aaaa), Answer::Known(vec![RecordData::Aaaa("fd00::7".parse().unwrap())]));
+    assert_eq!(ask(QuestionType::Other), Answer::Known(vec![]));
+}
+
+#[test]
 fn a_sandbox_sees_only_its_own_networks() {
     assert_eq!(ask(1, "db", QuestionType::A), a(&["172.19.0.2"]));
     assert_eq!(ask(2, "db", QuestionType::A), Answer::Unanswerable);
@@ -181,6 +192,7 @@ fn the_host_finds_containers_by_their_full_name_only() {
     assert_eq!(ask("a.app.front.portolan.internal", QuestionType::A), a(&["172.18.0.5"]));
     assert_eq!(ask("web1.front.portolan.internal", QuestionType::Other), Answer::Known(vec![]));
     assert_eq!(ask("front.portolan.internal", QuestionType::A), Answer::Known(vec![]));
+    assert_eq!(ask("net.portolan.internal", QuestionType::A), Answer::Known(vec![]), "back.net is below it");
     assert_eq!(ask("portolan.internal", QuestionType::A), Answer::Known(vec![]));
     assert_eq!(ask("web9.front.portolan.internal", QuestionType::A), Answer::Missing);
     assert_eq!(ask("web1.portolan.internal", QuestionType::A), Answer::Missing);
