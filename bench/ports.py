@@ -2,10 +2,11 @@
 """Published ports by the thousand: Docker and Portolan side by side, interleaved.
 
 Three tables: what publishing N ports adds to a container's start, in time, processes and memory; new
-connections a second through published ports, with one port published and with many; the time to publish
+connections a second through a published port, with no other published and with many; the time to publish
 one port more of a running container. Starts are timed at the API (`POST /containers/{id}/start`), so that
-no client counts. Connections come from a host of its own (a namespace joined by a veth pair), one after
-the other, to 16 ports spread over all that are published.
+no client counts. Processes and memory are those of the first round, in which the numbers of ports only grow:
+later a process keeps what it once had. Connections come from a host of its own (a namespace joined by a veth
+pair), one after the other, to one port both times: the middle one of all that are published.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import http.client
 import json
 import os
 import pathlib
-import selectors
 import signal
 import socket
 import statistics
@@ -26,7 +26,6 @@ from latency import Docker, Engine, dockers
 from memory import pss_kib
 
 FIRST = 20000
-SERVED = 16
 HOST, CLIENT = "198.51.100.2", "198.51.100.1"
 
 
@@ -114,9 +113,8 @@ class Peer:
         return sum(pss_kib(pid)["Pss"] for pid in self.processes())
 
     def served(self, count):
-        """The ports that connections go to."""
-        chosen = min(count, SERVED)
-        return [FIRST + (count - 1) * index // max(chosen - 1, 1) for index in range(chosen)]
+        """The port that connections go to."""
+        return FIRST + count // 2
 
     def serve(self, count):
         """Accepts connections in the container's network namespace."""
@@ -147,33 +145,28 @@ def enter(path):
             raise OSError(ctypes.get_errno(), f"enter {path}")
 
 
-def accept(ports):
+def accept(port):
     """Accepts for ever; the client closes with a reset, so nothing is left in TIME_WAIT."""
-    selector = selectors.DefaultSelector()
-    for port in ports:
-        listener = socket.create_server(("", port), backlog=512)
-        listener.setblocking(False)
-        selector.register(listener, selectors.EVENT_READ)
+    listener = socket.create_server(("", port), backlog=512)
     while True:
-        for key, _ in selector.select():
-            try:
-                key.fileobj.accept()[0].close()
-            except OSError:
-                pass
+        try:
+            listener.accept()[0].close()
+        except OSError:
+            pass
 
 
-def connect(client, ports, connections):
+def connect(client, port, connections):
     """New connections a second, by a process in the client's namespace."""
     read, write = os.pipe()
     if os.fork() == 0:
         try:
             enter(f"/run/netns/{client}")
             start = time.perf_counter()
-            for number in range(connections):
+            for _ in range(connections):
                 attempt = socket.socket()
                 attempt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 attempt.settimeout(5)
-                attempt.connect((HOST, ports[number % len(ports)]))
+                attempt.connect((HOST, port))
                 attempt.close()
             os.write(write, str(connections / (time.perf_counter() - start)).encode())
         finally:
@@ -188,24 +181,25 @@ def connect(client, ports, connections):
 
 
 def publish(kinds, arguments):
-    """Rows of (kind, count): start above a container without ports, processes, memory."""
-    found = collections.defaultdict(list)
+    """Of (kind, count): milliseconds of a start, processes, memory."""
+    times, sizes = collections.defaultdict(list), {}
     for turn in range(arguments.rounds + 1):
         for kind, (peer, _, most) in kinds.items():
             for count in (0, *arguments.counts):
                 # Starting with thousands takes Docker minutes: once.
-                if count > most or (turn != 1 and count >= 1000 and kind != "Portolan"):
+                once = count >= 1000 and kind != "Portolan"
+                if count > most or (turn and once):
                     continue
                 before = peer.processes()
                 elapsed = peer.run(count)
                 time.sleep(0.2)
-                new = len(peer.processes() - before)
-                memory = peer.memory()
+                if not turn:
+                    sizes[kind, count] = (len(peer.processes() - before), peer.memory())
                 peer.remove()
-                if turn:  # the first round warms caches
-                    found[kind, count].append((elapsed, new, memory))
+                if turn or once:  # the first round warms caches
+                    times[kind, count].append(elapsed)
             print(f"{kind}: round {turn} of {arguments.rounds}", file=os.sys.stderr)
-    return {key: [statistics.median(column) for column in zip(*rows)] for key, rows in found.items()}
+    return {key: (statistics.median(rows), *sizes[key]) for key, rows in times.items()}
 
 
 def show_publish(found, kinds, counts):
@@ -259,12 +253,14 @@ def rate(kinds, arguments):
             peer.unserve()
             peer.remove()
         print(f"{kind}: connections", file=os.sys.stderr)
-    print("\n| new connections/s through published ports | 1 port | many | of 1 port's |\n|---|---|---|---|")
+    print("\n| new connections/s through a published port | alone | among many | of alone: median (least to most) |"
+          "\n|---|---|---|---|")
     for kind, (_, many, _) in kinds.items():
         one, all_of = (statistics.median(rates[kind, which]) for which in (False, True))
         # The ratio of each round, so that a slow moment counts for both.
-        ratio = statistics.median(b / a for a, b in zip(rates[kind, False], rates[kind, True]))
-        print(f"| {kind} | {one:.0f} | {all_of:.0f} ({counts[many]} ports) | {ratio:.2f} |")
+        ratios = sorted(b / a for a, b in zip(rates[kind, False], rates[kind, True]))
+        print(f"| {kind} | {one:.0f} | {all_of:.0f} ({counts[many]} ports) | {statistics.median(ratios):.2f} "
+              f"({ratios[0]:.2f} to {ratios[-1]:.2f}) |")
     if added:
         print("\n| Portolan, ports of a running container | with 1 published | with many |\n|---|---|---|")
         for column, what in enumerate(("add one, ms", "remove one, ms")):

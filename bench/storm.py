@@ -3,19 +3,22 @@
 
 Every 100 ms somebody flushes the rule set, flushes iptables, takes a bridge's address away, or takes a
 bridge or a container's link down: each kind by itself, then all at once. All the time 20 connections
-exchange bytes (10 through a published port, 10 between containers) and attackers try what is closed:
-a neighbour that routes to containers' addresses and to a port published on loopback, a container on
+exchange bytes (10 through a published port, 10 between containers) and attackers try what is closed, over
+IPv4 and IPv6: a neighbour that routes to containers' addresses and to the host's 127.0.0.1, a container on
 another network, and a container that sends as another one. Printed per kind: how long until all was as
-before, the longest silence of a connection, and how many of the attackers' attempts got through.
+before (from when a program that flushes was started: what it takes itself counts), the longest silence of a connection, and how many of the attackers' attempts got through.
 
 Ends with status 1 if a connection died, a probe got through, or something was not healed.
 """
 
 import argparse
+import collections
+import errno
 import fcntl
 import json
 import os
 import pathlib
+import selectors
 import signal
 import socket
 import struct
@@ -26,9 +29,9 @@ import time
 from latency import Engine
 from ports import enter
 
-OUTSIDE, NEIGHBOUR = "198.51.100.2", "203.0.113.2"
+OUTSIDE, NEIGHBOUR, NEIGHBOUR6 = "198.51.100.2", "203.0.113.2", "2001:db8:71::2"
 BRIDGE, GATEWAY = "front0", "10.80.0.1"
-ECHO, PEER, SPOOFER = "10.80.0.2", "10.80.0.3", "10.80.0.4"
+ECHO, PEER, SPOOFER, ECHO6 = "10.80.0.2", "10.80.0.3", "10.80.0.4", "fd80::2"
 PUBLISHED, ON_LOOPBACK, OPEN, CLOSED, DATAGRAMS = 8000, 8002, 7000, 7001, 7003
 CONNECTIONS = 10
 KINDS = ("nft flush ruleset", "iptables -F, -t nat -F", "bridge address deleted", "bridge down", "container link down",
@@ -37,6 +40,8 @@ KINDS = ("nft flush ruleset", "iptables -F, -t nat -F", "bridge address deleted"
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFADDR, SIOCSIFADDR = 0x8913, 0x8914, 0x8915, 0x8916
 IFF_UP = 1
 PATIENCE = 5
+# How long an attempt to connect may take until it counts as failed; others are begun meanwhile.
+ATTEMPT = 0.5
 
 
 class Child:
@@ -71,10 +76,9 @@ class Child:
 
 def echo():
     """Answers on both ports, in the container."""
-    import selectors
     selector = selectors.DefaultSelector()
     for port in (OPEN, CLOSED, ON_LOOPBACK):
-        listener = socket.create_server(("", port), backlog=128)
+        listener = socket.create_server(("::", port), family=socket.AF_INET6, backlog=128, dualstack_ipv6=True)
         selector.register(listener, selectors.EVENT_READ, True)
     while True:
         for key, _ in selector.select():
@@ -114,23 +118,36 @@ def live(address, port, seconds):
 
 
 def probe(closed, open_, seconds):
-    """Tries what is closed, over and over; and what is open now and then, to know that it can tell."""
+    """Tries what is closed, over and over; and what is open, to know that it can tell.
+
+    Attempts do not wait for each other: what is open for some milliseconds only is seen as well.
+    """
     found = {"tried": 0, "through": 0, "control": 0}
+    under_way = collections.deque()
+    selector = selectors.DefaultSelector()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while (now := time.monotonic()) < end:
         for place in (*closed, open_):
-            with socket.socket() as attempt:
-                attempt.settimeout(0.02)
-                try:
-                    attempt.connect(tuple(place))
-                    through = 1
-                except OSError:
-                    through = 0
-            if place is open_:
-                found["control"] += through
+            attempt = socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET)
+            attempt.setblocking(False)
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            found["tried"] += place is not open_
+            if attempt.connect_ex(tuple(place)) == errno.EINPROGRESS:
+                selector.register(attempt, selectors.EVENT_WRITE, place is open_)
+                under_way.append((now + ATTEMPT, attempt))
             else:
-                found["tried"] += 1
-                found["through"] += through
+                attempt.close()
+        for key, _ in selector.select(0.005):
+            if not key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                found["control" if key.data else "through"] += 1
+            selector.unregister(key.fileobj)
+            key.fileobj.close()
+        while under_way and (under_way[0][0] < now or under_way[0][1].fileno() < 0):
+            _, late = under_way.popleft()
+            if late.fileno() >= 0:
+                selector.unregister(late)
+                late.close()
+        time.sleep(0.005)
     return found
 
 
@@ -188,6 +205,7 @@ class Host:
     def __init__(self, link, translates):
         self.link = link
         self.translates = translates
+        self.text = self.listed()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def ioctl(self, number, name, data=b""):
@@ -200,14 +218,16 @@ class Host:
         self.ioctl(SIOCSIFFLAGS, name, struct.pack("H", self.flags(name) & ~IFF_UP))
 
     def strike(self, kind):
-        """When it was done."""
+        """When it began, or when it was done where no program does it."""
         every = kind == "all at once"
+        begun = time.monotonic()
+        programs = every or kind.startswith(("nft", "iptables"))
         if every or kind == "nft flush ruleset":
             subprocess.run(["nft", "flush", "ruleset"], check=True)
         if every or kind.startswith("iptables"):
             for table in ("filter", "nat"):
                 subprocess.run(["iptables", "-t", table, "-F"], capture_output=True)
-        # The quick ones last, by ioctls: no program's end is measured.
+        # The quick ones last, by ioctls.
         if every or kind == "bridge address deleted":
             nothing = struct.pack("HH4s", socket.AF_INET, 0, bytes(4))
             self.ioctl(SIOCSIFADDR, BRIDGE, nothing)
@@ -215,7 +235,7 @@ class Host:
             self.down(self.link)
         if every or kind == "bridge down":
             self.down(BRIDGE)
-        return time.monotonic()
+        return begun if programs else time.monotonic()
 
     def whole(self):
         try:
@@ -231,16 +251,21 @@ class Host:
             attempt.settimeout(0.02)
             return attempt.connect_ex((OUTSIDE, PUBLISHED)) == 0
 
+    def listed(self):
+        """Our tables of nf_tables, without counters."""
+        tables = [("inet", "portolan"), ("bridge", "portolan")]
+        words = [["nft", "--stateless", "list", "table", *table] for table in tables]
+        return [subprocess.run(one, capture_output=True, text=True).stdout for one in words]
+
     def rules(self):
-        """The rule set's tables are there."""
-        listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
-        return "table bridge portolan" in listed
+        """All of the rule set is there."""
+        return self.listed() == self.text
 
 
 def storm(kind, link, seconds, backend):
     """Strikes every 100 ms: times until it was whole again in milliseconds, or None where it never was."""
     # Rules of nf_tables of ours nobody can flush; those of iptables are gone until they are back.
-    host = Host(link, backend == "iptables" and kind.startswith(("nft", "iptables")))
+    host = Host(link, backend == "iptables" and kind.startswith(("nft", "iptables", "all")))
     healed, rules = [], True
     end = time.monotonic() + seconds
     while (begun := time.monotonic()) < end:
@@ -273,12 +298,13 @@ class Lab:
                 raise SystemExit((self.engine.home / "log").read_text())
             time.sleep(0.05)
         self.run("import", "-c", 'CMD ["sh"]', arguments.image, "busybox:latest")
-        for name, subnet in (("front", "10.80.0.0/24"), ("back", "10.81.0.0/24")):
+        for name, *subnets in (("front", "10.80.0.0/24", "fd80::/64"), ("back", "10.81.0.0/24", "fd81::/64")):
             bridge = f"com.docker.network.bridge.name={name}0"
-            self.run("network", "create", "--subnet", subnet, "-o", bridge, name)
+            flags = [word for subnet in subnets for word in ("--subnet", subnet)]
+            self.run("network", "create", "--ipv6", *flags, "-o", bridge, name)
         ports = ["-p", f"{PUBLISHED}:{OPEN}", "-p", f"127.0.0.1:{ON_LOOPBACK}:{ON_LOOPBACK}"]
         for name, network, more in (
-            ("echo", "front", ["--ip", ECHO, *ports]), ("peer", "front", ["--ip", PEER]),
+            ("echo", "front", ["--ip", ECHO, "--ip6", ECHO6, *ports]), ("peer", "front", ["--ip", PEER]),
             ("spoofer", "front", ["--ip", SPOOFER]), ("other", "back", []),
         ):
             self.run("run", "-d", "--name", name, "--network", network, *more, "busybox", "sleep", "3600")
@@ -288,7 +314,21 @@ class Lab:
         for route in ("10.80.0.0/24", "10.81.0.0/24", f"{OUTSIDE}/32"):
             words = ["ip", "-n", self.hosts["neighbour"], "route", "add", route, "via", NEIGHBOUR]
             subprocess.run(words, check=True)
+        self.attack_by_routes()
         self.children.append(Child(self.inside["echo"], echo))
+
+    def attack_by_routes(self):
+        """The neighbour, whose own lo is down, routes 127.0.0.1 to the host (CVE-2020-8558), and IPv6 to the containers."""
+        far, near = (["ip", "-n", netns] for netns in (self.hosts["neighbour"], self.engine.netns))
+        for words in (
+            [*far, "address", "add", f"{NEIGHBOUR6[:-1]}1/64", "dev", "up0", "nodad"],
+            [*near, "address", "add", f"{NEIGHBOUR6}/64", "dev", "neighbour", "nodad"],
+            [*far, "route", "add", "fd80::/15", "via", NEIGHBOUR6],
+            [*far, "route", "add", "127.0.0.1/32", "via", NEIGHBOUR],
+            ["nsenter", f"--net=/run/netns/{self.hosts['neighbour']}", "sysctl", "-qw",
+             "net.ipv4.conf.all.route_localnet=1"],
+        ):
+            subprocess.run(words, check=True)
 
     def run(self, *words):
         words = [self.docker, "--host", self.engine.socket, *words]
@@ -331,8 +371,8 @@ class Lab:
         macs = [self.mac(name) for name in ("spoofer", "peer", "echo")]
         span = seconds + 1
         host = "/run/netns/"
-        direct = [(ECHO, OPEN), (ECHO, CLOSED)]
-        loopback = [(OUTSIDE, ON_LOOPBACK), (OUTSIDE, CLOSED)]
+        direct = [(ECHO, OPEN), (ECHO, CLOSED), (ECHO6, OPEN), (ECHO6, CLOSED)]
+        loopback = [("127.0.0.1", ON_LOOPBACK), (OUTSIDE, ON_LOOPBACK), (OUTSIDE, CLOSED)]
         lives = [Child(host + self.hosts["client"], live, OUTSIDE, PUBLISHED, span),
                  Child(self.inside["peer"], live, ECHO, OPEN, span)]
         open_ = (OUTSIDE, PUBLISHED)
