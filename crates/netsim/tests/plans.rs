@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use portolan_netcore::host::Host;
 use portolan_netcore::model::IfName;
-use portolan_netcore::plan::{HostState, LinkKind, Ns, Proxied, Step, change, compile, diff, undo};
+use portolan_netcore::plan::{HostState, LinkKey, LinkKind, Ns, Proxied, Step, change, compile, diff, undo};
 use portolan_netsim::{Faults, SimHost};
 use proptest::prelude::*;
 use world::{touched, world};
@@ -104,6 +104,16 @@ fn openings(state: &HostState) -> BTreeSet<String> {
     open
 }
 
+/// The link that a step makes in a sandbox.
+fn made_in_sandbox(step: &Step) -> Option<LinkKey> {
+    match step {
+        Step::AddVeth { container: key, .. } | Step::AddLink(key, _) => {
+            Some(key.clone()).filter(|key| key.0 != Ns::Host)
+        }
+        _ => None,
+    }
+}
+
 fn choices() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 48)
 }
@@ -125,9 +135,12 @@ proptest! {
     }
 
     #[test]
-    fn the_incremental_plan_gets_there_too(a in choices(), b in choices()) {
+    fn the_incremental_plan_gets_there_too(a in choices(), b in choices(), reversed in any::<bool>()) {
         let (before, after) = (world(&a), world(&b));
-        let touched = touched(&before, &after);
+        let mut touched = touched(&before, &after);
+        if reversed {
+            touched.endpoints.reverse();
+        }
         let steps = change(&before.slice(&touched), &after, &touched);
         let (from, to) = (compile(&before), compile(&after));
         let reached = run(&from, &steps);
@@ -135,6 +148,11 @@ proptest! {
         let mut imagined = from;
         steps.iter().for_each(|step| imagined.take_effect(step));
         prop_assert_eq!(imagined, reached, "{}", text(&steps));
+        let made: Vec<LinkKey> = steps.iter().filter_map(made_in_sandbox).collect();
+        let wanted = touched.endpoints.iter().filter_map(|id| after.endpoints.get(id));
+        let wanted = wanted.map(|one| (Ns::Sandbox(one.sandbox.clone()), one.ifname.clone()));
+        let wanted: Vec<_> = wanted.filter(|key| made.contains(key)).collect();
+        prop_assert_eq!(made, wanted, "the order of interfaces\n{}", text(&steps));
     }
 
     #[test]

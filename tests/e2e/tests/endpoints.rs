@@ -60,6 +60,11 @@ fn several_networks_at_create_with_every_key() {
     has_line(&links, &["lan0", "10.82.0.2/24"]);
     let beta = exec(&engine, "cc", "ip -o addr | sed -n 's/^[0-9]*: \\([^ ]*\\) .*10.83.0.2.*/\\1/p'");
     has_line(&links, &[&beta, "fd00:83::99/64"]);
+    let order = || exec(&engine, "cc", "ip -o link | sed 's/^[0-9]*: \\([^:@]*\\).*/\\1/'");
+    for _ in 0..3 {
+        assert_eq!(order().split_whitespace().collect::<Vec<_>>(), ["lo", "eth0", "lan0", &beta], "as given");
+        engine.docker(&["restart", "-t", "0", "cc"]).ok();
+    }
     has_line(&exec(&engine, "cc", "ip link show eth0"), &["02:aa:bb:cc:dd:01"]);
     assert_eq!(default_route(&engine, "cc"), "10.82.0.1 lan0", "the highest priority");
     let sysctls =

@@ -57,8 +57,8 @@ pub struct Touched {
     /// Sandboxes, and their entries in [`Desired::dns`]; each one's endpoints must be named too if
     /// it comes or goes.
     pub sandboxes: BTreeSet<SandboxId>,
-    /// Endpoints.
-    pub endpoints: BTreeSet<EndpointId>,
+    /// Endpoints, each sandbox's in the order in which its interfaces are to be made.
+    pub endpoints: Vec<EndpointId>,
 }
 
 impl Touched {

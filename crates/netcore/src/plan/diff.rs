@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::compile::{compile_touched, hold};
-use super::order::{Phase, Unordered};
+use super::order::{Phase, Unordered, order_interfaces};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Touched};
 use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
 use crate::model::{Endpoint, EndpointId, MacAddr, PortBinding, Proto};
@@ -40,12 +40,15 @@ pub fn diff(observed: &HostState, wanted: &HostState) -> Vec<Step> {
 /// The steps from one desired state to another of which only the touched entries differ. Costs
 /// O(touched), whatever the size of the world; `before` may be a [`Desired::slice`].
 pub fn change(before: &Desired, after: &Desired, touched: &Touched) -> Vec<Step> {
-    match (without_common_ports(before, after, touched), without_common_ports(after, before, touched)) {
+    let slices = (without_common_ports(before, after, touched), without_common_ports(after, before, touched));
+    let mut steps = match &slices {
         (Some(before), Some(after)) => {
-            diff(&compile_touched(&before, touched), &compile_touched(&after, touched))
+            diff(&compile_touched(before, touched), &compile_touched(after, touched))
         }
         _ => diff(&compile_touched(before, touched), &compile_touched(after, touched)),
-    }
+    };
+    order_interfaces(&mut steps, after, touched);
+    steps
 }
 
 /// The touched part of `desired` without the published ports that stay as they are in `other`: one port

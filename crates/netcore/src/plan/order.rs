@@ -10,7 +10,9 @@
 //!   unless the kernel has room for only one (a name, a port);
 //! - what can fail because of others fails before anything is built (a port in use).
 
-use super::Step;
+use std::collections::BTreeMap;
+
+use super::{Desired, LinkKey, Ns, Step, Touched};
 
 /// When a step happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,4 +73,25 @@ impl Unordered {
         self.steps.sort_by_key(|(phase, _)| *phase);
         self.steps.into_iter().map(|(_, step)| step).collect()
     }
+}
+
+/// Puts the steps that make the links of sandboxes into the order of the touched endpoints: the kernel numbers
+/// a namespace's interfaces as they are made, and shows them by number.
+pub(super) fn order_interfaces(steps: &mut [Step], desired: &Desired, touched: &Touched) {
+    if touched.endpoints.len() < 2 {
+        return;
+    }
+    let endpoints = touched.endpoints.iter().filter_map(|id| desired.endpoints.get(id));
+    let key =
+        |endpoint: &crate::model::Endpoint| (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone());
+    let place: BTreeMap<LinkKey, usize> = endpoints.map(key).zip(0..).collect();
+    let placed = |step: &Step| match step {
+        Step::AddVeth { container, .. } => place.get(container).copied(),
+        Step::AddLink(link, _) => place.get(link).copied(),
+        _ => None,
+    };
+    let Some(first) = steps.iter().position(|step| placed(step).is_some()) else { return };
+    let end = steps.iter().rposition(|step| placed(step).is_some()).map_or(first, |last| last + 1);
+    // All are of one phase, so nothing else is moved but links of the host among them, to the front.
+    steps[first..end].sort_by_key(placed);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::compile::alias;
+use super::order::order_interfaces;
 use super::{Desired, HostState, Link, LinkKind, Ns, Step, Touched, compile_touched, diff};
 
 /// The steps that make the host's namespace be again what the touched entries want of it. `observed`
@@ -18,7 +19,9 @@ pub fn repair(desired: &Desired, touched: &Touched, observed: &HostState) -> Vec
     if desired.settings.ip_forward {
         wanted.sysctls.insert((Ns::Host, "net/ipv4/ip_forward".to_owned()), "1".to_owned());
     }
-    diff(&seen(&wanted, touched, observed), &wanted)
+    let mut steps = diff(&seen(&wanted, touched, observed), &wanted);
+    order_interfaces(&mut steps, desired, touched);
+    steps
 }
 
 /// What is wanted, as far as it is there.

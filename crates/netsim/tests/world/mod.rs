@@ -248,5 +248,5 @@ pub(crate) fn touched(a: &Desired, b: &Desired) -> Touched {
             endpoints.insert(endpoint.id.clone());
         }
     }
-    Touched { networks, sandboxes, endpoints }
+    Touched { networks, sandboxes, endpoints: endpoints.into_iter().collect() }
 }
