@@ -195,14 +195,15 @@ impl Engine {
         {
             return Err(EngineError::invalid(format!("invalid filter: 'type'='{bad}'")));
         }
+        let (names, ids) = (filters.expressions("name"), filters.expressions("id"));
         let mut networks = self.inner.networks.list().await?;
         networks.retain(|info| {
             let network = &info.network;
             filters.exact("driver", network.driver.name())
                 && filters.exact("scope", "local")
                 && filters.exact("type", if network.predefined { "builtin" } else { "custom" })
-                && filters.finds("name", &network.name)
-                && filters.finds("id", network.id.as_str())
+                && names.find(&[&network.name])
+                && ids.find(&[network.id.as_str()])
                 && filters.labels_match(&network.labels)
                 && dangling.is_none_or(|wanted| (!network.predefined && info.endpoints.is_empty()) == wanted)
         });

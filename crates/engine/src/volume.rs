@@ -182,13 +182,12 @@ impl Engine {
     pub async fn volume_list(&self, filters: Filters) -> Result<Vec<Volume>> {
         filters.check_keys(&["dangling", "driver", "label", "label!", "name"])?;
         let dangling = filters.boolean("dangling")?;
+        let names = filters.expressions("name");
         let mut volumes = self.inner.volumes.all();
         volumes.retain(|volume| {
             filters.exact("driver", "local")
                 && filters.labels_match(&volume.labels)
-                && filters
-                    .values("name")
-                    .is_none_or(|v| v.iter().any(|part| volume.name.contains(part.as_str())))
+                && names.find(&[&volume.name])
                 && dangling.is_none_or(|wanted| self.volume_users(&volume.name).is_empty() == wanted)
         });
         Ok(volumes)

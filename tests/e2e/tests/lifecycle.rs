@@ -132,7 +132,20 @@ fn ps_filters_and_formats() {
     assert_eq!(names(&["-f", "exited=3"]), ["down"]);
     assert_eq!(names(&["-f", "label=tier"]), ["down", "up"]);
     assert_eq!(names(&["-f", "label=tier=back"]), ["down"]);
-    assert_eq!(names(&["-f", "name=^up$"]), ["up"]);
+    for (expression, found) in [
+        ("^up$", &["up"] as &[&str]),
+        ("^/?(up|down)$", &["down", "up"]),
+        ("/up", &["up"]),
+        ("^u[a-p]", &["up"]),
+        ("^p", &[]),
+        ("(", &[]),
+    ] {
+        assert_eq!(names(&["-f", &format!("name={expression}")]), found, "{expression}");
+    }
+    engine.docker(&["volume", "create", "store-1"]).ok();
+    let volumes = |name: &str| engine.docker(&["volume", "ls", "-q", "-f", &format!("name={name}")]);
+    assert_eq!(volumes("^store-[1-3]$").ok(), "store-1");
+    assert_eq!(volumes("^tore").ok(), "");
     assert_eq!(names(&["-f", "ancestor=busybox"]), ["down", "up"]);
     assert_eq!(names(&["-f", "network=bridge"]).len(), 2);
     assert_eq!(names(&["-n", "1"]), ["down"]);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::record::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::model::{ContainerPort, ContainerSnapshot, Filters, ListOptions, Status};
+use crate::model::{ContainerPort, ContainerSnapshot, Expressions, Filters, ListOptions, Status};
 
 const FILTERS: &[&str] = &[
     "ancestor",
@@ -94,6 +94,8 @@ struct Filter<'a> {
     before: Option<Timestamp>,
     since: Option<Timestamp>,
     exited: Option<BTreeSet<i32>>,
+    ids: Expressions,
+    names: Expressions,
     ancestors: Option<BTreeSet<String>>,
     publish: Option<Vec<ContainerPort>>,
     expose: Option<Vec<ContainerPort>>,
@@ -130,6 +132,8 @@ impl<'a> Filter<'a> {
             before: created("before")?,
             since: created("since")?,
             exited: exited.transpose()?,
+            ids: filters.expressions("id"),
+            names: filters.expressions("name"),
             ancestors: filters.values("ancestor").map(|names| engine.ancestors(names)),
             publish: ports(filters, "publish")?,
             expose: ports(filters, "expose")?,
@@ -144,10 +148,9 @@ impl<'a> Filter<'a> {
         (self.all || status.is_running())
             && filters.exact("status", status.as_str())
             && filters.exact("health", health)
-            && filters.prefix("id", container.id.as_str())
-            && filters
-                .values("name")
-                .is_none_or(|values| values.iter().any(|v| name_matches(&container.name, v)))
+            && self.ids.find(&[container.id.as_str()])
+            // Docker's names begin with a slash, and people anchor with and without it.
+            && self.names.find(&[&container.name, &format!("/{}", container.name)])
             && filters.labels_match(&container.config.labels)
             && filters.exact("is-task", "false")
             && filters.exact("isolation", "default")
@@ -223,67 +226,9 @@ fn ports(filters: &Filters, key: &str) -> Result<Option<Vec<ContainerPort>>> {
     Ok(Some(ports))
 }
 
-/// Docker takes a regular expression; what people write is a part of the name, with `^/?` and `$` as anchors.
-fn name_matches(name: &str, pattern: &str) -> bool {
-    let from_start = pattern.starts_with('^');
-    let rest = pattern.trim_start_matches('^');
-    let rest = rest.strip_prefix("/?").or_else(|| rest.strip_prefix('/')).unwrap_or(rest);
-    let to_end = rest.ends_with('$');
-    let rest = rest.strip_suffix('$').unwrap_or(rest);
-    let slash = pattern.starts_with('/');
-    match (from_start || slash, to_end) {
-        (true, true) => glob(rest, name),
-        (true, false) => glob(&format!("{rest}.*"), name),
-        (false, true) => glob(&format!(".*{rest}"), name),
-        (false, false) => glob(&format!(".*{rest}.*"), name),
-    }
-}
-
-/// Literal characters, `\.` and other escapes, `.`, `.*` and `.+`: the whole text.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut chars = pattern.chars();
-    let Some(first) = chars.next() else { return text.is_empty() };
-    let rest = chars.as_str();
-    match first {
-        '.' if rest.starts_with('*') => {
-            (0..=text.len()).any(|i| text.is_char_boundary(i) && glob(&rest[1..], &text[i..]))
-        }
-        '.' if rest.starts_with('+') => {
-            (1..=text.len()).any(|i| text.is_char_boundary(i) && glob(&rest[1..], &text[i..]))
-        }
-        '.' => text.chars().next().is_some_and(|c| glob(rest, &text[c.len_utf8()..])),
-        '\\' => {
-            let mut escaped = rest.chars();
-            escaped
-                .next()
-                .is_some_and(|c| text.starts_with(c) && glob(escaped.as_str(), &text[c.len_utf8()..]))
-        }
-        c => text.starts_with(c) && glob(rest, &text[c.len_utf8()..]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_match_as_people_write_them() {
-        for (pattern, matches) in [
-            ("web", true),
-            ("eb", true),
-            ("^web", true),
-            ("^eb", false),
-            ("^/web1$", true),
-            ("^/?web1$", true),
-            ("/web1", true),
-            ("^web$", false),
-            ("w.*1", true),
-            ("web\\.1", false),
-            ("b1$", true),
-        ] {
-            assert_eq!(name_matches("web1", pattern), matches, "{pattern}");
-        }
-    }
 
     #[test]
     fn ranges_of_ports() {

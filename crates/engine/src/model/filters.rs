@@ -69,18 +69,26 @@ impl Filters {
         self.values(key).is_none_or(|values| values.contains(text))
     }
 
-    /// Whether any value of `key` is `text` or a regular expression that finds something in it; true if the key
-    /// is absent. As in Docker, what is no expression finds nothing.
-    pub fn finds(&self, key: &str, text: &str) -> bool {
-        let finds = |value: &String| {
-            value == text || regex::Regex::new(value).is_ok_and(|expression| expression.is_match(text))
-        };
-        self.values(key).is_none_or(|values| values.iter().any(finds))
+    /// The values of a key as regular expressions, made once for all that they are held against.
+    pub fn expressions(&self, key: &str) -> Expressions {
+        let made = |value: &String| (value.clone(), regex::Regex::new(value).ok());
+        Expressions(self.values(key).map(|values| values.iter().map(made).collect()))
     }
+}
 
-    /// Whether any value of `key` is a prefix of `text`; true if the key is absent.
-    pub fn prefix(&self, key: &str, text: &str) -> bool {
-        self.values(key).is_none_or(|values| values.iter().any(|v| text.starts_with(v.as_str())))
+/// The values of a key that are each a name or a regular expression that finds something in one. As in Docker,
+/// what is no expression finds nothing but itself.
+#[derive(Clone, Debug)]
+pub struct Expressions(Option<Vec<(String, Option<regex::Regex>)>>);
+
+impl Expressions {
+    /// Whether any of them is or finds something in any of the texts; true if the key is absent.
+    pub fn find(&self, texts: &[&str]) -> bool {
+        let finds = |(value, expression): &(String, Option<regex::Regex>)| {
+            let found = |text: &&str| value == text || expression.as_ref().is_some_and(|e| e.is_match(text));
+            texts.iter().any(found)
+        };
+        self.0.as_ref().is_none_or(|values| values.iter().any(finds))
     }
 }
 
@@ -108,12 +116,11 @@ mod tests {
 
     #[test]
     fn names_are_found_by_expression() {
-        let finds = |value: &str| filters(&[("name", value)]).finds("name", "my-net");
-        assert!(
-            finds("net") && finds("^my-net$") && finds("^(a|my)-") && Filters::default().finds("name", "x")
-        );
+        let finds = |value: &str| filters(&[("name", value)]).expressions("name").find(&["my-net"]);
+        assert!(finds("net") && finds("^my-net$") && finds("^(a|my)-"));
+        assert!(Filters::default().expressions("name").find(&["x"]));
         assert!(!finds("^net") && !finds("my.net.") && !finds("("));
-        assert!(filters(&[("name", "(")]).finds("name", "("));
+        assert!(filters(&[("name", "(")]).expressions("name").find(&["("]));
     }
 
     #[test]
