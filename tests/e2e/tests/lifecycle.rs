@@ -302,7 +302,7 @@ fn events_tell_what_happened() {
 
 #[test]
 fn a_restart_policy_brings_a_container_back() {
-    let engine = Engine::start();
+    let mut engine = Engine::start();
     engine
         .docker(&[
             "run",
@@ -329,4 +329,19 @@ fn a_restart_policy_brings_a_container_back() {
     });
     engine.docker(&["stop", "-t", "0", "always"]).ok();
     assert_eq!(inspect(&engine, "always", "{{.State.Running}}"), "false", "stopped by hand stays stopped");
+    let unless = ["run", "-d", "--name", "unless", "--restart", "unless-stopped", "busybox", "sleep", "600"];
+    engine.docker(&unless).ok();
+    engine.docker(&["stop", "-t", "0", "unless"]).ok();
+    engine.stop_daemon();
+    engine.start_daemon();
+    let pid = eventually("a new daemon starts it", 20, || {
+        let now = inspect(&engine, "always", "{{.State.Running}} {{.State.Pid}}");
+        now.strip_prefix("true ").map(str::to_owned)
+    });
+    assert_eq!(inspect(&engine, "unless", "{{.State.Running}}"), "false", "but not that one");
+    engine.host().run(&["kill", "-9", &pid]).ok();
+    eventually("its policy holds again", 20, || {
+        let now = inspect(&engine, "always", "{{.State.Running}} {{.State.Pid}}");
+        (now.starts_with("true") && !now.ends_with(&format!(" {pid}"))).then_some(())
+    });
 }

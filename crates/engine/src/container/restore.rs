@@ -46,7 +46,13 @@ impl Engine {
         tokio::spawn(async move {
             for container in to_start {
                 let _turn = container.gate.lock().await;
-                let wanted = container.with(|record| !record.removing && record.state.check_start().is_ok());
+                let wanted = container.with(|record| {
+                    let wanted = !record.removing && record.state.check_start().is_ok();
+                    if wanted {
+                        record.state.wanted();
+                    }
+                    wanted
+                });
                 if wanted && let Err(error) = engine.start(&container).await {
                     tracing::error!(container = %container.id, %error, "start a container with the daemon");
                 }

@@ -65,9 +65,7 @@ impl Engine {
                 if let Some(restart) = record.restart.take() {
                     restart.cancel();
                 }
-                record.state.manually_stopped = false;
-                record.state.restart_count = 0;
-                record.state.restart_delay = std::time::Duration::ZERO;
+                record.state.wanted();
                 Ok(())
             })?;
             engine.start(&container).await

@@ -59,6 +59,13 @@ impl RunState {
         }
     }
 
+    /// Somebody wants it to run, a user or the daemon at its start: what was before is forgotten.
+    pub(crate) fn wanted(&mut self) {
+        self.manually_stopped = false;
+        self.restart_count = 0;
+        self.restart_delay = Duration::ZERO;
+    }
+
     /// A start begins.
     pub(crate) fn starting(&mut self, sandbox: Option<SandboxId>) {
         self.owns_resources = true;
@@ -214,5 +221,11 @@ mod tests {
         state.shown.started_at = Some(Timestamp::UNIX_EPOCH);
         assert!(state.wants_start_with_daemon(policy(Always, 0), false));
         assert!(!state.wants_start_with_daemon(policy(UnlessStopped, 0), false));
+        state.wanted();
+        state.exited(&exit(137, 2));
+        assert!(
+            state.wants_restart(policy(Always, 0)),
+            "started again, it is not stopped by the user any more"
+        );
     }
 }
