@@ -31,7 +31,7 @@ pub(crate) fn requests_for<'a>(
     ports: impl IntoIterator<Item = &'a ContainerPort>,
 ) -> Vec<PortRequest> {
     let (config, host) = (&definition.config, &definition.host_config);
-    let publishes = matches!(host.network_mode, NetworkMode::Bridge | NetworkMode::Network(_));
+    let publishes = !matches!(host.network_mode, NetworkMode::Host | NetworkMode::Container(_));
     if !publishes || config.network_disabled {
         return Vec::new();
     }
@@ -73,9 +73,14 @@ pub(crate) fn dns_names(definition: &Definition, settings: &EndpointSettings) ->
         .collect()
 }
 
+/// One of the networks that are always there.
+pub(crate) fn is_predefined(network: &str) -> bool {
+    matches!(network, "bridge" | "host" | "none")
+}
+
 pub(crate) fn attach_spec(definition: &Definition, network: &str, joined: &Joined) -> AttachSpec {
     let settings = &joined.settings;
-    let predefined = matches!(network, "bridge" | "host" | "none");
+    let predefined = is_predefined(network);
     // On the default bridge they count only if the daemon is told to answer them.
     let nameless = matches!(network, "host" | "none");
     let links = settings.links.iter().map(|link| {
@@ -109,21 +114,28 @@ impl Engine {
         if definition.config.network_disabled {
             attach.push(attach_spec(definition, "none", &Joined::default()));
         } else {
-            // The network of `--network` is eth0, the others follow as they were given.
-            let first = |name: &str| name != primary;
+            let by_name = definition.endpoints.contains_key(primary);
+            let is_primary = |(name, joined): &(&String, &Joined)| match by_name {
+                true => *name == primary,
+                false => joined.network.as_ref().is_some_and(|id| id.as_str().starts_with(primary)),
+            };
             let mut endpoints: Vec<_> = definition.endpoints.iter().collect();
-            endpoints.sort_by_key(|(name, joined)| {
-                (
-                    first(name) && joined.network.as_ref().is_none_or(|id| id.as_str() != primary),
-                    joined.position,
-                    (*name).clone(),
-                )
-            });
+            if let NetworkMode::Network(mode) = &host.network_mode
+                && !endpoints.iter().any(is_primary)
+            {
+                // It joins others than `NetworkMode` says; one that does not exist is a mistake all the same.
+                let what = format!("could not find a network matching network mode {mode}");
+                let found = self.inner.networks.find(mode).await;
+                found.map_err(|error| EngineError::from(error).context(what))?;
+            }
+            // The network of `--network` is eth0, the others follow as they were given.
+            endpoints.sort_by_key(|found| (!is_primary(found), found.1.position, found.0.clone()));
             attach.extend(endpoints.into_iter().map(|(name, joined)| attach_spec(definition, name, joined)));
         }
         for (alias, name) in attach.iter_mut().flat_map(|spec| &mut spec.links) {
-            let other = self.inner.containers.find(name).map_err(|_| {
-                EngineError::invalid(format!("could not get container for {name} (link {alias})"))
+            let other = self.inner.containers.find(name).map_err(|error| {
+                let error = error.message();
+                EngineError::invalid(format!("could not get container for {name} (link {alias}): {error}"))
             })?;
             *name = other.name();
         }
@@ -291,7 +303,7 @@ impl Engine {
     /// `POST /networks/{id}/disconnect`.
     ///
     /// # Errors
-    /// `NotFound`; `Forbidden` if it is not on that network.
+    /// `NotFound`; as in Docker `Internal` if it is not on that network.
     pub async fn network_disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
         let found = self.inner.containers.find(container);
         let (engine, network) = (self.clone(), network.to_owned());
@@ -321,10 +333,10 @@ impl Engine {
             ));
         }
         if definition.endpoints.remove(&found.name).is_none() {
-            return Err(EngineError::new(
-                ErrorKind::Forbidden,
-                format!("container {} is not connected to network {}", container.id, found.name),
-            ));
+            return Err(EngineError::internal(format!(
+                "container {} is not connected to network {}",
+                container.id, found.name
+            )));
         }
         let sandbox = container.with(|record| record.sandbox.clone());
         match sandbox {

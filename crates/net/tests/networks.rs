@@ -249,7 +249,7 @@ async fn what_is_asked_of_a_network_is_checked() {
     for (attach, text) in [
         (
             asks("bridge", "172.17.0.9"),
-            "invalid config for network bridge: invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only",
+            "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is supported on user defined networks only",
         ),
         (
             asks("auto", "172.18.0.9"),

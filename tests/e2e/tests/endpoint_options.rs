@@ -50,7 +50,9 @@ fn a_link_local_address_is_one_more_on_the_interface() {
     assert!(pings(&engine, "seven", "fe80::77%eth0"));
     assert!(pings(&engine, "six", "169.254.7.1"));
     let bad = engine.docker(&["create", "--network", "name=net,link-local-ip=0.0.0.0", "busybox"]);
-    has_line(bad.fails(), &["invalid link-local IP address: 0.0.0.0"]);
+    has_line(bad.fails(), &["invalid link local IP address: 0.0.0.0"]);
+    let elsewhere = engine.docker(&["create", "--network", "name=net,link-local-ip=10.81.0.1", "busybox"]);
+    has_line(elsewhere.fails(), &["invalid link local IP address: 10.81.0.1"]);
 }
 
 #[test]

@@ -33,7 +33,8 @@ fn ask(engine: &Engine, method: &str, path: &str, body: Option<&Value>) -> (u16,
     }
     words.push(&url);
     let output = run_words(&words, None);
-    let (json, status) = output.ok().rsplit_once('\n').expect("a status line");
+    let text = output.ok();
+    let (json, status) = text.rsplit_once('\n').unwrap_or(("", text));
     (status.parse().expect("a status"), serde_json::from_str(json).unwrap_or(Value::Null))
 }
 
@@ -327,4 +328,73 @@ fn each_version_takes_and_shows_endpoints_as_it_did() {
     engine.docker(&["network", "rm", "six"]).ok();
     assert_eq!(ask(&engine, "POST", "/v1.48/networks/create", Some(&bare)).0, 201);
     assert_eq!(engine.docker(&["network", "inspect", "-f", "{{.EnableIPv4}}", "six"]).ok(), "false");
+}
+
+#[test]
+fn a_container_joins_what_its_request_names_and_nothing_else() {
+    let engine = Engine::start();
+    create(&engine, "net", &["--subnet", "10.81.0.0/24"]);
+    create(&engine, "inside", &["--internal", "--subnet", "10.82.0.0/24"]);
+    let make = |mode: Option<&str>, endpoints: Value| {
+        let body = serde_json::json!({"Image": "busybox", "Cmd": ["sleep", "600"],
+            "HostConfig": {"NetworkMode": mode}, "NetworkingConfig": {"EndpointsConfig": endpoints}});
+        ask(&engine, "POST", "/v1.41/containers/create?name=cc", Some(&body))
+    };
+    let start = || ask(&engine, "POST", "/v1.41/containers/cc/start", None);
+    let joined = || {
+        let shown = ask(&engine, "GET", "/v1.41/containers/cc/json", None).1;
+        keys(&shown["NetworkSettings"]["Networks"]).join(" ")
+    };
+    let none = serde_json::json!({});
+    let inside = serde_json::json!({"inside": {}});
+    for (mode, endpoints, networks) in [
+        (None, &none, "bridge"),
+        (None, &inside, "inside"),
+        (Some("default"), &inside, "inside"),
+        (Some("bridge"), &inside, "inside"),
+        (Some("net"), &none, "net"),
+        (Some("net"), &inside, "inside"),
+        (Some("none"), &inside, "inside"),
+        (Some("default"), &serde_json::json!({"default": {}}), "bridge"),
+    ] {
+        assert_eq!(make(mode, endpoints.clone()).0, 201, "{mode:?} {endpoints}");
+        assert_eq!(start().0, 204, "{mode:?} {endpoints}");
+        assert_eq!(joined(), networks, "{mode:?} {endpoints}");
+        let links = engine.docker(&["exec", "cc", "ip", "-o", "link"]).ok().lines().count();
+        assert_eq!(links, 2, "{mode:?} {endpoints}: the loopback and one more");
+        engine.docker(&["rm", "-f", "cc"]).ok();
+    }
+    assert_eq!(make(None, serde_json::json!({"nosuch": {}})).0, 201);
+    assert_eq!(start().0, 404, "that it does not exist is found at start");
+    engine.docker(&["rm", "-f", "cc"]).ok();
+    if !is_portolan(&engine) {
+        return;
+    }
+    let message = |answer: (u16, Value)| (answer.0, answer.1["message"].as_str().unwrap_or("").to_owned());
+    let refused = message(make(None, serde_json::json!({"net": null})));
+    assert_eq!(refused, (400, "invalid config for network net: EndpointsConfig is nil".to_owned()));
+    let static_ip = serde_json::json!({"bridge": {"IPAMConfig": {"IPv4Address": "172.17.0.9"}}});
+    let (status, why) = message(make(None, static_ip));
+    assert_eq!(status, 400);
+    has_line(&why, &["user specified IP address is supported on user defined networks only"]);
+    let path = "/v1.51/containers/create";
+    let mac = serde_json::json!({"Image": "busybox", "MacAddress": "02:00:00:00:00:09",
+        "HostConfig": {"NetworkMode": "net"}, "NetworkingConfig": {"EndpointsConfig": inside}});
+    let (status, why) = message(ask(&engine, "POST", path, Some(&mac)));
+    assert_eq!(status, 400);
+    has_line(&why, &["NetworkMode must match the identity of a network"]);
+    let lost = serde_json::json!({"Image": "busybox", "HostConfig": {"NetworkMode": "nosuch"},
+        "NetworkingConfig": {"EndpointsConfig": inside}});
+    assert_eq!(ask(&engine, "POST", &format!("{path}?name=cc"), Some(&lost)).0, 201);
+    let (status, why) = message(start());
+    assert_eq!(status, 404);
+    has_line(&why, &["could not find a network matching network mode nosuch"]);
+    for verb in ["connect", "disconnect"] {
+        for body in [serde_json::json!({}), serde_json::json!({"Container": ""})] {
+            let answer = message(ask(&engine, "POST", &format!("/v1.51/networks/net/{verb}"), Some(&body)));
+            assert_eq!(answer, (400, "invalid name or ID supplied: \"\"".to_owned()), "{verb} {body}");
+        }
+    }
+    let stranger = serde_json::json!({"Container": "cc"});
+    assert_eq!(ask(&engine, "POST", "/v1.51/networks/net/disconnect", Some(&stranger)).0, 500);
 }

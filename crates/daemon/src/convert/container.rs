@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portolan_api::{self as api, ApiVersion, Empty, StrSlice};
 use portolan_engine::model::{ContainerConfig, ContainerPort, CreateRequest, HealthConfig, NetworkMode};
 
-use super::endpoint::endpoint_from_api;
+use super::endpoint::{endpoint_from_api, endpoint_of_mode};
 use super::host_config::host_config_from_api;
 use super::none_if_empty;
 use crate::http::ApiError;
@@ -21,6 +21,7 @@ pub(crate) fn create_request(
         return Err(ApiError::invalid("config cannot be empty in order to create a container"));
     }
     let mut host = body.host_config.unwrap_or_default();
+    let default_mode = matches!(host.network_mode.as_str(), "" | "default");
     older_versions(&mut host, version);
     let host_config = host_config_from_api(host, version)?;
     let mut config = config_from_api(body.config)?;
@@ -30,7 +31,7 @@ pub(crate) fn create_request(
         health.start_interval_ns = 0;
     }
     let mut given = body.networking_config.unwrap_or_default().endpoints_config.unwrap_or_default().0;
-    for (name, _) in given.iter_mut().filter(|(name, _)| name == "default") {
+    for (name, _) in given.iter_mut().filter(|(name, _)| default_mode && name == "default") {
         "bridge".clone_into(name);
     }
     let endpoint_order: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
@@ -43,7 +44,10 @@ pub(crate) fn create_request(
     }
     let mut endpoints = BTreeMap::new();
     for (network, settings) in given {
-        endpoints.insert(network, endpoint_from_api(settings.unwrap_or_default(), version)?);
+        let of = |error: &str| ApiError::invalid(format!("invalid config for network {network}: {error}"));
+        let settings = settings.ok_or_else(|| of("EndpointsConfig is nil"))?;
+        let settings = endpoint_from_api(settings, version).map_err(|error| of(&error.message))?;
+        endpoints.insert(network, settings);
     }
     let mut warnings = place_mac(&mut config, &host_config.network_mode, &mut endpoints, version)?;
     let mut host_config = host_config;
@@ -89,18 +93,12 @@ fn place_mac(
         endpoints.values_mut().for_each(|endpoint| endpoint.mac = None);
     }
     let Some(mac) = config.mac_address.take() else { return Ok(Vec::new()) };
-    let name = match mode {
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::Network(name) => name,
-        _ => {
-            return Err(ApiError::invalid("conflicting options: mac-address and the network mode"));
-        }
-    };
-    let only_one = endpoints.len() == 1 && old_style;
-    let endpoint = match endpoints.values_mut().next().filter(|_| only_one) {
-        Some(endpoint) => endpoint,
-        None => endpoints.entry(name.to_owned()).or_default(),
-    };
+    if !matches!(mode, NetworkMode::Bridge | NetworkMode::Network(_)) {
+        return Err(ApiError::invalid("conflicting options: mac-address and the network mode"));
+    }
+    let endpoint = endpoint_of_mode(mode, endpoints, version).map_err(|error| {
+        error.context("unable to migrate container-wide MAC address to a specific network")
+    })?;
     match endpoint.mac.replace(mac) {
         Some(other) if other != mac => {
             return Err(ApiError::invalid(

@@ -2,39 +2,43 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use portolan_api::{self as api, ApiVersion, EndpointIpamConfig};
-use portolan_engine::model::{EndpointSettings, EndpointSnapshot};
+use portolan_engine::model::{EndpointSettings, EndpointSnapshot, EndpointsConfig, NetworkMode};
 
 use super::{none_if_empty, text};
 use crate::http::ApiError;
 
 /// What a client asks for.
+///
+/// # Errors
+/// Whatever of it cannot be understood, all of it at once.
 pub(crate) fn endpoint_from_api(
     settings: api::EndpointSettings,
     version: ApiVersion,
 ) -> Result<EndpointSettings, ApiError> {
     let ipam = settings.ipam_config.unwrap_or_default();
-    let ipv4 = match ipam.ipv4_address.as_str() {
-        "" => None,
-        given => {
-            Some(given.parse().map_err(|_| ApiError::invalid(format!("invalid IPv4 address: {given}")))?)
-        }
+    let mut wrong = Vec::new();
+    let ipv4 = parse(&ipam.ipv4_address, "invalid IPv4 address", &mut wrong);
+    let ipv6 = parse(&ipam.ipv6_address, "invalid IPv6 address", &mut wrong);
+    let mut link_local_ips = Vec::new();
+    for address in &ipam.link_local_ips {
+        link_local_ips.extend(parse::<IpAddr>(address, "invalid link-local IP address", &mut wrong));
+    }
+    let mac = parse(&settings.mac_address, "invalid MAC address", &mut wrong);
+    let wrong = match wrong.as_slice() {
+        [] => None,
+        [only] => Some(only.clone()),
+        several => Some(format!("* {}", several.join("\n* "))),
     };
-    let ipv6 = match ipam.ipv6_address.as_str() {
-        "" => None,
-        given => {
-            Some(given.parse().map_err(|_| ApiError::invalid(format!("invalid IPv6 address: {given}")))?)
-        }
-    };
-    let mac = match settings.mac_address.as_str() {
-        "" => None,
-        given => Some(given.parse().map_err(|_| ApiError::invalid(format!("invalid MAC address: {given}")))?),
-    };
+    if let Some(wrong) = wrong {
+        return Err(ApiError::invalid(format!("invalid endpoint settings:\n{wrong}")));
+    }
     Ok(EndpointSettings {
         ipv4,
         ipv6,
-        link_local_ips: link_local(&ipam.link_local_ips)?,
+        link_local_ips,
         links: settings.links.unwrap_or_default(),
         aliases: settings.aliases.unwrap_or_default(),
         mac,
@@ -43,11 +47,34 @@ pub(crate) fn endpoint_from_api(
     })
 }
 
-fn link_local(given: &[String]) -> Result<Vec<IpAddr>, ApiError> {
-    let parse = |text: &String| {
-        text.parse().map_err(|_| ApiError::invalid(format!("invalid link-local IP address: {text}")))
-    };
-    given.iter().map(parse).collect()
+/// None if nothing was given; what cannot be read is noted.
+fn parse<T: FromStr>(given: &str, what: &str, wrong: &mut Vec<String>) -> Option<T> {
+    let parsed = (!given.is_empty()).then(|| given.parse())?;
+    parsed.map_err(|_| wrong.push(format!("{what}: {given}"))).ok()
+}
+
+/// The endpoint that settings of the whole container belong to: the one in the network of `NetworkMode`. If the
+/// request names no network at all, it is made.
+///
+/// # Errors
+/// The request names networks, but not that one: adding it would join a network that nobody asked for.
+pub(super) fn endpoint_of_mode<'a>(
+    mode: &NetworkMode,
+    endpoints: &'a mut EndpointsConfig,
+    version: ApiVersion,
+) -> Result<&'a mut EndpointSettings, ApiError> {
+    let name = mode.network_name().unwrap_or_default();
+    // Those versions know only one, whatever it is called.
+    let only = version < ApiVersion::new(1, 44) && !endpoints.is_empty();
+    if endpoints.is_empty() {
+        return Ok(endpoints.entry(name.to_owned()).or_default());
+    }
+    let found = endpoints.iter_mut().find(|(network, _)| only || *network == name);
+    found.map(|(_, endpoint)| endpoint).ok_or_else(|| {
+        ApiError::invalid(
+            "HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks",
+        )
+    })
 }
 
 /// An endpoint as inspect shows it. `short_id` is an alias that versions before 1.45 show too.

@@ -3,6 +3,7 @@
 use portolan_api::ApiVersion;
 use portolan_engine::model::{EndpointsConfig, HostConfig, NetworkMode};
 
+use super::endpoint::endpoint_of_mode;
 use crate::http::ApiError;
 
 /// The endpoint's option that takes them.
@@ -17,11 +18,9 @@ pub(super) fn place(
     endpoints: &mut EndpointsConfig,
     version: ApiVersion,
 ) -> Result<Vec<String>, ApiError> {
-    let network = match &host.network_mode {
-        NetworkMode::Bridge => "bridge".to_owned(),
-        NetworkMode::Network(name) => name.clone(),
-        _ => return Ok(Vec::new()),
-    };
+    if !matches!(host.network_mode, NetworkMode::Bridge | NetworkMode::Network(_)) {
+        return Ok(Vec::new());
+    }
     let mut moved = Vec::new();
     for (key, value) in &host.sysctls {
         let parts: Vec<&str> = key.splitn(5, '.').collect();
@@ -44,7 +43,9 @@ pub(super) fn place(
     if moved.is_empty() {
         return Ok(Vec::new());
     }
-    let options = &mut endpoints.entry(network).or_default().driver_opts;
+    let endpoint = endpoint_of_mode(&host.network_mode, endpoints, version)
+        .map_err(|error| error.context("unable to find a network for an interface's sysctl"))?;
+    let options = &mut endpoint.driver_opts;
     let mut warnings = Vec::new();
     for (key, option) in moved {
         host.sysctls.remove(&key);

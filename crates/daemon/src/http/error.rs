@@ -19,6 +19,11 @@ impl ApiError {
         ApiError { status, message: message.into() }
     }
 
+    /// The same, said with what was being done: `what: text`.
+    pub(crate) fn context(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
     /// Status 400.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)

@@ -18,7 +18,7 @@ use crate::model::{
     CreateRequest, Created, EndpointSettings, HostConfig, MountPoint, MountType, NamespaceSetting,
     NetworkMode, VolumeSpec,
 };
-use crate::network::attach_spec;
+use crate::network::{attach_spec, is_predefined};
 
 impl Engine {
     /// `POST /containers/create`.
@@ -198,26 +198,27 @@ impl Engine {
         super::spec::log_spec(log, std::path::Path::new("")).map(drop)
     }
 
-    /// The networks that the request names: that of `NetworkMode` and those of `EndpointsConfig`.
+    /// The networks that the container joins: those of `EndpointsConfig`, and only if it names none that of
+    /// `NetworkMode`.
     async fn endpoints(&self, request: &mut CreateRequest) -> Result<BTreeMap<String, Joined>> {
-        let mut endpoints = BTreeMap::new();
+        let Some(primary) = request.host_config.network_mode.network_name().map(str::to_owned) else {
+            return Ok(BTreeMap::new());
+        };
+        if request.config.network_disabled {
+            return Ok(BTreeMap::new());
+        }
         let order = std::mem::take(&mut request.endpoint_order);
         let place = |name: &str| order.iter().position(|given| given == name).unwrap_or(order.len());
-        let Some(primary) = request.host_config.network_mode.network_name().map(str::to_owned) else {
-            return Ok(endpoints);
-        };
-        for (name, settings) in std::mem::take(&mut request.endpoints) {
-            let position = u32::try_from(place(&name)).unwrap_or(u32::MAX);
-            let name = if matches!(name.as_str(), "" | "default") { "bridge".to_owned() } else { name };
-            endpoints.insert(name, Joined { network: None, settings, position });
+        let mut given = std::mem::take(&mut request.endpoints);
+        if given.is_empty() {
+            let mac = request.config.mac_address;
+            given.insert(primary, EndpointSettings { mac, ..EndpointSettings::default() });
         }
-        endpoints.entry(primary.clone()).or_default();
-        let mut named = BTreeMap::new();
-        for (given, mut joined) in endpoints {
-            if given == primary && joined.settings.mac.is_none() {
-                joined.settings.mac = request.config.mac_address;
-            }
-            if matches!(given.as_str(), "bridge" | "host" | "none") {
+        let mut named: BTreeMap<String, Joined> = BTreeMap::new();
+        for (given, settings) in given {
+            let position = u32::try_from(place(&given)).unwrap_or(u32::MAX);
+            let mut joined = Joined { network: None, settings, position };
+            if is_predefined(&given) {
                 named.insert(given, joined);
                 continue;
             }
@@ -227,9 +228,9 @@ impl Engine {
                     joined.network = Some(info.network.id);
                     info.network.name
                 }
-                Err(_) => given.clone(),
+                Err(_) => given,
             };
-            let earlier: Option<Joined> = named.remove(&name);
+            let earlier = named.remove(&name);
             if let Some(earlier) = earlier.filter(|e| e.settings != EndpointSettings::default()) {
                 joined.settings = earlier.settings;
             }
@@ -242,8 +243,13 @@ impl Engine {
     /// networks. A network that is missing is an error at start.
     async fn reserve_addresses(&self, definition: &Definition) -> Result<()> {
         for (name, joined) in &definition.endpoints {
-            if joined.network.is_some() && joined.settings != EndpointSettings::default() {
-                self.inner.networks.reserve(&definition.id, attach_spec(definition, name, joined)).await?;
+            let known = joined.network.is_some() || is_predefined(name);
+            if !known || joined.settings == EndpointSettings::default() {
+                continue;
+            }
+            match self.inner.networks.reserve(&definition.id, attach_spec(definition, name, joined)).await {
+                Err(error) if error.kind() == portolan_net::ErrorKind::NotFound => {}
+                done => drop(done?),
             }
         }
         Ok(())

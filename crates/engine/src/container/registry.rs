@@ -26,7 +26,7 @@ impl Registry {
     /// A container by full id, name (with or without a slash) or unique prefix of an id.
     ///
     /// # Errors
-    /// `NotFound`; `Invalid` if the prefix fits several.
+    /// `NotFound`; `Invalid` if nothing is named, or the prefix fits several.
     pub(crate) fn find(&self, reference: &str) -> Result<Arc<Container>> {
         let missing = || EngineError::not_found(format!("No such container: {reference}"));
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,7 @@ impl Registry {
             return Ok(container.clone());
         }
         if reference.is_empty() {
-            return Err(missing());
+            return Err(EngineError::invalid("invalid name or ID supplied: \"\""));
         }
         let from = (Bound::Included(reference), Bound::Unbounded);
         let mut fits =

@@ -9,7 +9,7 @@ use super::record::{Container, Record};
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
 use crate::model::{ContainerSnapshot, EndpointSnapshot, NetworkSnapshot};
-use crate::network::{dns_names, shown_ports};
+use crate::network::{dns_names, is_predefined, shown_ports};
 
 impl Engine {
     /// `GET /containers/{id}/json`.
@@ -96,7 +96,7 @@ fn network(record: &Record) -> NetworkSnapshot {
     let sandbox = record.sandbox.as_ref();
     let endpoints = definition.endpoints.iter().map(|(name, joined)| {
         let info = sandbox.and_then(|s| s.endpoints.iter().find(|e| e.network_name == *name));
-        let predefined = matches!(name.as_str(), "bridge" | "host" | "none");
+        let predefined = is_predefined(name);
         EndpointSnapshot {
             network_name: name.clone(),
             network_id: info.map(|info| info.endpoint.network.clone()).or_else(|| joined.network.clone()),

@@ -182,11 +182,14 @@ impl Engine {
         if let NetworkMode::Container(of) = &definition.host_config.network_mode {
             return Ok((None, self.join_netns(container, of)?));
         }
-        let spec = self.sandbox_spec(definition).await?;
+        let spec = self.sandbox_spec(definition).await;
+        let spec = spec.map_err(|error| error.context("failed to set up container networking"))?;
         let sandbox = self.inner.networks.create_sandbox(spec).await.map_err(|error| {
             let error = EngineError::from(error);
             match error.kind() {
-                ErrorKind::NotFound => error.context("failed to set up container networking"),
+                ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Forbidden => {
+                    error.context("failed to set up container networking")
+                }
                 _ => EngineError::internal(format!("failed to set up container networking: {error}")),
             }
         })?;

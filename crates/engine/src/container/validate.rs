@@ -8,6 +8,7 @@ use crate::model::{
     ContainerConfig, CreateRequest, HealthConfig, HostConfig, NamespaceSetting, NetworkMode, ResourceLimits,
     RestartPolicy, RestartPolicyName,
 };
+use crate::network::is_predefined;
 
 /// HOST_NAME_MAX of linux/limits.h.
 const LONGEST_HOSTNAME: usize = 64;
@@ -25,16 +26,18 @@ pub(crate) fn request(request: &mut CreateRequest) -> Result<Vec<String>> {
     let mut warnings = check_host(config, host)?;
     warnings.extend(resources(&host.resources, false)?);
     for (name, endpoint) in &request.endpoints {
-        let predefined = matches!(name.as_str(), "" | "default" | "bridge" | "host" | "none");
-        if predefined && (endpoint.ipv4.is_some() || endpoint.ipv6.is_some()) && name != "bridge" {
-            return Err(invalid(format!(
-                "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only (network {name})"
-            )));
+        let mut wrong = Vec::new();
+        if is_predefined(name) && (endpoint.ipv4.is_some() || endpoint.ipv6.is_some()) {
+            wrong.push("user specified IP address is supported on user defined networks only");
         }
-        if predefined && !endpoint.aliases.is_empty() {
-            return Err(invalid(
-                "invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks",
-            ));
+        if is_predefined(name) && !endpoint.aliases.is_empty() {
+            wrong.push("network-scoped alias is supported only for containers in user defined networks");
+        }
+        if !wrong.is_empty() {
+            let wrong = wrong.join("\n");
+            return Err(invalid(format!(
+                "invalid config for network {name}: invalid endpoint settings:\n{wrong}"
+            )));
         }
         if matches!(host.network_mode, NetworkMode::Container(_)) {
             return Err(invalid(

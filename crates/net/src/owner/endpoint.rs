@@ -53,13 +53,13 @@ impl Owner {
         let mut errors = Vec::new();
         let asks_address = attach.ipv4.is_some() || attach.ipv6.is_some();
         if asks_address && !user_defined(network) {
-            errors.push("user-specified IP address is supported on user-defined networks only".to_owned());
+            errors.push("user specified IP address is supported on user defined networks only".to_owned());
         } else {
             errors.extend(attach.ipv4.and_then(|address| bad_address(network, address.into())));
             errors.extend(attach.ipv6.and_then(|address| bad_address(network, address.into())));
         }
-        let unspecified = attach.link_local.iter().filter(|address| address.is_unspecified());
-        errors.extend(unspecified.map(|address| format!("invalid link-local IP address: {address}")));
+        let elsewhere = attach.link_local.iter().filter(|address| !is_link_local(**address));
+        errors.extend(elsewhere.map(|address| format!("invalid link local IP address: {address}")));
         errors.extend(attach.driver_opts.iter().filter_map(|(key, value)| bad_option(key, value)));
         let text = match errors.as_slice() {
             [] => return Ok(id),
@@ -198,6 +198,14 @@ impl Owner {
 
 fn user_defined(network: &Network) -> bool {
     !network.predefined
+}
+
+/// RFC 3927 and RFC 4291, section 2.5.6. Any other address would be one that the network does not know of.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 /// Why a network cannot give an address that is asked for.
