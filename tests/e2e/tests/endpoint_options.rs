@@ -84,6 +84,15 @@ fn a_link_on_the_default_bridge_is_told_by_variables() {
     engine.docker(&["stop", "-t", "0", "db"]).ok();
     let alone = engine.docker(&["run", "--rm", "--link", "db", "busybox", "true"]);
     has_line(alone.fails(), &["Cannot link to a non running container: /db AS "]);
+    network(&engine, "net", &[]);
+    run(&engine, "away", &["--network", "net"]);
+    let away = engine.docker(&["run", "--rm", "--link", "away:db", "busybox", "true"]);
+    has_line(away.fails(), &["default", "network"]);
+    let nobody = engine.docker(&["create", "--link", "nosuch:db", "busybox"]);
+    has_line(nobody.fails(), &["could not get container for nosuch: No such container: nosuch"]);
+    run(&engine, "hosted", &["--network", "host"]);
+    let hosted = engine.docker(&["create", "--link", "hosted:db", "busybox"]);
+    has_line(hosted.fails(), &["host type networking can't be used with links"]);
 }
 
 #[test]

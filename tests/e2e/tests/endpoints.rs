@@ -322,6 +322,11 @@ fn a_shared_namespace_outlives_the_restart_of_its_owner() {
     share(&engine);
     engine.docker(&["restart", "-t", "0", "xx"]).ok();
     goes_on(&engine);
+    // Whoever joins a container that has joined another is with that other.
+    run(&engine, "inner", &["--network", "container:side"]);
+    assert_eq!(exec(&engine, "inner", "cat /etc/hosts"), exec(&engine, "xx", "cat /etc/hosts"));
+    has_line(&exec(&engine, "inner", "ip -o addr show eth0"), &["10.81.0.3/24"]);
+    engine.docker(&["rm", "-f", "inner"]).ok();
     let pid = inspect(&engine, "xx", "{{.State.Pid}}");
     engine.host().run(&["kill", "-9", &pid]).ok();
     eventually("its policy restarts it", 5, || {

@@ -33,6 +33,7 @@ impl Engine {
         merge::merge(&mut request.config, &image.config.config)?;
         self.check_log_config(&mut request.host_config)?;
         self.resolve_namespaces(&mut request.host_config);
+        self.check_links(&request.host_config)?;
         let args = merge::command_line(&request.config)?;
         // What is wrong with these would else be found only at start.
         security::security_options(&request.host_config.security_opt, false)?;

@@ -2,13 +2,15 @@
 //! there have been networks of one's own, and still relied upon; named as Docker names them.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use portolan_netcore::model::Proto;
 
-use super::record::Definition;
+use super::record::{Container, Definition};
 use crate::engine::Engine;
-use crate::files::links_of;
-use crate::model::{ContainerPort, NetworkMode};
+use crate::error::{EngineError, Result};
+use crate::files::{links_of, split_link};
+use crate::model::{ContainerPort, HostConfig, NetworkMode};
 
 /// What a link's variables are made of.
 struct Link<'a> {
@@ -67,14 +69,41 @@ fn follows(a: &ContainerPort, b: &ContainerPort) -> bool {
 }
 
 impl Engine {
+    /// The container that a link means: if the one it names is in another's network namespace, that other.
+    ///
+    /// # Errors
+    /// `Invalid`: there is none.
+    pub(crate) fn linked(&self, name: &str) -> Result<Arc<Container>> {
+        let named = self.inner.containers.find(name).map_err(|error| {
+            EngineError::invalid(format!("could not get container for {name}: {}", error.message()))
+        })?;
+        Ok(self.provider_of(&named).unwrap_or(named))
+    }
+
+    /// Whether the links of a container to be made can be: the others exist, and have an address of their own.
+    ///
+    /// # Errors
+    /// `Invalid`, saying why not.
+    pub(super) fn check_links(&self, host: &HostConfig) -> Result<()> {
+        if matches!(host.network_mode, NetworkMode::Network(_)) {
+            return Ok(());
+        }
+        for link in &host.links {
+            let other = self.linked(split_link(link).0)?;
+            if other.with(|record| record.definition.host_config.network_mode == NetworkMode::Host) {
+                return Err(EngineError::invalid(
+                    "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The variables of all links of a container on the default bridge; a target that does not run has none.
     pub(crate) fn link_variables(&self, definition: &Definition) -> Vec<String> {
-        if definition.host_config.network_mode != NetworkMode::Bridge {
-            return Vec::new();
-        }
         let mut out = Vec::new();
         for (name, alias) in links_of(definition) {
-            let Ok(other) = self.inner.containers.find(name) else { continue };
+            let Ok(other) = self.linked(name) else { continue };
             other.with(|record| {
                 let mut endpoints = record.sandbox.iter().flat_map(|info| &info.endpoints);
                 let found = endpoints.find(|endpoint| endpoint.network_name == "bridge");

@@ -1,17 +1,22 @@
 //! The engine's start: containers are loaded, those that still run are found again, what the others left is
 //! cleaned up, and restart policies are followed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use portolan_netcore::model::ContainerId;
 use portolan_runtime::{ExitStatus, Shim, ShimState};
 
 use super::record::{Container, Definition};
 use super::state::{EXIT_LOST, RunState};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::files::links_of;
 use crate::model::{NetworkMode, Status};
+
+/// `container:X` and links where X is such a one itself: nobody nests this deep.
+const LONGEST_CHAIN: usize = 32;
 
 impl Engine {
     /// Loads the containers that the database holds.
@@ -38,10 +43,7 @@ impl Engine {
         for container in self.inner.containers.all() {
             self.release_unshared(&container).await;
         }
-        // Those whose namespace others share come first.
-        to_start.sort_by_key(|container| {
-            container.with(|r| matches!(r.definition.host_config.network_mode, NetworkMode::Container(_)))
-        });
+        self.sort_by_need(&mut to_start);
         let engine = self.clone();
         tokio::spawn(async move {
             for container in to_start {
@@ -59,6 +61,24 @@ impl Engine {
             }
         });
         Ok(())
+    }
+
+    /// Those that others need come before them: whose namespace they join, what they link to.
+    fn sort_by_need(&self, containers: &mut [Arc<Container>]) {
+        let needs: Vec<_> = containers.iter().map(|one| (one.id.clone(), self.needs(one))).collect();
+        let ranks = ranks(&needs);
+        containers.sort_by_key(|container| ranks.get(&container.id).copied());
+    }
+
+    /// The containers that have to run for this one to start.
+    fn needs(&self, container: &Container) -> Vec<ContainerId> {
+        let definition = container.with(|record| record.definition.clone());
+        let joined = match &definition.host_config.network_mode {
+            NetworkMode::Container(of) => self.inner.containers.find(of).ok(),
+            _ => None,
+        };
+        let linked = links_of(&definition).filter_map(|(name, _)| self.linked(name).ok());
+        joined.into_iter().chain(linked).map(|needed| needed.id.clone()).collect()
     }
 
     /// Brings a loaded container up to date with the world; true if its restart policy starts it.
@@ -226,5 +246,34 @@ impl Engine {
         }
         let engine = self.clone();
         tokio::task::spawn_blocking(move || engine.inner.volumes.delete_data());
+    }
+}
+
+/// How far each is from those that need nothing. A circle has no order: it ends with the rounds.
+fn ranks<K: Ord + Clone>(needs: &[(K, Vec<K>)]) -> BTreeMap<K, usize> {
+    let mut ranks: BTreeMap<K, usize> = needs.iter().map(|(one, _)| (one.clone(), 0)).collect();
+    for _ in 0..LONGEST_CHAIN {
+        let mut settled = true;
+        for (one, needed) in needs {
+            let rank = needed.iter().filter_map(|other| ranks.get(other)).max().map_or(0, |rank| rank + 1);
+            settled &= ranks.insert(one.clone(), rank) == Some(rank);
+        }
+        if settled {
+            break;
+        }
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_needed_comes_first() {
+        let chain =
+            [("app", vec!["api", "gone"]), ("side", vec!["app"]), ("api", vec!["db"]), ("db", vec![])];
+        assert_eq!(ranks(&chain), BTreeMap::from([("db", 0), ("api", 1), ("app", 2), ("side", 3)]));
+        assert_eq!(ranks(&[("a", vec!["b"]), ("b", vec!["a"])]).len(), 2, "a circle comes to an end");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use portolan_net::SandboxInfo;
 use portolan_netcore::model::ContainerId;
 
-use super::record::Container;
+use super::record::{Container, Record};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::model::NetworkMode;
@@ -20,32 +20,32 @@ const DEEPEST: usize = 16;
 
 impl Engine {
     /// The container in whose namespace this one is, if it is another's.
-    pub(crate) fn provider_of(&self, container: &Arc<Container>) -> Option<Arc<Container>> {
-        let next = |container: &Container| {
-            container.with(|record| match &record.definition.host_config.network_mode {
-                NetworkMode::Container(of) => Some(of.clone()),
-                _ => None,
-            })
-        };
-        let mut provider = None;
-        let mut of = next(container)?;
+    pub(crate) fn provider_of(&self, container: &Container) -> Option<Arc<Container>> {
+        self.provider(&container.with(joins)?)
+    }
+
+    /// The container that a namespace belongs to, whatever containers it is reached through: `container:of`.
+    pub(crate) fn provider(&self, of: &str) -> Option<Arc<Container>> {
+        let mut of = of.to_owned();
         for _ in 0..DEEPEST {
             let found = self.inner.containers.find(&of).ok()?;
-            match next(&found) {
+            match found.with(joins) {
                 Some(further) => of = further,
-                None => {
-                    provider = Some(found);
-                    break;
-                }
+                None => return Some(found),
             }
         }
-        provider
+        None
     }
 
     /// Joins the namespace of another container, which from now on stays for this one.
     pub(crate) fn join_netns(&self, container: &Container, of: &str) -> Result<Option<Arc<OwnedFd>>> {
         let _turn = self.inner.sharing.lock().unwrap_or_else(PoisonError::into_inner);
-        let other = self.inner.containers.find(of)?;
+        let other = self.inner.containers.find(of).map_err(|error| {
+            EngineError::internal(format!("joining network namespace of container: {}", error.message()))
+        })?;
+        if other.id == container.id {
+            return Err(EngineError::internal("cannot join own network namespace"));
+        }
         let (pid, mode, netns) = other.with(|record| {
             let netns = record.sandbox.as_ref().and_then(|sandbox| sandbox.netns.clone());
             (record.state.shown.pid, record.definition.host_config.network_mode.clone(), netns)
@@ -126,6 +126,17 @@ impl Engine {
     }
 }
 
+/// What `container:` names, if it is in another's namespace.
+fn joins(record: &mut Record) -> Option<String> {
+    match &record.definition.host_config.network_mode {
+        NetworkMode::Container(of) => Some(of.clone()),
+        _ => None,
+    }
+}
+
 fn not_running(other: &Container) -> EngineError {
-    EngineError::conflict(format!("cannot join network namespace of a non running container: {}", other.id))
+    let (name, status) = other.with(|r| (r.definition.name.clone(), r.state.shown.status.as_str()));
+    EngineError::conflict(format!(
+        "cannot join network namespace of a non running container: container {name} is {status}"
+    ))
 }

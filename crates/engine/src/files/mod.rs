@@ -83,8 +83,12 @@ impl Engine {
     ) -> Result<Content> {
         let (config, host) = (&definition.config, &definition.host_config);
         if let NetworkMode::Container(of) = &host.network_mode {
-            let other = self.inner.containers.find(of)?;
-            return Ok(Content::Shared(self.directory(other.id.as_str())));
+            let owner = self.provider(of).ok_or_else(|| {
+                EngineError::not_found(format!(
+                    "the container whose network namespace container {of} is in is gone"
+                ))
+            })?;
+            return Ok(Content::Shared(self.directory(owner.id.as_str())));
         }
         let gateways = self.host_gateways(&host.extra_hosts).await;
         let mut lines = hosts::extra_hosts(&host.extra_hosts, &gateways)?;
@@ -164,9 +168,6 @@ impl Engine {
     /// Links on the default bridge: the other's address by alias, short id and name.
     fn link_lines(&self, definition: &Definition) -> Result<Vec<HostLine>> {
         let mut lines = Vec::new();
-        if definition.host_config.network_mode != NetworkMode::Bridge {
-            return Ok(lines);
-        }
         for link in links_of(definition) {
             lines.extend(self.link_line(definition, link)?);
         }
@@ -174,21 +175,23 @@ impl Engine {
     }
 
     fn link_line(&self, definition: &Definition, (name, alias): (&str, &str)) -> Result<Option<HostLine>> {
-        let other = self
-            .inner
-            .containers
-            .find(name)
-            .map_err(|_| EngineError::invalid(format!("could not get container for {name}")))?;
+        let other = self.linked(name)?;
         other.with(|record| {
             let other_name = record.definition.name.clone();
             if record.state.shown.status != Status::Running {
-                return Err(EngineError::conflict(format!(
+                return Err(EngineError::internal(format!(
                     "Cannot link to a non running container: /{other_name} AS /{}/{alias}",
                     definition.name
                 )));
             }
-            let endpoints = record.sandbox.iter().flat_map(|info| &info.endpoints);
-            let address = endpoints.filter(|e| e.network_name == "bridge").find_map(|e| e.endpoint.ipv4);
+            let mut endpoints = record.sandbox.iter().flat_map(|info| &info.endpoints);
+            let Some(on_bridge) = endpoints.find(|e| e.network_name == "bridge") else {
+                return Err(EngineError::internal(format!(
+                    "container {} not attached to default bridge network",
+                    other.id
+                )));
+            };
+            let address = on_bridge.endpoint.ipv4;
             let mut names = format!("{alias} {}", record.definition.config.hostname);
             if alias != other_name {
                 names.push_str(&format!(" {other_name}"));
@@ -201,10 +204,8 @@ impl Engine {
     pub(crate) async fn refresh_links_to(&self, target: &ContainerId) {
         for container in self.inner.containers.all() {
             let definition = container.with(|record| {
-                let links = record.state.shown.status.is_running()
-                    && record.definition.host_config.network_mode == NetworkMode::Bridge
-                    && !record.definition.host_config.links.is_empty();
-                links.then(|| record.definition.clone())
+                let runs = record.state.shown.status.is_running();
+                (runs && links_of(&record.definition).next().is_some()).then(|| record.definition.clone())
             });
             let Some(definition) = definition else { continue };
             if !links_of(&definition).any(|(name, _)| self.is_container(name, target)) {
@@ -217,7 +218,7 @@ impl Engine {
     }
 
     fn is_container(&self, name: &str, id: &ContainerId) -> bool {
-        self.inner.containers.find(name).is_ok_and(|found| found.id == *id)
+        self.linked(name).is_ok_and(|found| found.id == *id)
     }
 
     async fn rewrite_links(&self, definition: &Definition) -> Result<()> {
@@ -272,7 +273,10 @@ impl Engine {
     /// Paths for inspect: resolv.conf, hostname, hosts; none before the first start.
     pub(crate) fn file_paths(&self, definition: &Definition) -> [Option<PathBuf>; 3] {
         let directory = match &definition.host_config.network_mode {
-            NetworkMode::Container(of) => self.directory(of),
+            NetworkMode::Container(of) => {
+                let owner = self.provider(of);
+                self.directory(owner.as_ref().map_or(of.as_str(), |owner| owner.id.as_str()))
+            }
             _ => self.directory(definition.id.as_str()),
         };
         [RESOLV_CONF, HOSTNAME, HOSTS].map(|name| Some(directory.join(name)).filter(|path| path.exists()))
@@ -305,12 +309,18 @@ fn own_lines(endpoints: &[EndpointInfo], names: &str) -> Vec<HostLine> {
     addresses.map(|address| HostLine { address, names: names.to_owned() }).collect()
 }
 
-/// The links of the host configuration: the other's name, and what it is called here.
+/// The links of a container on the default bridge: the other's name, and what it is called here. On networks of
+/// one's own, links are the endpoint's.
 pub(crate) fn links_of(definition: &Definition) -> impl Iterator<Item = (&str, &str)> {
-    definition.host_config.links.iter().map(|link| {
-        let (name, alias) = link.split_once(':').unwrap_or((link, link));
-        (name.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or(alias))
-    })
+    let host = &definition.host_config;
+    let counts = host.network_mode == NetworkMode::Bridge && definition.endpoints.contains_key("bridge");
+    host.links.iter().filter(move |_| counts).map(|link| split_link(link))
+}
+
+/// The other's name and what it is called here: `name:alias`, or either alone.
+pub(crate) fn split_link(link: &str) -> (&str, &str) {
+    let (name, alias) = link.split_once(':').unwrap_or((link, link));
+    (name.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or(alias))
 }
 
 /// Gives the lines that have exactly these names these addresses.
