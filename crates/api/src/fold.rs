@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Unexpected, VariantAccess,
+    Visitor,
 };
 
 /// A deserializer, visitor or access whose structs take their fields' names in any case.
@@ -13,10 +14,11 @@ struct Fold<'f, T> {
     inner: T,
     /// The fields of the struct whose keys come next; empty in maps.
     fields: &'f [&'static str],
+    is_struct: bool,
 }
 
 fn fold<T>(inner: T) -> Fold<'static, T> {
-    Fold { inner, fields: &[] }
+    Fold { inner, fields: &[], is_struct: false }
 }
 
 /// Reads a value whose structs take their fields' names in any case.
@@ -59,7 +61,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Fold<'_, D> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_struct(name, fields, Fold { inner: visitor, fields })
+        self.inner.deserialize_struct(name, fields, Fold { inner: visitor, fields, is_struct: true })
     }
 
     forward! {
@@ -112,12 +114,16 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Fold<'_, V> {
         self.inner.visit_newtype_struct(fold(deserializer))
     }
 
+    /// An array is no struct, though serde would take its items for the fields in their order.
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
+        if self.is_struct {
+            return Err(A::Error::invalid_type(Unexpected::Seq, &self.inner));
+        }
         self.inner.visit_seq(fold(seq))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        self.inner.visit_map(Fold { inner: map, fields: self.fields })
+        self.inner.visit_map(Fold { inner: map, fields: self.fields, is_struct: self.is_struct })
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<V::Value, A::Error> {
@@ -187,7 +193,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Fold<'_, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.inner.struct_variant(fields, Fold { inner: visitor, fields })
+        self.inner.struct_variant(fields, Fold { inner: visitor, fields, is_struct: true })
     }
 }
 
@@ -234,5 +240,16 @@ mod tests {
         assert_eq!(folded, right);
         let error = read::<CreateRequest>(r#"{"hostConfig": {"memory": "x"}}"#).unwrap_err().to_string();
         assert!(error.starts_with("HostConfig: "), "{error}");
+    }
+
+    #[test]
+    fn an_array_is_no_struct() {
+        assert!(read::<NetworkCreate>(r#"["name"]"#).is_err());
+        for host_config in
+            ["[]", r#"[["/tmp:/a"]]"#, r#"{"RestartPolicy": ["always", 0]}"#, r#"{"Mounts": [["bind"]]}"#]
+        {
+            let text = format!(r#"{{"Image": "i", "HostConfig": {host_config}}}"#);
+            assert!(read::<CreateRequest>(&text).is_err(), "{text}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The handle, what it holds, and its birth and end.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,7 +17,7 @@ use crate::container::registry::Registry;
 use crate::error::{EngineError, Result};
 use crate::events::EventBus;
 use crate::exec::Execs;
-use crate::model::{EngineInfo, EventsOptions, Status};
+use crate::model::{EngineInfo, EventType, EventsOptions, Status};
 use crate::store::{Database, NetworkStore, Write};
 use crate::streams::Events;
 use crate::volume::Volumes;
@@ -46,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) volumes: Volumes,
     pub(crate) events: EventBus,
     stopping: AtomicBool,
+    /// Containers go on when the daemon ends.
+    live_restore: AtomicBool,
     /// False once the database is closed: ends of containers are then the next daemon's to note, from their
     /// shims. Whoever notes one holds it for reading.
     pub(crate) notes_exits: tokio::sync::RwLock<bool>,
@@ -60,6 +63,9 @@ impl Engine {
     /// # Errors
     /// The database or the host's network cannot be taken over.
     pub async fn open(config: EngineConfig, parts: Parts) -> Result<Self> {
+        // What is wrong with these would else be found by every container.
+        crate::container::log_spec(&config.default_log, Path::new(""))
+            .map_err(|error| error.context("log-opts"))?;
         let database_path = config.data_root.join("portolan.db");
         let (containers, volumes) = (config.data_root.join("containers"), config.data_root.join("volumes"));
         for directory in [&config.data_root, &containers, &volumes] {
@@ -71,6 +77,7 @@ impl Engine {
             Networks::open(config.net.clone(), parts.host, Arc::new(store), parts.names, parts.leases)
                 .await?;
         let id = installation_id(&database, &loaded.settings).await?;
+        let live_restore = AtomicBool::new(config.live_restore);
         let engine = Self {
             inner: Arc::new(Inner {
                 registries: Registries::new(config.registry.clone()),
@@ -86,6 +93,7 @@ impl Engine {
                 execs: Execs::default(),
                 events: EventBus::default(),
                 stopping: AtomicBool::new(false),
+                live_restore,
                 notes_exits: tokio::sync::RwLock::new(true),
                 sharing: std::sync::Mutex::new(()),
             }),
@@ -103,6 +111,17 @@ impl Engine {
         self.inner.config.data_root.join("containers").join(id)
     }
 
+    fn live_restore(&self) -> bool {
+        self.inner.live_restore.load(Ordering::Acquire)
+    }
+
+    /// Takes what can change while the daemon runs, and tells it.
+    pub fn reload(&self, live_restore: bool) {
+        self.inner.live_restore.store(live_restore, Ordering::Release);
+        let attributes = BTreeMap::from([("live-restore".to_owned(), live_restore.to_string())]);
+        self.inner.events.publish(EventType::Daemon, "reload", self.inner.id.clone(), attributes);
+    }
+
     /// The daemon is ending: restart policies do nothing any more.
     pub(crate) fn is_stopping(&self) -> bool {
         self.inner.stopping.load(Ordering::Acquire)
@@ -111,7 +130,7 @@ impl Engine {
     /// The daemon ends: containers go on (live restore) or are stopped; the database is closed.
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::Release);
-        if !self.inner.config.live_restore {
+        if !self.live_restore() {
             self.stop_all().await;
         }
         *self.inner.notes_exits.write().await = false;
@@ -140,7 +159,7 @@ impl Engine {
             id: self.inner.id.clone(),
             images: self.inner.images.disk_usage().images,
             data_root: self.inner.config.data_root.clone(),
-            live_restore: self.inner.config.live_restore,
+            live_restore: self.live_restore(),
             cgroup_version: cgroup_version(),
             event_listeners: self.inner.events.listeners(),
             logging_driver: self.default_log_driver().to_owned(),

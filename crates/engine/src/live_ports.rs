@@ -105,7 +105,7 @@ impl Engine {
         let container = self.inner.containers.find(name)?;
         let engine = self.clone();
         to_the_end(async move {
-            let _turn = container.gate.lock().await;
+            let _turn = container.turn().await?;
             let decided = container.with(|record| decide(record, &update))?;
             let warnings = engine.port_warnings(&decided.mode, &decided.change.add).await;
             if let Some(sandbox) = decided.sandbox {

@@ -265,7 +265,7 @@ impl Engine {
         network: &str,
         settings: EndpointSettings,
     ) -> Result<()> {
-        let _turn = container.gate.lock().await;
+        let _turn = container.turn().await?;
         let found = self.inner.networks.find(network).await?.network;
         let mut definition = container.with(|record| record.definition.clone());
         check_connectable(&definition, &found)?;
@@ -323,7 +323,7 @@ impl Engine {
     }
 
     async fn disconnect(&self, container: &Arc<Container>, network: &str) -> Result<()> {
-        let _turn = container.gate.lock().await;
+        let _turn = container.turn().await?;
         let found = self.inner.networks.find(network).await?.network;
         let mut definition = container.with(|record| record.definition.clone());
         if definition.host_config.network_mode == NetworkMode::Host && found.name == "host" {

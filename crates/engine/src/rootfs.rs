@@ -1,25 +1,47 @@
 //! A container's root directory from outside, whether it runs or not.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use portolan_image::{Bind, MountedRoot};
 
 use crate::container::record::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
+use crate::model::{MountPoint, MountType};
+
+/// A container's root directory.
+#[derive(Debug)]
+pub(crate) enum Root {
+    /// As its processes see it.
+    Running(OwnedFd),
+    /// Of one that does not run.
+    Mounted(MountedRoot),
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Running(root) => root.as_fd(),
+            Self::Mounted(root) => root.as_fd(),
+        }
+    }
+}
 
 impl Engine {
     /// The root directory as the container's processes see it; of one that does not run, its own layer on
-    /// its image.
+    /// its image, with its volumes and bind mounts, as it will see them.
     ///
     /// # Errors
     /// It cannot be opened or mounted.
-    pub(crate) async fn open_root(&self, container: &Container) -> Result<OwnedFd> {
-        let pid = container.with(|record| record.state.shown.pid);
+    pub(crate) async fn open_root(&self, container: &Container) -> Result<Root> {
+        let (pid, mounts) =
+            container.with(|record| (record.state.shown.pid, record.definition.mounts.clone()));
         let (images, id) = (self.inner.images.clone(), container.id.to_string());
         blocking(move || {
             if pid > 0 {
                 match File::open(format!("/proc/{pid}/root")) {
-                    Ok(root) => return Ok(OwnedFd::from(root)),
+                    Ok(root) => return Ok(Root::Running(root.into())),
                     // It has ended, and we have yet to hear of it.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
                     Err(error) => {
@@ -29,8 +51,24 @@ impl Engine {
                     }
                 }
             }
-            Ok(images.open_rootfs(&id)?)
+            Ok(Root::Mounted(images.open_rootfs_with(&id, &binds(&mounts))?))
         })
         .await
     }
+}
+
+/// What there is to be mounted, outer mounts first. A source that is gone is an error at start only.
+fn binds(mounts: &[MountPoint]) -> Vec<Bind> {
+    let mut binds: Vec<Bind> = mounts
+        .iter()
+        .filter(|mount| mount.kind != MountType::Tmpfs)
+        .map(|mount| {
+            let subpath = Some(&mount.subpath).filter(|subpath| !subpath.is_empty());
+            let source = subpath.map_or_else(|| mount.source.clone(), |subpath| mount.source.join(subpath));
+            Bind { source, target: mount.destination.clone().into() }
+        })
+        .filter(|bind| bind.source.exists())
+        .collect();
+    binds.sort_by_key(|bind| bind.target.components().count());
+    binds
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rand::RngCore;
@@ -19,6 +19,30 @@ use crate::store::{Database, Write};
 pub(crate) struct Volumes {
     root: PathBuf,
     known: Mutex<BTreeMap<String, Volume>>,
+    /// How many containers are being made that will have the volume. Only whoever has `known` locked looks for
+    /// users of a volume, so that none slips through between.
+    held: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+/// Keeps volumes from being removed until their container is known.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    names: Vec<String>,
+    held: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in &self.names {
+            if let Some(count) = held.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    held.remove(name);
+                }
+            }
+        }
+    }
 }
 
 impl Volumes {
@@ -29,11 +53,16 @@ impl Volumes {
             .map(|json| serde_json::from_str::<Volume>(json).map(|volume| (volume.name.clone(), volume)))
             .collect::<Result<_, _>>()
             .map_err(|error| EngineError::internal(format!("read a volume from the database: {error}")))?;
-        Ok(Self { root, known: Mutex::new(known) })
+        Ok(Self { root, known: Mutex::new(known), held: Arc::default() })
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A hold of no volume yet.
+    pub(crate) fn hold(&self) -> Hold {
+        Hold { names: Vec::new(), held: self.held.clone() }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Volume> {
@@ -49,7 +78,12 @@ impl Volumes {
     ///
     /// # Errors
     /// `Invalid` for a bad name or option; `Conflict` if it exists with other options.
-    pub(crate) fn ensure(&self, spec: VolumeSpec, database: &Database) -> Result<(Volume, bool)> {
+    pub(crate) fn ensure(
+        &self,
+        spec: VolumeSpec,
+        hold: &mut Hold,
+        database: &Database,
+    ) -> Result<(Volume, bool)> {
         let VolumeSpec { name, driver, options, labels } = spec;
         if !matches!(driver.as_str(), "" | "local") {
             return Err(EngineError::not_found(format!(
@@ -66,6 +100,7 @@ impl Volumes {
         check_name(&name)?;
         let mut known = self.known();
         if let Some(volume) = known.get(&name) {
+            hold.add(&name);
             return Ok((volume.clone(), false));
         }
         let directory = self.root.join(&name);
@@ -82,13 +117,28 @@ impl Volumes {
             anonymous,
         };
         database.write_lazily(Write::Volume { name: name.clone(), record: to_json(&volume) });
+        hold.add(&name);
         known.insert(name, volume.clone());
         Ok((volume, true))
     }
 
-    /// Forgets a volume. Its directory is still to be deleted, with [`Volumes::delete_data`].
-    pub(crate) fn forget(&self, name: &str, database: &Database) -> Option<Volume> {
-        let volume = self.known().remove(name)?;
+    /// Forgets a volume unless somebody uses it. Its directory is still to be deleted, with
+    /// [`Volumes::delete_data`].
+    ///
+    /// # Errors
+    /// Its users, who may be containers that are being made.
+    pub(crate) fn forget(
+        &self,
+        name: &str,
+        users: impl FnOnce() -> Vec<String>,
+        database: &Database,
+    ) -> Result<Option<Volume>, Vec<String>> {
+        let mut known = self.known();
+        let users = users();
+        if !users.is_empty() || self.held.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name) {
+            return Err(users);
+        }
+        let Some(volume) = known.remove(name) else { return Ok(None) };
         database.write_lazily(Write::ForgetVolume { name: name.to_owned() });
         // Out of the way at once, so that a new volume of the name starts empty.
         let directory = self.root.join(name);
@@ -96,7 +146,7 @@ impl Volumes {
         if let Err(error) = std::fs::rename(&directory, &dying) {
             tracing::warn!(volume = name, %error, "set a volume's directory aside");
         }
-        Some(volume)
+        Ok(Some(volume))
     }
 
     /// Deletes the directories of volumes that were forgotten. Blocks.
@@ -114,6 +164,18 @@ impl Volumes {
                 tracing::warn!(path = %entry.path().display(), %error, "delete a volume's directory");
             }
         }
+    }
+}
+
+impl Hold {
+    pub(crate) fn add(&mut self, name: &str) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default() += 1;
+        self.names.push(name.to_owned());
+    }
+
+    /// Lets go of volumes that are to be removed, such as those of a container that could not be made.
+    pub(crate) fn release(&mut self) {
+        *self = Hold { names: Vec::new(), held: self.held.clone() };
     }
 }
 
@@ -158,7 +220,8 @@ impl Engine {
     /// # Errors
     /// `Invalid` for a bad name or option.
     pub async fn volume_create(&self, spec: VolumeSpec) -> Result<Volume> {
-        let (volume, made) = self.inner.volumes.ensure(spec, &self.inner.database)?;
+        let mut hold = self.inner.volumes.hold();
+        let (volume, made) = self.inner.volumes.ensure(spec, &mut hold, &self.inner.database)?;
         if made {
             // The record was written lazily: this commit comes after it.
             self.inner.database.commit(Vec::new()).await?;
@@ -201,14 +264,9 @@ impl Engine {
         if self.inner.volumes.get(name).is_none() {
             return if force { Ok(()) } else { Err(no_such_volume(name)) };
         }
-        let users = self.volume_users(name);
-        if !users.is_empty() {
-            return Err(EngineError::conflict(format!(
-                "remove {name}: volume is in use - [{}]",
-                users.join(", ")
-            )));
-        }
-        self.remove_volume(name);
+        self.remove_volume(name).map_err(|users| {
+            EngineError::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", ")))
+        })?;
         self.inner.database.commit(Vec::new()).await
     }
 
@@ -224,9 +282,11 @@ impl Engine {
             let unused = self.volume_users(&volume.name).is_empty();
             if unused && (all || volume.anonymous) && filters.labels_match(&volume.labels) {
                 let mountpoint = volume.mountpoint.clone();
-                pruned.space_reclaimed += blocking(move || Ok(size_of(&mountpoint))).await?;
-                self.remove_volume(&volume.name);
-                pruned.deleted.push(volume.name);
+                let size = blocking(move || Ok(size_of(&mountpoint))).await?;
+                if self.remove_volume(&volume.name).is_ok() {
+                    pruned.space_reclaimed += size;
+                    pruned.deleted.push(volume.name);
+                }
             }
         }
         self.inner.database.commit(Vec::new()).await?;
@@ -239,14 +299,23 @@ impl Engine {
         Ok(pruned)
     }
 
-    /// Forgets a volume and deletes its data behind.
-    pub(crate) fn remove_volume(&self, name: &str) {
-        if self.inner.volumes.forget(name, &self.inner.database).is_none() {
-            return;
+    /// Forgets a volume that nobody uses, and deletes its data behind.
+    fn remove_volume(&self, name: &str) -> Result<(), Vec<String>> {
+        if self.forget_volume(name)? {
+            self.volume_event("destroy", name, BTreeMap::new());
+            let engine = self.clone();
+            tokio::task::spawn_blocking(move || engine.inner.volumes.delete_data());
         }
-        self.volume_event("destroy", name, BTreeMap::new());
-        let engine = self.clone();
-        tokio::task::spawn_blocking(move || engine.inner.volumes.delete_data());
+        Ok(())
+    }
+
+    /// Forgets a volume that nobody uses; whether there was one. Its data is still to be deleted.
+    ///
+    /// # Errors
+    /// Its users.
+    pub(crate) fn forget_volume(&self, name: &str) -> Result<bool, Vec<String>> {
+        let users = || self.volume_users(name);
+        Ok(self.inner.volumes.forget(name, users, &self.inner.database)?.is_some())
     }
 
     pub(crate) fn volume_event(&self, action: &str, name: &str, mut attributes: BTreeMap<String, String>) {
@@ -256,7 +325,7 @@ impl Engine {
 
     /// Ids of the containers that have the volume, running or not.
     pub(crate) fn volume_users(&self, name: &str) -> Vec<String> {
-        let uses = |container: &std::sync::Arc<crate::container::record::Container>| {
+        let uses = |container: &Arc<crate::container::record::Container>| {
             container.with(|r| r.definition.mounts.iter().any(|mount| mount.name.as_deref() == Some(name)))
         };
         self.inner.containers.all().into_iter().filter(uses).map(|c| c.id.to_string()).collect()
@@ -292,21 +361,33 @@ mod tests {
         std::fs::create_dir(&root).unwrap();
         let volumes = Volumes::load(root.clone(), &[]).unwrap();
         let spec = || VolumeSpec { name: "data".to_owned(), ..VolumeSpec::default() };
-        let (volume, made) = volumes.ensure(spec(), &database).unwrap();
+        let (volume, made) = volumes.ensure(spec(), &mut volumes.hold(), &database).unwrap();
         assert!(made && !volume.anonymous);
         std::fs::write(volume.mountpoint.join("x"), "x").unwrap();
-        assert!(!volumes.ensure(spec(), &database).unwrap().1);
-        volumes.forget("data", &database).unwrap();
-        let (volume, made) = volumes.ensure(spec(), &database).unwrap();
+        assert!(!volumes.ensure(spec(), &mut volumes.hold(), &database).unwrap().1);
+        assert_eq!(volumes.forget("data", || vec!["c".to_owned()], &database).unwrap_err(), ["c"]);
+        let mut hold = volumes.hold();
+        volumes.ensure(spec(), &mut hold, &database).unwrap();
+        assert!(
+            volumes.forget("data", Vec::new, &database).is_err(),
+            "a container that has it is being made"
+        );
+        drop(hold);
+        volumes.forget("data", Vec::new, &database).unwrap().unwrap();
+        let (volume, made) = volumes.ensure(spec(), &mut volumes.hold(), &database).unwrap();
         assert!(made && !volume.mountpoint.join("x").exists());
         volumes.delete_data();
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1);
-        let (anonymous, _) = volumes.ensure(VolumeSpec::default(), &database).unwrap();
+        let (anonymous, _) = volumes.ensure(VolumeSpec::default(), &mut volumes.hold(), &database).unwrap();
         assert!(anonymous.anonymous && anonymous.name.len() == 64);
         let bad = VolumeSpec { name: "../x".to_owned(), ..VolumeSpec::default() };
-        assert!(volumes.ensure(bad, &database).is_err());
+        assert!(volumes.ensure(bad, &mut volumes.hold(), &database).is_err());
         let options = BTreeMap::from([("device".to_owned(), "tmpfs".to_owned())]);
-        assert!(volumes.ensure(VolumeSpec { options, ..VolumeSpec::default() }, &database).is_err());
+        assert!(
+            volumes
+                .ensure(VolumeSpec { options, ..VolumeSpec::default() }, &mut volumes.hold(), &database)
+                .is_err()
+        );
         database.close();
     }
 }

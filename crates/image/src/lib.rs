@@ -36,6 +36,7 @@ pub use config::{Empty, Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfi
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use error::{Error, ErrorKind, Result};
 pub use ops::Incoming;
+pub use overlay::{Bind, MountedRoot};
 pub use reference::Reference;
 pub use store::ImageStore;
 pub use types::{

@@ -1,11 +1,12 @@
 //! Mounts an overlay where nobody sees it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::CWD;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
 
 use crate::disk::open_directory;
 use crate::error::{Context, Error, Result};
@@ -22,14 +23,85 @@ pub(crate) enum View {
     Image,
 }
 
+/// A directory or file of the host that is seen in a root as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Where it is seen, from the root. It is made if it is not there.
+    pub target: PathBuf,
+}
+
+/// A root with what is mounted in it, for as long as this lives.
+#[derive(Debug)]
+pub struct MountedRoot {
+    root: OwnedFd,
+    /// What is mounted in the root goes with its namespace.
+    _namespace: OwnedFd,
+}
+
+impl AsFd for MountedRoot {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
 /// Mounts an overlay in a mount namespace that ends with the call, and opens its root: the mount lives as
 /// long as something opened through it.
 pub(crate) fn open(rootfs: &Rootfs, view: View) -> Result<OwnedFd> {
+    in_a_thread(|| mount_and_open(rootfs, view))
+}
+
+/// The same, writable, with other directories and files in it.
+pub(crate) fn open_with(rootfs: &Rootfs, binds: &[Bind]) -> Result<MountedRoot> {
+    in_a_thread(|| {
+        let root = mount_and_open(rootfs, View::Writable)?;
+        for bind in binds {
+            let action = || format!("mount {} at {}", bind.source.display(), bind.target.display());
+            let target = target_of(&root, bind).context(action)?;
+            let target = format!("/proc/self/fd/{}", target.as_raw_fd());
+            mount_bind_recursive(&bind.source, target.as_str()).context(action)?;
+        }
+        let namespace = std::fs::File::open("/proc/thread-self/ns/mnt")
+            .context(|| "open the thread's mount namespace".to_owned())?;
+        Ok(MountedRoot { root, _namespace: namespace.into() })
+    })
+}
+
+/// The place of a mount, made if it is not there: nothing leads out of the root.
+fn target_of(root: &OwnedFd, bind: &Bind) -> std::io::Result<OwnedFd> {
+    let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let path = OFlags::PATH | OFlags::CLOEXEC;
+    let find = |at: &Path| openat2(root, at, path, Mode::empty(), confined);
+    let is_directory = std::fs::metadata(&bind.source)?.is_dir();
+    let mut at = PathBuf::from("/");
+    let mut parts = bind.target.components().filter(|part| matches!(part, Component::Normal(_))).peekable();
+    while let Some(part) = parts.next() {
+        let parent = find(&at)?;
+        at.push(part);
+        if !matches!(find(&at), Err(Errno::NOENT)) {
+            continue;
+        }
+        let name = part.as_os_str();
+        if is_directory || parts.peek().is_some() {
+            mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+        } else {
+            openat(
+                &parent,
+                name,
+                OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
+                Mode::from_raw_mode(0o644),
+            )?;
+        }
+    }
+    Ok(find(&at)?)
+}
+
+/// Runs in a thread of its own, which may leave namespaces and directories.
+fn in_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("image-mount".to_owned());
-        let thread = thread
-            .spawn_scoped(scope, || mount_and_open(rootfs, view))
-            .context(|| "start a thread".to_owned())?;
+        let thread = thread.spawn_scoped(scope, work).context(|| "start a thread".to_owned())?;
         thread.join().unwrap_or_else(|_| Err(Error::corrupt("the thread that mounts panicked")))
     })
 }

@@ -62,6 +62,18 @@ struct Line {
     time: Timestamp,
 }
 
+/// Lines that are read before anything else gets the thread.
+const AT_A_TIME: usize = 256;
+
+/// What a look at the log brought.
+enum Available {
+    Entry(LogEntry),
+    /// Lines that nobody wants; there may be more.
+    Unwanted,
+    /// Its end, for now.
+    Nothing,
+}
+
 /// Reads the log of a container. No lock is taken: the shim only appends and renames.
 #[derive(Debug)]
 pub struct LogReader {
@@ -105,10 +117,21 @@ impl Source {
             self.consumed = 0;
             self.searched = self.buffer.len();
             let read = (&mut self.file).take(64 * 1024).read_to_end(&mut self.buffer)?;
-            if read == 0 {
+            if read == 0 && !self.was_emptied()? {
                 return Ok(None);
             }
         }
+    }
+
+    /// A log of one file is rotated by emptying it: what comes next is at its beginning.
+    fn was_emptied(&mut self) -> io::Result<bool> {
+        if self.file.metadata()?.len() >= self.file.stream_position()? {
+            return Ok(false);
+        }
+        self.file.rewind()?;
+        self.buffer.clear();
+        self.searched = 0;
+        Ok(true)
     }
 }
 
@@ -138,43 +161,46 @@ impl LogReader {
     pub async fn next(&mut self) -> Result<Option<LogEntry>> {
         while !self.done {
             match self.next_available()? {
-                Some(entry) => return Ok(Some(entry)),
-                None if self.ended || self.options.follow.is_none() => self.done = true,
-                None => self.wait_for_growth().await?,
+                Available::Entry(entry) => return Ok(Some(entry)),
+                // Others have a right to the thread, however long the log is.
+                Available::Unwanted => tokio::task::yield_now().await,
+                Available::Nothing if self.ended || self.options.follow.is_none() => self.done = true,
+                Available::Nothing => self.wait_for_growth().await?,
             }
         }
         Ok(None)
     }
 
-    /// The next entry that is there now.
-    fn next_available(&mut self) -> Result<Option<LogEntry>> {
-        loop {
+    /// What is there now.
+    fn next_available(&mut self) -> Result<Available> {
+        for _ in 0..AT_A_TIME {
             if self.current.is_none() {
-                let Some(file) = self.files.pop_front() else { return Ok(None) };
+                let Some(file) = self.files.pop_front() else { return Ok(Available::Nothing) };
                 self.current = Some(Source::new(file));
             }
-            let Some(source) = &mut self.current else { return Ok(None) };
+            let Some(source) = &mut self.current else { return Ok(Available::Nothing) };
             let line = source.line().map_err(Error::io(format!("read the log {}", self.path.display())))?;
             if let Some(line) = line {
                 // A torn line (the machine went down) is skipped, not an end of everything after it.
                 let Ok(entry) = serde_json::from_slice::<Line>(line) else { continue };
                 if self.options.until.is_some_and(|until| entry.time > until) {
                     self.done = true;
-                    return Ok(None);
+                    return Ok(Available::Nothing);
                 }
                 if wanted(&self.options, &entry) {
-                    return Ok(Some(LogEntry {
+                    return Ok(Available::Entry(LogEntry {
                         time: entry.time,
                         stream: entry.stream,
                         line: entry.log.into(),
                     }));
                 }
             } else if self.files.is_empty() && !self.rotated()? {
-                return Ok(None);
+                return Ok(Available::Nothing);
             } else {
                 self.current = None;
             }
         }
+        Ok(Available::Unwanted)
     }
 
     /// Whether the file being read is no longer the one at the path; queues its successors.

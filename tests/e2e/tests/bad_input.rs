@@ -37,6 +37,15 @@ fn malformed_requests_are_named() {
     let create = "/v1.41/containers/create";
     refused(&engine, "POST", create, Some("{\"Image\": "), 400, &[]);
     refused(&engine, "POST", create, Some("{\"Image\": 5}"), 400, &[]);
+    refused(
+        &engine,
+        "POST",
+        create,
+        Some("{\"Image\": \"busybox\", \"HostConfig\": [[\"/tmp:/a\"]]}"),
+        400,
+        &[],
+    );
+    refused(&engine, "POST", "/v1.41/networks/create", Some("[\"arrnet\"]"), 400, &[]);
     refused(&engine, "POST", create, Some("{\"Image\": \"nosuchimage\"}"), 404, &["nosuchimage"]);
     refused(
         &engine,

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use portolan_e2e::{fetch, skip_on_docker};
+use portolan_e2e::{eventually, fetch, skip_on_docker};
 use portolan_testkit::{Engine, portolan_binary};
 
 #[test]
@@ -32,6 +32,31 @@ fn prometheus_reads_the_metrics_and_nothing_else() {
     let metrics = get("/metrics");
     assert!(metrics.ok().contains("# TYPE "), "{metrics:?}");
     assert!(get("/containers/json").ok().contains("page not found"));
+}
+
+/// SIGHUP reads the file again, and SIGUSR1 ends nothing: dockerd writes its stacks down at it.
+#[test]
+fn signals_are_heard() {
+    let file = tempfile_in_tmp("daemon.json");
+    std::fs::write(&file, r#"{"live-restore": true, "bip": "", "labels": []}"#).unwrap();
+    let engine = Engine::builder().arg("--config-file").arg(&file).start();
+    let live_restore = || engine.docker(&["info", "--format", "{{.LiveRestoreEnabled}}"]).ok().to_owned();
+    assert_eq!(live_restore(), "true");
+    std::fs::write(&file, r#"{"live-restore": false}"#).unwrap();
+    let send = |signal| {
+        let pid = rustix::process::Pid::from_raw(engine.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    };
+    send(rustix::process::Signal::HUP);
+    eventually("the file is read again", 5, || (live_restore() == "false").then_some(()));
+    send(rustix::process::Signal::USR1);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(live_restore(), "false");
+    std::fs::remove_file(&file).unwrap();
+}
+
+fn tempfile_in_tmp(name: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("portolan-{}-{name}", std::process::id()))
 }
 
 /// systemd hands over the socket, and hears when the daemon is ready.

@@ -345,3 +345,57 @@ fn a_restart_policy_brings_a_container_back() {
         (now.starts_with("true") && !now.ends_with(&format!(" {pid}"))).then_some(())
     });
 }
+
+/// `cp` and `commit` without a running process, and what `inspect` makes of what was left open.
+#[test]
+fn a_container_that_does_not_run_is_whole() {
+    let engine = Engine::start();
+    let (shared, planted) = (engine.home().join("shared"), engine.home().join("planted"));
+    std::fs::create_dir(&shared).expect("a directory");
+    std::fs::write(shared.join("theirs"), "on the host\n").expect("a file");
+    std::fs::write(&planted, "planted\n").expect("a file");
+    let bind = format!("{}:/b:ro", shared.display());
+    let words = [
+        "create",
+        "--name",
+        "still",
+        "-v",
+        "vol:/vol",
+        "-v",
+        bind.as_str(),
+        "busybox",
+        "cat",
+        "/vol/planted",
+    ];
+    engine.docker(&words).ok();
+    engine.docker(&["cp", planted.to_str().expect("UTF-8"), "still:/vol/planted"]).ok();
+    let theirs = engine.home().join("theirs");
+    engine.docker(&["cp", "still:/b/theirs", theirs.to_str().expect("UTF-8")]).ok();
+    assert_eq!(std::fs::read_to_string(&theirs).expect("it was copied"), "on the host\n");
+    engine.docker(&["cp", planted.to_str().expect("UTF-8"), "still:/b/planted"]).fails();
+    assert_eq!(engine.docker(&["start", "-a", "still"]).ok(), "planted");
+    assert!(engine.docker(&["volume", "rm", "vol"]).fails().contains("in use"));
+
+    let shown = |field: &str| inspect(&engine, "still", &format!("{{{{json .HostConfig.{field}}}}}"));
+    assert_eq!(shown("Runtime"), "\"runc\"");
+    assert_eq!((shown("ShmSize").as_str(), shown("IpcMode").as_str()), ("67108864", "\"private\""));
+    assert!(shown("MaskedPaths").contains("/proc/kcore") && shown("ReadonlyPaths").contains("/proc/sys"));
+    engine.docker(&["create", "--name", "small", "-m", "64m", "busybox"]).ok();
+    assert_eq!(inspect(&engine, "small", "{{.HostConfig.MemorySwap}}"), "134217728");
+}
+
+#[test]
+fn a_read_only_root_has_read_only_files_of_the_engine_s() {
+    let engine = Engine::start();
+    let script = "for f in hosts hostname resolv.conf; do echo x >>/etc/$f; done; true";
+    let output = engine.docker(&["run", "--rm", "--read-only", "busybox", "sh", "-c", script]);
+    assert_eq!(output.stderr.matches("Read-only file system").count(), 3, "{}", output.stderr);
+    // The machine's own mounts are not shared with anybody here.
+    let source = engine.home().join("alone");
+    std::fs::create_dir(&source).expect("a directory");
+    engine.host().sh(&format!("mount --make-private --bind {0} {0}", source.display()));
+    let bind = format!("{}:/d:rshared", source.display());
+    let output = engine.docker(&["run", "--rm", "-v", &bind, "busybox", "true"]);
+    engine.host().sh(&format!("umount {}", source.display()));
+    has_line(output.fails(), &["is mounted on", "but it is not a shared mount"]);
+}

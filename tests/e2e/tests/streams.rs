@@ -112,6 +112,13 @@ fn logs_follow_until_the_end() {
         .ok();
     let kept = engine.docker(&["logs", "small"]);
     assert!(kept.ok().lines().count() < 500 && kept.ok().ends_with("500"), "old lines are rotated away");
+
+    // A log of one file is emptied when it is full: whoever follows it hears what comes then.
+    let script = "i=0; while [ $i -lt 120 ]; do echo line $i; i=$((i+1)); sleep 0.005; done";
+    let words = ["run", "-d", "--name", "one", "--log-opt", "max-size=1k", "busybox", "sh", "-c", script];
+    engine.docker(&words).ok();
+    let followed = engine.docker(&["logs", "-f", "one"]);
+    assert!(followed.ok().ends_with("line 119"), "{}", followed.all());
 }
 
 #[test]

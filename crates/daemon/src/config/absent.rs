@@ -14,7 +14,9 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
         "swarm-default-advertise-addr" | "node-generic-resource" | "node-generic-resources" => {
             "there is no swarm"
         }
-        "cri-containerd" | "containerd-plugins-namespace" => "there is no containerd",
+        "cri-containerd" | "containerd-plugins-namespace" | "containerd-plugin-namespace" => {
+            "there is no containerd"
+        }
         "userland-proxy-path" => "there is no userland proxy: published ports are handled by the kernel",
         "init-path" => "the init of --init is built in",
         "cpu-rt-period" | "cpu-rt-runtime" => "real-time scheduling is not supported",

@@ -229,6 +229,12 @@ fn merge(
     let fail = |reason: String| ConfigError::File { path: path.display().to_string(), reason };
     flatten_proxies(&mut file).map_err(fail)?;
     file.retain(|key, value| absent::reason(key).is_none() || !is_off(value));
+    // dockerd's own example of a file has every key, most of them empty: as good as not there.
+    file.retain(|_, value| value.as_str() != Some(""));
+    // The name that the key had before it could hold two.
+    if let Some(one) = file.remove("host-gateway-ip") {
+        file.entry("host-gateway-ips").or_insert_with(|| Value::Array(vec![one]));
+    }
     check_names(&file).map_err(fail)?;
     let both: Vec<String> = file
         .iter()

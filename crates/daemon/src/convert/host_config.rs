@@ -246,8 +246,8 @@ pub(super) fn host_config_to_api(host: HostConfig, version: ApiVersion) -> api::
         pids_limit: limits.pids_limit,
         ulimits: Some(host.ulimits.into_iter().map(ulimit_to_api).collect()),
         mounts: none_if_empty(host.mounts.into_iter().map(mount_to_api).collect()),
-        masked_paths: Some(host.masked_paths.unwrap_or_default()),
-        readonly_paths: Some(host.readonly_paths.unwrap_or_default()),
+        masked_paths: host.masked_paths,
+        readonly_paths: host.readonly_paths,
         init: host.init,
         ..api::HostConfig::default()
     }

@@ -72,12 +72,21 @@ pub async fn serve(
     let mut listeners = Vec::new();
     for host in &config.hosts {
         listeners.extend(listen::listen(host, config.group.as_deref())?);
+        if matches!(host, Host::Tcp(_)) {
+            tracing::warn!(
+                "the API is on {} without encryption and without authentication: whoever reaches it is root on \
+                 this host. Prefer a unix socket, over SSH if need be",
+                host_text(host)
+            );
+        }
     }
     let metrics = config.metrics.map(metrics::listen).transpose()?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+    // dockerd writes its stacks down at this one; by itself it would end the daemon.
+    let mut look = signal(SignalKind::user_defined1()).map_err(ServeError::Signals)?;
     let state = Arc::new(State::new(config, engine));
     let stop = CancellationToken::new();
     let mut accepting = JoinSet::new();
@@ -95,6 +104,7 @@ pub async fn serve(
         tokio::select! {
             () = &mut shutdown => break,
             Some(()) = hangup.recv() => reload(&state, &log),
+            Some(()) = look.recv() => tell(&state).await,
         }
     }
     tracing::info!("shutting down");
@@ -126,9 +136,24 @@ fn reload(state: &State, log: &LogControl) {
         Ok(config) => {
             log.set_level(config.log_level);
             state.reload(&config);
+            state.engine.reload(config.engine.live_restore);
             tracing::info!("reloaded the configuration");
         }
         Err(error) => tracing::error!("the configuration stays as it is: {error}"),
+    }
+}
+
+/// Writes down how things stand.
+async fn tell(state: &State) {
+    match state.engine.info().await {
+        Ok(info) => tracing::info!(
+            containers = info.containers,
+            running = info.running,
+            paused = info.paused,
+            event_listeners = info.event_listeners,
+            "asked by SIGUSR1 how things stand"
+        ),
+        Err(error) => tracing::error!("cannot tell how things stand: {error}"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -148,9 +148,11 @@ impl Engine {
                 container.id
             )));
         }
-        let paused = request.pause && container.status() == Status::Running;
-        if paused {
-            self.container_pause(name).await?;
+        let mut paused = request.pause && container.status() == Status::Running;
+        if paused && let Err(error) = self.container_pause(name).await {
+            // It has ended just now, most likely: nothing is left that could write.
+            tracing::debug!(container = %container.id, %error, "pause a container for its commit");
+            paused = false;
         }
         let committed = self.commit(&container, request).await;
         if paused && let Err(error) = self.container_unpause(name).await {
@@ -196,7 +198,7 @@ impl Engine {
     }
 }
 
-fn stat_path(root: &OwnedFd, path: &str, id: &str) -> Result<PathStat> {
+fn stat_path(root: &impl AsFd, path: &str, id: &str) -> Result<PathStat> {
     let found = stat(root.as_fd(), Path::new(path)).map_err(|error| match error.kind() {
         portolan_image::ErrorKind::NotFound => {
             EngineError::not_found(format!("Could not find the file {path} in container {id}"))

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::detach::{self, DetachKeys};
 use super::record::{Container, PendingAttach};
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::model::{AttachOptions, LogOptions, Status};
 use crate::streams::{Attachment, Input, InputPiece, Logs, Output, OutputChunk};
@@ -46,7 +46,7 @@ impl Engine {
             _ => {}
         }
         let (chunks, output) = mpsc::channel(OUTPUT_QUEUE);
-        let past = if options.logs { Some(self.past_log(&container, &options)?) } else { None };
+        let past = if options.logs { Some(self.past_log(&container, &options).await?) } else { None };
         let stdin = options.stdin && options.stream && open_stdin;
         let stream = if options.stream { self.stream_of(&container, &options, stdin).await? } else { None };
         self.container_event(&container, "attach", BTreeMap::new());
@@ -88,6 +88,7 @@ impl Engine {
         let now = container.with(|record| match &record.shim {
             Some(shim) => Some((shim.clone(), pending)),
             None => {
+                record.pending.retain(|earlier| !earlier.ready.is_closed());
                 record.pending.push(pending);
                 None
             }
@@ -107,13 +108,15 @@ impl Engine {
         }
     }
 
-    fn past_log(&self, container: &Arc<Container>, options: &AttachOptions) -> Result<LogReader> {
+    async fn past_log(&self, container: &Arc<Container>, options: &AttachOptions) -> Result<LogReader> {
         let options = portolan_runtime::LogOptions {
             stdout: options.stdout,
             stderr: options.stderr,
             ..portolan_runtime::LogOptions::default()
         };
-        Ok(LogReader::open(self.readable_log(container)?, options)?)
+        let path = self.readable_log(container)?;
+        // To the end, the tail: as much as the log is long.
+        blocking(move || Ok(LogReader::open(path, options)?)).await
     }
 
     fn readable_log(&self, container: &Container) -> Result<std::path::PathBuf> {
@@ -145,7 +148,7 @@ impl Engine {
             stderr: options.stderr,
             follow,
         };
-        let reader = LogReader::open(path, read)?;
+        let reader = blocking(move || Ok(LogReader::open(path, read)?)).await?;
         let (chunks, output) = mpsc::channel(OUTPUT_QUEUE);
         tokio::spawn(async move { forward_log(reader, &chunks, options.timestamps).await });
         Ok(Logs { tty, output: Output { chunks: output } })

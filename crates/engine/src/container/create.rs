@@ -19,6 +19,7 @@ use crate::model::{
     NetworkMode, VolumeSpec,
 };
 use crate::network::{attach_spec, is_predefined};
+use crate::volume::Hold;
 
 impl Engine {
     /// `POST /containers/create`.
@@ -38,6 +39,7 @@ impl Engine {
         // What is wrong with these would else be found only at start.
         security::security_options(&request.host_config.security_opt, false)?;
         self.runtime_path(&request.host_config.runtime)?;
+        self.fill_in(&mut request.host_config)?;
 
         let id = ContainerId::from_bytes(random_bytes());
         let endpoints = self.endpoints(&mut request).await?;
@@ -80,7 +82,7 @@ impl Engine {
     async fn make(&self, mut definition: Definition, image: &Arc<Image>) -> Result<Arc<Container>> {
         let engine = self.clone();
         let image = image.clone();
-        let (definition, made_volumes) = blocking(move || {
+        let (definition, made_volumes, mut hold) = blocking(move || {
             let id = definition.id.to_string();
             let directory = engine.directory(&id);
             std::fs::DirBuilder::new().mode(0o710).create(&directory).map_err(|error| {
@@ -90,32 +92,37 @@ impl Engine {
                 ))
             })?;
             engine.inner.images.prepare_rootfs(&id, &image.id)?;
-            let made_volumes = engine.make_mounts(&mut definition)?;
+            let mut hold = engine.inner.volumes.hold();
+            let made_volumes = engine.make_mounts(&mut definition, &mut hold)?;
             let filled = engine.fill_volumes(&definition, &made_volumes);
             if let Err(error) = filled {
-                engine.drop_volumes(&made_volumes);
+                engine.drop_volumes(&made_volumes, &mut hold);
                 return Err(error);
             }
-            Ok((definition, made_volumes))
+            Ok((definition, made_volumes, hold))
         })
         .await?;
         let container = Container::new(definition, RunState::default());
         let write = container.with(|record| record.write());
         if let Err(error) = self.inner.database.commit(vec![write]).await {
-            self.drop_volumes(&made_volumes);
+            self.drop_volumes(&made_volumes, &mut hold);
             return Err(error);
         }
         for name in &made_volumes {
             self.volume_event("create", name, BTreeMap::new());
         }
         self.inner.containers.insert(container.clone());
+        // From now on the container itself is their user.
+        drop(hold);
         self.container_event(&container, "create", BTreeMap::new());
         Ok(container)
     }
 
-    fn drop_volumes(&self, names: &[String]) {
+    /// Takes volumes back that were made for a container that could not be; those that another one has by now stay.
+    fn drop_volumes(&self, names: &[String], hold: &mut Hold) {
+        hold.release();
         for name in names {
-            self.inner.volumes.forget(name, &self.inner.database);
+            let _ = self.forget_volume(name);
         }
         self.inner.volumes.delete_data();
     }
@@ -257,7 +264,7 @@ impl Engine {
     }
 
     /// Turns the mounts of the request into mounts with sources, making volumes. Names of those made.
-    fn make_mounts(&self, definition: &mut Definition) -> Result<Vec<String>> {
+    fn make_mounts(&self, definition: &mut Definition, hold: &mut Hold) -> Result<Vec<String>> {
         let (config, host) = (&definition.config, &definition.host_config);
         let mut points: BTreeMap<String, MountPoint> = BTreeMap::new();
         for text in &host.volumes_from {
@@ -266,16 +273,17 @@ impl Engine {
             for mut mount in other.with(|record| record.definition.mounts.clone()) {
                 mount.rw &= !readonly;
                 mount.no_copy = true;
+                mount.name.iter().for_each(|name| hold.add(name));
                 points.insert(mount.destination.clone(), mount);
             }
         }
         let inherited: BTreeSet<String> = points.keys().cloned().collect();
         let mut made = Vec::new();
         for wanted in mounts::wanted(config, host, &inherited)? {
-            match self.make_mount(wanted, &mut made) {
+            match self.make_mount(wanted, &mut made, hold) {
                 Ok(point) => drop(points.insert(point.destination.clone(), point)),
                 Err(error) => {
-                    self.drop_volumes(&made);
+                    self.drop_volumes(&made, hold);
                     return Err(error);
                 }
             }
@@ -284,7 +292,7 @@ impl Engine {
         Ok(made)
     }
 
-    fn make_mount(&self, wanted: WantedMount, made: &mut Vec<String>) -> Result<MountPoint> {
+    fn make_mount(&self, wanted: WantedMount, made: &mut Vec<String>, hold: &mut Hold) -> Result<MountPoint> {
         let WantedMount { mut point, volume_labels, volume_options, create_source } = wanted;
         match point.kind {
             MountType::Tmpfs => {}
@@ -305,7 +313,7 @@ impl Engine {
                     options: volume_options,
                     labels: volume_labels,
                 };
-                let (volume, new) = self.inner.volumes.ensure(spec, &self.inner.database)?;
+                let (volume, new) = self.inner.volumes.ensure(spec, hold, &self.inner.database)?;
                 if new {
                     made.push(volume.name.clone());
                 }

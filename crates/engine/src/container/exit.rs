@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::record::Container;
 use super::state::EXIT_LOST;
 use crate::engine::Engine;
-use crate::model::Status;
+use crate::model::{HealthStatus, Status};
 
 impl Engine {
     /// Waits, in a task of its own, for the first process to end.
@@ -43,6 +43,10 @@ impl Engine {
         let stopping = self.is_stopping();
         let (restart, auto_remove, ran_for) = container.with(|record| {
             record.state.exited(&exit);
+            if let Some(health) = &mut record.state.shown.health {
+                // Nobody asks it any more.
+                health.status = HealthStatus::Unhealthy;
+            }
             record.state.owns_resources = false;
             record.state.sandbox = record.sandbox.as_ref().map(|info| info.id.clone());
             record.shim = None;

@@ -108,7 +108,13 @@ fn parse_bind(text: &str, volume_driver: &str) -> Result<WantedMount> {
     let words: Vec<&str> = mode.split(',').collect();
     mount.point.rw = !words.contains(&"ro");
     mode.clone_into(&mut mount.point.mode);
+    let misplaced =
+        |field: &str| EngineError::invalid(format!("{}: field {field} must not be specified", invalid()));
     match kind {
+        MountType::Bind if words.contains(&"nocopy") => return Err(misplaced("VolumeOptions")),
+        MountType::Volume if words.iter().any(|word| PROPAGATIONS.contains(word)) => {
+            return Err(misplaced("BindOptions"));
+        }
         MountType::Bind => {
             mount.point.source = PathBuf::from(clean(source));
             mount.point.propagation =

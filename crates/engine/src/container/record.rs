@@ -125,6 +125,18 @@ impl Container {
         look(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Waits for its turn to change the container.
+    ///
+    /// # Errors
+    /// `NotFound`: whoever had the turn before has removed it, or somebody is about to.
+    pub(crate) async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+        let turn = self.gate.lock().await;
+        if self.with(|record| record.removing) {
+            return Err(EngineError::not_found(format!("No such container: {}", self.id)));
+        }
+        Ok(turn)
+    }
+
     /// The name, without a slash.
     pub(crate) fn name(&self) -> String {
         self.with(|record| record.definition.name.clone())

@@ -113,9 +113,8 @@ impl Engine {
         let mounts = container.with(|record| record.definition.mounts.clone());
         let names = mounts.into_iter().filter(|mount| mount.anonymous).filter_map(|mount| mount.name);
         // `--volumes-from` may share them.
-        let unused: Vec<String> = names.filter(|name| self.volume_users(name).is_empty()).collect();
+        let unused: Vec<String> = names.filter(|name| self.forget_volume(name) == Ok(true)).collect();
         for name in &unused {
-            self.inner.volumes.forget(name, &self.inner.database);
             self.volume_event("destroy", name, BTreeMap::new());
         }
         unused
@@ -154,6 +153,7 @@ impl Engine {
         let container = self.inner.containers.find(parent).map_err(|_| {
             EngineError::internal(format!("Cannot get parent /{parent} for link name /{path}"))
         })?;
+        let _turn = container.turn().await?;
         let write = container.with(|record| {
             record.definition.host_config.links.retain(|link| {
                 let own = link.rsplit(':').next().unwrap_or(link);
@@ -174,7 +174,7 @@ impl Engine {
             return Err(EngineError::invalid("Neither old nor new names may be empty"));
         }
         let container = self.inner.containers.find(name)?;
-        let _turn = container.gate.lock().await;
+        let _turn = container.turn().await?;
         let old = container.name();
         let new = new_name.strip_prefix('/').unwrap_or(new_name);
         if old == new {

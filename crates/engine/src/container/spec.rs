@@ -9,14 +9,12 @@ use portolan_runtime::{
     SeccompProfile, Stdio, UserSpec,
 };
 
+use super::defaults::SHM_BYTES;
 use super::record::Definition;
-use super::{merge, security};
+use super::{merge, propagation, security};
 use crate::engine::{Engine, cgroup_version};
 use crate::error::{EngineError, Result};
 use crate::model::{HostConfig, LogConfig, MountPoint, MountType, NamespaceSetting, ResourceLimits};
-
-/// 64 MiB, as in Docker.
-const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
 /// The log of a container whose directory is `directory`.
 ///
@@ -40,15 +38,18 @@ pub(crate) fn log_spec(log: &LogConfig, path: &Path) -> Result<LogSpec> {
             "max-file" => {
                 max_files = value.parse().ok().filter(|n| *n >= 1).ok_or_else(bad)?;
             }
+            "compress" if matches!(value.as_str(), "false" | "0" | "f" | "F" | "False" | "FALSE") => {}
+            "compress" | "tag" | "labels" | "labels-regex" | "env" | "env-regex" => {
+                return Err(EngineError::invalid(format!(
+                    "log opt '{key}' of the json-file log driver is not supported by this engine"
+                )));
+            }
             _ => {
                 return Err(EngineError::invalid(format!(
                     "unknown log opt '{key}' for json-file log driver"
                 )));
             }
         }
-    }
-    if max_files > 1 && max_size_bytes.is_none() {
-        return Err(EngineError::invalid("max-file cannot be specified when max-size is not set"));
     }
     Ok(LogSpec::JsonFile { path: path.to_owned(), max_size_bytes, max_files })
 }
@@ -145,6 +146,7 @@ impl Engine {
         files: &[(&str, PathBuf)],
     ) -> Result<ContainerSpec> {
         let (config, host) = (&definition.config, &definition.host_config);
+        propagation::check(definition)?;
         let options = security::security_options(&host.security_opt, self.inner.config.no_new_privileges)?;
         let unmasked = options.system_paths_unconfined || host.privileged;
         let paths = |own: &Option<Vec<String>>| if unmasked { Some(Vec::new()) } else { own.clone() };
@@ -173,12 +175,9 @@ impl Engine {
                 _ => NamespaceMode::Private,
             },
             cgroupns: self.cgroupns(host),
-            mounts: mounts(&definition.mounts, files, false),
-            shm_size_bytes: match (host.shm_size_bytes, self.inner.config.default_shm_size_bytes) {
-                (0, 0) => DEFAULT_SHM_BYTES,
-                (0, default) => default,
-                (own, _) => own,
-            },
+            mounts: mounts(&definition.mounts, files, host.readonly_rootfs),
+            // An older database has none.
+            shm_size_bytes: if host.shm_size_bytes == 0 { SHM_BYTES } else { host.shm_size_bytes },
             readonly_rootfs: host.readonly_rootfs,
             privileged: host.privileged,
             capabilities: security::capabilities(host)?,
@@ -225,7 +224,7 @@ impl Engine {
 
     /// As Docker: the container's own word, else the daemon's, else private where cgroups are version 2; privileged
     /// ones see the host's unless they ask.
-    fn cgroupns(&self, host: &HostConfig) -> NamespaceMode {
+    pub(crate) fn cgroupns(&self, host: &HostConfig) -> NamespaceMode {
         let default = match &self.inner.config.default_cgroupns {
             _ if host.privileged => &NamespaceSetting::Host,
             Some(mode) => mode,
@@ -340,11 +339,16 @@ mod tests {
         let spec = log_spec(&log("json-file", &[("max-size", "10m"), ("max-file", "3")]), path).unwrap();
         assert!(matches!(spec, LogSpec::JsonFile { max_size_bytes: Some(10_485_760), max_files: 3, .. }));
         assert!(matches!(log_spec(&log("none", &[]), path).unwrap(), LogSpec::None));
+        assert!(
+            log_spec(&log("", &[("max-file", "2"), ("compress", "false")]), path).is_ok(),
+            "as in Docker"
+        );
         for bad in [
             log("syslog", &[]),
             log("", &[("max-size", "x")]),
             log("", &[("max-size", "5x")]),
-            log("", &[("max-file", "2")]),
+            log("", &[("max-file", "0")]),
+            log("", &[("tag", "x")]),
             log("", &[("colour", "red")]),
         ] {
             assert!(log_spec(&bad, path).is_err(), "{bad:?}");

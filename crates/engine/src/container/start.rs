@@ -258,6 +258,10 @@ impl Engine {
 
     async fn attach_pending(&self, container: &Arc<Container>, shim: &Shim) {
         for pending in container.with(|record| std::mem::take(&mut record.pending)) {
+            // Whoever has left again would be the end of the container's standard input.
+            if pending.ready.is_closed() {
+                continue;
+            }
             match shim.attach(pending.options).await {
                 // The client may have left already.
                 Ok(stream) => drop(pending.ready.send(stream)),

@@ -193,7 +193,7 @@ impl Engine {
     /// `Conflict` if it does not run or is paused.
     pub async fn container_pause(&self, name: &str) -> Result<()> {
         let container = self.inner.containers.find(name)?;
-        let _turn = container.gate.lock().await;
+        let _turn = container.turn().await?;
         match container.status() {
             Status::Paused => {
                 return Err(EngineError::conflict(format!("Container {} is already paused", container.id)));
@@ -215,7 +215,7 @@ impl Engine {
                 record.state.shown.status = Status::Paused;
             }
         });
-        container.save_state(&self.inner.database);
+        self.keep_state(&container).await?;
         self.container_event(&container, "pause", BTreeMap::new());
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Engine {
     /// `Conflict` if it is not paused.
     pub async fn container_unpause(&self, name: &str) -> Result<()> {
         let container = self.inner.containers.find(name)?;
-        let _turn = container.gate.lock().await;
+        let _turn = container.turn().await?;
         if container.status() != Status::Paused {
             return Err(EngineError::conflict(format!("Container {} is not paused", container.id)));
         }
@@ -243,9 +243,15 @@ impl Engine {
                 record.state.shown.status = Status::Running;
             }
         });
-        container.save_state(&self.inner.database);
+        self.keep_state(container).await?;
         self.container_event(container, "unpause", BTreeMap::new());
         Ok(())
+    }
+
+    /// Stores the state before anything is promised: the processes would not tell the next daemon.
+    async fn keep_state(&self, container: &Container) -> Result<()> {
+        let write = container.with(|record| record.state_write());
+        self.inner.database.commit(vec![write]).await
     }
 
     /// `POST /containers/{id}/wait`: returns at once; the waiter counts from here on.

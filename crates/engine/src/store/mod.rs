@@ -105,9 +105,10 @@ impl Database {
         }
         let loaded = load(&connection).map_err(context)?;
         let (commands, receiver) = mpsc::channel();
+        let ballast = path.with_extension("ballast");
         let thread = std::thread::Builder::new()
             .name("database".to_owned())
-            .spawn(move || writer::run(connection, &receiver))
+            .spawn(move || writer::run(connection, &receiver, &ballast))
             .map_err(|error| EngineError::internal(format!("start the database's thread: {error}")))?;
         Ok((Self { commands }, loaded, thread))
     }
@@ -226,5 +227,66 @@ mod tests {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = Database::open(&path).unwrap_err();
         assert!(error.message().contains("newer version"), "{error}");
+    }
+
+    /// On a full disk removals are stored, which make room; what nobody waits for is stored once there is some.
+    #[test]
+    fn a_full_disk_loses_nothing_and_lets_go_of_things() {
+        let directory = tempfile::tempdir().unwrap();
+        // SAFETY: moves this thread, which ends with the test, into a mount namespace of its own; others share
+        // nothing with it that depends on it. The database's thread is started from here and goes along.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) } != 0 {
+            #[allow(clippy::print_stdout, reason = "the runner reads it")]
+            {
+                println!("SKIPPED: needs root to mount a small file system");
+            }
+            return;
+        }
+        use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(c"size=8m")).unwrap();
+        let path = directory.path().join("portolan.db");
+        let (database, _, thread) = Database::open(&path).unwrap();
+        database.commit_blocking(vec![container("a"), container("b")]).unwrap();
+        let fill = || {
+            let mut file = std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(directory.path().join("full"))
+                .unwrap();
+            while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+        };
+        fill();
+        let large = |id: &str| Write::Container {
+            id: id.to_owned(),
+            definition: format!("\"{}\"", "x".repeat(64 << 10)),
+            state: "0".to_owned(),
+        };
+        database.write_lazily(Write::ForgetContainer { id: "b".to_owned() });
+        database.commit_blocking(vec![large("c")]).unwrap();
+        fill();
+        assert!(database.commit_blocking(vec![large("d")]).is_err(), "now it is really full");
+        database.write_lazily(Write::ContainerState { id: "a".to_owned(), state: "1".to_owned() });
+        database.write_lazily(Write::Container {
+            id: "e".to_owned(),
+            definition: format!("\"{}\"", "e".repeat(64 << 10)),
+            state: "0".to_owned(),
+        });
+        assert!(database.commit_blocking(vec![large("f")]).is_err());
+        std::fs::remove_file(directory.path().join("full")).unwrap();
+        database.commit_blocking(Vec::new()).unwrap();
+        database.close();
+        thread.join().unwrap();
+        let (database, loaded, thread) = Database::open(&path).unwrap();
+        let mut states: Vec<(String, String)> = loaded
+            .containers
+            .into_iter()
+            .map(|(definition, state)| (definition.chars().take(2).collect(), state))
+            .collect();
+        states.sort();
+        let expected = [("\"a", "1"), ("\"e", "0"), ("\"x", "0")].map(|(d, s)| (d.to_owned(), s.to_owned()));
+        assert_eq!(states, expected, "a as it was last, e which nobody waited for, c; not d and f");
+        database.close();
+        thread.join().unwrap();
     }
 }

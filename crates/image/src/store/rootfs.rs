@@ -9,7 +9,7 @@ use crate::digest::{ChainId, ImageId};
 use crate::disk::{Tree, read_names, stat_name};
 use crate::error::{Context, Error, Result};
 use crate::layer;
-use crate::overlay::{self, View};
+use crate::overlay::{self, Bind, MountedRoot, View};
 use crate::types::{Change, Rootfs, RootfsSize};
 
 /// The link to the topmost layer of a container without layers.
@@ -104,6 +104,14 @@ impl ImageStore {
     /// `NotFound` if it has no root file system.
     pub fn open_rootfs(&self, container_id: &str) -> Result<OwnedFd> {
         overlay::open(&self.rootfs(container_id)?, View::Writable)
+    }
+
+    /// Opens the root directory of a container that does not run, with its volumes and the like in it.
+    ///
+    /// # Errors
+    /// `NotFound` if it has no root file system; something cannot be mounted.
+    pub fn open_rootfs_with(&self, container_id: &str, binds: &[Bind]) -> Result<MountedRoot> {
+        overlay::open_with(&self.rootfs(container_id)?, binds)
     }
 
     /// Opens the files of a container's layers read-only, whether it runs or not, without what is mounted in

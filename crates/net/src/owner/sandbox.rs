@@ -362,7 +362,10 @@ impl Owner {
         let mut batch = Batch::default();
         batch.delete_sandbox(id);
         record.order.iter().for_each(|endpoint| batch.delete_endpoint(endpoint));
-        self.commit(&batch)?;
+        if let Err(error) = self.commit(&batch) {
+            // As after a crash between the two: who finds its record finds no namespace to it.
+            tracing::error!(sandbox = %id, %error, "cannot store that a sandbox is gone");
+        }
         let touched = Touched::sandbox(id, &record.order);
         let steps = change(&self.desired, &self.nothing(), &touched);
         let mut removal = Removal {
