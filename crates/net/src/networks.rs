@@ -381,10 +381,11 @@ impl Networks {
         .await?
     }
 
-    /// Changes the container's name in a sandbox's endpoints and its names (`POST /containers/{id}/rename`).
-    pub async fn rename(&self, id: &SandboxId, container_name: &str) -> Result<(), Error> {
-        let (id, name) = (id.clone(), container_name.to_owned());
-        let zones = self.turn(move |owner| owner.rename(&id, &name)).await?;
+    /// Changes a container's name in what it has of networks (`POST /containers/{id}/rename`): its endpoints,
+    /// their names if it runs, and the addresses that are its own.
+    pub async fn rename(&self, container: &ContainerId, name: &str) -> Result<(), Error> {
+        let (container, name) = (container.clone(), name.to_owned());
+        let zones = self.turn(move |owner| owner.rename(&container, &name)).await?;
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.wait_for_names(zones)).await?
     }

@@ -170,7 +170,7 @@ pub(crate) struct LeaseRecord {
     /// that is in use belongs to who uses it, whatever it says.
     #[serde(default)]
     pub(crate) place: u64,
-    /// The container's name when it got the address, for people.
+    /// The container's name, for people.
     #[serde(default)]
     pub(crate) name: String,
 }

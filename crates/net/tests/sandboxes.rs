@@ -213,7 +213,7 @@ async fn names_are_known_on_user_networks() {
     assert_eq!(found(&web, "c1.front").as_deref(), Some("172.18.0.2"));
     assert_eq!(found(&web, "c2").as_deref(), Some("172.18.0.3"));
     assert_eq!(lab.host.state().dns_redirects[&db.id], (40_001, 40_002));
-    lab.networks.rename(&db.id, "Database").await.unwrap();
+    lab.networks.rename(&db.container, "Database").await.unwrap();
     lab.networks.remove_sandbox(&web.id).await.unwrap();
     assert!(!lab.names.serving.lock().unwrap().contains(&web.id));
     assert_eq!(found(&db, "database").as_deref(), Some("172.18.0.3"));
@@ -304,9 +304,11 @@ async fn addresses_are_sticky_and_static_ones_are_kept() {
     lab.networks.reserve(&container(3), taken.clone()).await.unwrap();
     let mut third = lab::spec(3, "own", Vec::new());
     third.attach = vec![taken];
+    // Though it does not run, its address is known to be of the container's new name.
+    lab.networks.rename(&container(1), "renamed").await.unwrap();
     let error = lab.networks.create_sandbox(third).await.unwrap_err();
     assert!(
-        error.message().starts_with("Address already in use: 10.5.0.2 belongs to container c1"),
+        error.message().starts_with("Address already in use: 10.5.0.2 belongs to container renamed"),
         "{error}"
     );
     assert_eq!(error.kind(), ErrorKind::Forbidden);

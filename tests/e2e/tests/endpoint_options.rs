@@ -81,6 +81,11 @@ fn a_link_on_the_default_bridge_is_told_by_variables() {
     has_line(&exec(&engine, "web", "cat /etc/hosts"), &[&address, "my-store", "db"]);
     let id = inspect(&engine, "db", "{{.Id}}");
     has_line(&exec(&engine, "web", "cat /etc/hosts"), &["my-store", &id[..12]]);
+    assert_eq!(inspect(&engine, "web", "{{.HostConfig.Links}}"), "[/db:/web/my-store]");
+    let names = engine.docker(&["ps", "--no-trunc", "-f", "name=db", "--format", "{{.Names}}"]);
+    let mut names: Vec<_> = names.ok().split(',').collect();
+    names.sort_unstable();
+    assert_eq!(names, ["db", "web/my-store"]);
     engine.docker(&["stop", "-t", "0", "db"]).ok();
     let alone = engine.docker(&["run", "--rm", "--link", "db", "busybox", "true"]);
     has_line(alone.fails(), &["Cannot link to a non running container: /db AS "]);

@@ -316,6 +316,21 @@ fn each_version_takes_and_shows_endpoints_as_it_did() {
     assert_eq!(endpoint("1.45", "cc")["Aliases"], nick);
     assert_eq!(endpoint("1.44", "cc")["DNSNames"], serde_json::json!(["cc", "nick", short]));
     assert!(endpoint("1.43", "cc")["DNSNames"].is_null());
+    let whole = |version: &str| ask(&engine, "GET", &format!("/v{version}/containers/cc/json"), None).1;
+    assert_eq!(whole("1.51")["Config"]["MacAddress"], "02:00:00:00:00:09", "the main network's");
+    let listed = ask(&engine, "GET", "/v1.51/containers/json", None).1;
+    let brief = &listed[0]["NetworkSettings"]["Networks"]["net"];
+    for key in ["Links", "Aliases", "DriverOpts", "DNSNames"] {
+        assert!(brief[key].is_null(), "{key} in a list: {brief}");
+    }
+    assert!(ask(&engine, "GET", "/v1.51/networks/none", None).1["IPAM"]["Config"].is_null());
+    let named =
+        serde_json::json!({"Image": "busybox", "Hostname": "hh", "HostConfig": {"NetworkMode": "net"}});
+    assert_eq!(ask(&engine, "POST", "/v1.51/containers/create?name=named", Some(&named)).0, 201);
+    let id = inspect(&engine, "named", "{{.Id}}");
+    assert_eq!(endpoint("1.44", "named")["Aliases"], serde_json::json!([&id[..12], "hh"]));
+    let fresh = endpoint("1.51", "named");
+    assert!(fresh["NetworkID"] == "" && fresh["DNSNames"].is_null(), "it was never there: {fresh}");
     assert!(endpoint("1.47", "cc").get("GwPriority").is_none());
     assert_eq!(endpoint("1.48", "cc")["GwPriority"], 0, "v1.47 could not ask for one");
     engine.docker(&["rm", "-f", "cc"]).ok();

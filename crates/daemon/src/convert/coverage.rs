@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::container::{config_from_api, config_to_api};
-use super::endpoint::{endpoint_from_api, endpoint_to_api};
+use super::endpoint::{Shown, endpoint_from_api, endpoint_to_api};
 use super::host_config::{host_config_from_api, host_config_to_api};
 use crate::http::ApiError;
 use crate::identity::NEWEST_API;
@@ -150,11 +150,12 @@ fn of_endpoints_nothing_is_dropped() {
         let settings = endpoint_from_api(asked, NEWEST_API)?;
         let snapshot = EndpointSnapshot {
             network_name: String::new(),
+            predefined: false,
             settings,
             network_id: None,
             endpoint: None,
             dns_names: Vec::new(),
         };
-        Ok(endpoint_to_api(snapshot, "", NEWEST_API))
+        Ok(endpoint_to_api(snapshot, &Shown { own_names: [""; 2], started: true, version: NEWEST_API }))
     });
 }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use portolan_api::{self as api, ApiVersion, EndpointIpamConfig};
-use portolan_engine::model::{EndpointSettings, EndpointSnapshot, EndpointsConfig, NetworkMode};
+use portolan_engine::model::{
+    ContainerSnapshot, EndpointSettings, EndpointSnapshot, EndpointsConfig, NetworkMode,
+};
 
 use super::{none_if_empty, text};
 use crate::http::ApiError;
@@ -77,12 +79,31 @@ pub(super) fn endpoint_of_mode<'a>(
     })
 }
 
-/// An endpoint as inspect shows it. `short_id` is an alias that versions before 1.45 show too.
+/// Whose endpoints are shown, and to whom.
+pub(super) struct Shown<'a> {
+    /// The container's short id and host name: aliases that versions before 1.45 show too.
+    pub(super) own_names: [&'a str; 2],
+    /// It has run: what it got from networks then is shown when it does not run, too.
+    pub(super) started: bool,
+    pub(super) version: ApiVersion,
+}
+
+impl<'a> Shown<'a> {
+    pub(super) fn new(container: &'a ContainerSnapshot, version: ApiVersion) -> Self {
+        Self {
+            own_names: [container.id.short(), &container.config.hostname],
+            started: container.state.started_at.is_some(),
+            version,
+        }
+    }
+}
+
+/// An endpoint as inspect shows it.
 pub(super) fn endpoint_to_api(
     snapshot: EndpointSnapshot,
-    short_id: &str,
-    version: ApiVersion,
+    &Shown { own_names, started, version }: &Shown<'_>,
 ) -> api::EndpointSettings {
+    let started = started || snapshot.endpoint.is_some();
     let asked = snapshot.settings;
     let ipam = EndpointIpamConfig {
         ipv4_address: text(asked.ipv4),
@@ -90,9 +111,12 @@ pub(super) fn endpoint_to_api(
         link_local_ips: asked.link_local_ips.iter().map(ToString::to_string).collect(),
     };
     let mut aliases = asked.aliases;
-    let user_defined = !snapshot.dns_names.is_empty();
-    if version < ApiVersion::new(1, 45) && user_defined && !aliases.iter().any(|alias| alias == short_id) {
-        aliases.push(short_id.to_owned());
+    if version < ApiVersion::new(1, 45) && !snapshot.predefined {
+        for name in own_names {
+            if !aliases.iter().any(|alias| alias == name) {
+                aliases.push(name.to_owned());
+            }
+        }
     }
     let got = snapshot.endpoint;
     let got = got.as_ref();
@@ -108,7 +132,7 @@ pub(super) fn endpoint_to_api(
         },
         driver_opts: Some(asked.driver_opts).filter(|opts: &BTreeMap<_, _>| !opts.is_empty()),
         gw_priority: Some(asked.gw_priority).filter(|_| version >= ApiVersion::new(1, 48)),
-        network_id: text(snapshot.network_id),
+        network_id: text(snapshot.network_id.filter(|_| started)),
         endpoint_id: text(got.map(|endpoint| &endpoint.id)),
         gateway: text(got.and_then(|endpoint| endpoint.gateway_ipv4)),
         ip_address: text(ipv4.map(|net| net.addr())),
@@ -116,6 +140,6 @@ pub(super) fn endpoint_to_api(
         ipv6_gateway: text(got.and_then(|endpoint| endpoint.gateway_ipv6)),
         global_ipv6_address: text(ipv6.map(|net| net.addr())),
         global_ipv6_prefix_len: ipv6.map_or(0, |net| net.prefix_len()),
-        dns_names: none_if_empty(snapshot.dns_names).filter(|_| version >= ApiVersion::new(1, 44)),
+        dns_names: none_if_empty(snapshot.dns_names).filter(|_| started && version >= ApiVersion::new(1, 44)),
     }
 }

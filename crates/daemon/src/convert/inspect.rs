@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use portolan_api::{self as api, ApiVersion};
 use portolan_engine::model::{ContainerSnapshot, ContainerState, Health, NetworkSnapshot, Status};
+use portolan_netcore::model::MacAddr;
 
 use super::container::config_to_api;
-use super::endpoint::endpoint_to_api;
+use super::endpoint::{Shown, endpoint_to_api};
 use super::host_config::host_config_to_api;
 use super::mount::mount_point;
 use super::{none_if_empty, rfc3339, text};
@@ -14,13 +15,24 @@ use super::{none_if_empty, rfc3339, text};
 /// Name of the storage driver.
 const DRIVER: &str = "overlay2";
 
+/// From this version on `Config` has no MAC address of the main network.
+const MAIN_MAC_GONE: ApiVersion = ApiVersion::new(1, 52);
+
 /// Everything there is to know.
-pub(crate) fn container_inspect(snapshot: ContainerSnapshot, version: ApiVersion) -> api::ContainerInspect {
+pub(crate) fn container_inspect(
+    mut snapshot: ContainerSnapshot,
+    version: ApiVersion,
+) -> api::ContainerInspect {
     let path =
         |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let bytes = |size: Option<u64>| size.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
+    let mac_address = main_mac(&snapshot).filter(|_| version < MAIN_MAC_GONE);
+    let network = std::mem::take(&mut snapshot.network);
+    let settings = network_settings(network, &Shown::new(&snapshot, version));
+    let mut config = config_to_api(snapshot.config, version);
+    config.mac_address = text(mac_address);
     api::ContainerInspect {
-        network_settings: network_settings(snapshot.network, snapshot.id.short(), version),
+        network_settings: settings,
         id: snapshot.id.to_string(),
         created: rfc3339(Some(snapshot.created)),
         path: snapshot.path,
@@ -42,9 +54,16 @@ pub(crate) fn container_inspect(snapshot: ContainerSnapshot, version: ApiVersion
         size_rw: bytes(snapshot.size_rw),
         size_root_fs: bytes(snapshot.size_root_fs),
         mounts: snapshot.mounts.into_iter().map(mount_point).collect(),
-        config: config_to_api(snapshot.config, version),
+        config,
         ..api::ContainerInspect::default()
     }
+}
+
+/// The MAC address that was asked for in the network of `NetworkMode`, which used to be the container's.
+fn main_mac(container: &ContainerSnapshot) -> Option<MacAddr> {
+    let name = container.host_config.network_mode.network_name()?;
+    let mut endpoints = container.network.endpoints.iter();
+    endpoints.find(|endpoint| endpoint.network_name == name)?.settings.mac
 }
 
 fn state(state: ContainerState) -> api::ContainerState {
@@ -78,7 +97,7 @@ fn health(health: Health) -> api::Health {
     }
 }
 
-fn network_settings(network: NetworkSnapshot, short_id: &str, version: ApiVersion) -> api::NetworkSettings {
+fn network_settings(network: NetworkSnapshot, shown: &Shown<'_>) -> api::NetworkSettings {
     let binding = |binding: portolan_netcore::model::PortBinding| api::PortBinding {
         host_ip: binding.host_ip.to_string(),
         host_port: binding.host_port.to_string(),
@@ -90,7 +109,7 @@ fn network_settings(network: NetworkSnapshot, short_id: &str, version: ApiVersio
     let networks: std::collections::BTreeMap<_, _> = network
         .endpoints
         .into_iter()
-        .map(|endpoint| (endpoint.network_name.clone(), Some(endpoint_to_api(endpoint, short_id, version))))
+        .map(|endpoint| (endpoint.network_name.clone(), Some(endpoint_to_api(endpoint, shown))))
         .collect();
     // The fields of old, from when there was only one network.
     let bridge = networks.get("bridge").cloned().flatten().unwrap_or_default();

@@ -5,7 +5,7 @@ use portolan_api::{self as api, ApiVersion};
 use portolan_net::{Conflict, IpamPoolSpec, NetworkEndpoint, NetworkInfo, NetworkSpec, SubnetUsage};
 use portolan_netcore::model::IpamConfig;
 
-use super::{rfc3339, text};
+use super::{none_if_empty, rfc3339, text};
 use crate::http::ApiError;
 
 /// The body of `POST /networks/create`; what we do not have is refused by name.
@@ -93,7 +93,7 @@ pub(crate) fn network(info: NetworkInfo, with_endpoints: bool, version: ApiVersi
         ipam: api::Ipam {
             driver: network.ipam_driver.clone(),
             options: Some(network.ipam_options).filter(|options| !options.is_empty() || !network.predefined),
-            config: Some(match network.ipam_driver.as_str() {
+            config: none_if_empty(match network.ipam_driver.as_str() {
                 // Docker's driver `null` has all there is.
                 "null" if !network.config_only => {
                     vec![api::IpamConfig { subnet: "0.0.0.0/0".to_owned(), ..api::IpamConfig::default() }]

@@ -5,22 +5,40 @@ use portolan_api::{self as api, ApiVersion};
 use portolan_engine::model::{ContainerPort, ContainerSnapshot};
 use portolan_netcore::model::PortBinding;
 
-use super::endpoint::endpoint_to_api;
+use super::endpoint::{Shown, endpoint_to_api};
 use super::mount::mount_point;
 use super::status::status_text;
 
 /// An item of the list.
 pub(crate) fn container_summary(
-    snapshot: ContainerSnapshot,
+    mut snapshot: ContainerSnapshot,
     now: Timestamp,
     version: ApiVersion,
 ) -> api::ContainerSummary {
     let bytes = |size: Option<u64>| size.and_then(|size| i64::try_from(size).ok()).unwrap_or_default();
+    let endpoints = std::mem::take(&mut snapshot.network.endpoints);
+    let shown = Shown::new(&snapshot, version);
+    let networks = endpoints.into_iter().map(|endpoint| {
+        let name = endpoint.network_name.clone();
+        // Of what was asked for, lists show addresses only.
+        let brief = api::EndpointSettings {
+            links: None,
+            aliases: None,
+            driver_opts: None,
+            dns_names: None,
+            ..endpoint_to_api(endpoint, &shown)
+        };
+        (name, Some(brief))
+    });
+    let networks = networks.collect();
     let annotations =
         if version < ApiVersion::new(1, 46) { Default::default() } else { snapshot.host_config.annotations };
-    let short_id = snapshot.id.short();
     api::ContainerSummary {
-        names: vec![format!("/{}", snapshot.name)],
+        names: [&snapshot.name]
+            .into_iter()
+            .chain(&snapshot.link_names)
+            .map(|name| format!("/{name}"))
+            .collect(),
         image: snapshot.config.image,
         image_id: snapshot.image_id,
         command: command(&snapshot.path, &snapshot.args),
@@ -35,16 +53,7 @@ pub(crate) fn container_summary(
             network_mode: snapshot.host_config.network_mode.to_string(),
             annotations,
         },
-        network_settings: api::SummaryNetworkSettings {
-            networks: snapshot
-                .network
-                .endpoints
-                .into_iter()
-                .map(|endpoint| {
-                    (endpoint.network_name.clone(), Some(endpoint_to_api(endpoint, short_id, version)))
-                })
-                .collect(),
-        },
+        network_settings: api::SummaryNetworkSettings { networks },
         mounts: snapshot.mounts.into_iter().map(mount_point).collect(),
         id: snapshot.id.to_string(),
     }

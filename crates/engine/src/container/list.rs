@@ -52,6 +52,7 @@ impl Engine {
                 container.with(|record| (record.definition.created, record.definition.id.clone())),
             )
         });
+        let mut link_names = self.link_names();
         let mut listed = Vec::new();
         for container in containers {
             if options.limit.is_some_and(|limit| limit > 0 && listed.len() == limit) {
@@ -64,6 +65,7 @@ impl Engine {
             if options.size {
                 self.add_size(&mut snapshot).await?;
             }
+            snapshot.link_names = link_names.remove(&snapshot.id).unwrap_or_default();
             listed.push(snapshot);
         }
         Ok(listed)

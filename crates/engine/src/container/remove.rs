@@ -183,16 +183,13 @@ impl Engine {
         let wrap = |error: EngineError| error.context("Error when allocating new name");
         let new = names::check(new).map_err(wrap)?.to_owned();
         self.inner.containers.take_name(&new, &container.id).map_err(wrap)?;
-        let (write, sandbox) = container.with(|record| {
+        let write = container.with(|record| {
             record.definition.name.clone_from(&new);
-            (record.write(), record.state.sandbox.clone())
+            record.write()
         });
         let stored = async {
             self.inner.database.commit(vec![write]).await?;
-            if let Some(sandbox) = &sandbox {
-                self.inner.networks.rename(sandbox, &new).await?;
-            }
-            Ok(())
+            Ok(self.inner.networks.rename(&container.id, &new).await?)
         };
         if let Err(error) = stored.await {
             let write = container.with(|record| {

@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use portolan_netcore::model::ContainerId;
+
 use super::record::{Container, Record};
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
+use crate::files::links_of;
 use crate::model::{ContainerSnapshot, EndpointSnapshot, NetworkSnapshot};
 use crate::network::{dns_names, is_predefined, shown_ports};
 
@@ -34,10 +37,42 @@ impl Engine {
     /// Everything that is in memory: no file is looked at.
     pub(crate) fn snapshot(&self, container: &Arc<Container>) -> ContainerSnapshot {
         let mut snapshot = container.with(|record| of_record(record));
+        if !snapshot.host_config.links.is_empty() {
+            snapshot.host_config.links = self.shown_links(container);
+        }
         if snapshot.host_config.log_config.driver == "json-file" {
             snapshot.log_path = Some(self.log_path(&container.id));
         }
         snapshot
+    }
+
+    /// Links on the default bridge as Docker shows them: `/other:/own/alias`. Those of other networks are shown
+    /// with their endpoints.
+    fn shown_links(&self, container: &Container) -> Vec<String> {
+        let definition = container.with(|record| record.definition.clone());
+        let shown = links_of(&definition).filter_map(|(name, alias)| {
+            let other = self.linked(name).ok()?;
+            Some(format!("/{}:/{}/{alias}", other.name(), definition.name))
+        });
+        shown.collect()
+    }
+
+    /// What containers are called by those that link to them: `own/alias`, by id.
+    pub(crate) fn link_names(&self) -> BTreeMap<ContainerId, Vec<String>> {
+        let mut names: BTreeMap<ContainerId, Vec<String>> = BTreeMap::new();
+        for container in self.inner.containers.all() {
+            let linker = container.with(|record| {
+                let links = !record.definition.host_config.links.is_empty();
+                links.then(|| record.definition.clone())
+            });
+            let Some(linker) = linker else { continue };
+            for (name, alias) in links_of(&linker) {
+                if let Ok(other) = self.linked(name) {
+                    names.entry(other.id.clone()).or_default().push(format!("{}/{alias}", linker.name));
+                }
+            }
+        }
+        names
     }
 
     pub(crate) async fn add_size(&self, snapshot: &mut ContainerSnapshot) -> Result<()> {
@@ -77,6 +112,7 @@ fn of_record(record: &Record) -> ContainerSnapshot {
         config: definition.config.clone(),
         host_config: definition.host_config.clone(),
         network: network(record),
+        link_names: Vec::new(),
         mounts: definition.mounts.clone(),
         restart_count: record.state.restart_count,
         log_path: None,
@@ -98,6 +134,7 @@ fn network(record: &Record) -> NetworkSnapshot {
         let info = sandbox.and_then(|s| s.endpoints.iter().find(|e| e.network_name == *name));
         let predefined = is_predefined(name);
         EndpointSnapshot {
+            predefined,
             network_name: name.clone(),
             network_id: info.map(|info| info.endpoint.network.clone()).or_else(|| joined.network.clone()),
             settings: joined.settings.clone(),

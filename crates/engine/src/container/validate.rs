@@ -40,6 +40,9 @@ pub(crate) fn request(request: &mut CreateRequest) -> Result<Vec<String>> {
             )));
         }
         if matches!(host.network_mode, NetworkMode::Container(_)) {
+            if endpoint.mac.is_some() {
+                return Err(conflicting("mac-address and the network mode"));
+            }
             return Err(invalid(
                 "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
             ));

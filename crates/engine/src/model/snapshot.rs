@@ -158,6 +158,8 @@ pub struct MountPoint {
 pub struct EndpointSnapshot {
     /// The network's name.
     pub network_name: String,
+    /// The network is always there, and has no names.
+    pub predefined: bool,
     /// The network's id; none if it is gone.
     pub network_id: Option<NetworkId>,
     /// What was asked for.
@@ -190,6 +192,8 @@ pub struct ContainerSnapshot {
     pub id: ContainerId,
     /// Its name, without a slash.
     pub name: String,
+    /// What containers that link to it call it, `linker/alias`; only in lists.
+    pub link_names: Vec<String>,
     /// `Created`.
     pub created: Timestamp,
     /// `Path`: what is run.

@@ -266,6 +266,20 @@ impl Owner {
         }
     }
 
+    /// A container is called something else from now on.
+    pub(super) fn rename_leases(&mut self, container: &ContainerId, name: &str) -> Result<(), Error> {
+        let Some(leases) = self.leases.get(container) else { return Ok(()) };
+        let named = |lease: &LeaseRecord| LeaseRecord { name: name.to_owned(), ..lease.clone() };
+        let renamed: Vec<LeaseRecord> = leases.values().map(named).collect();
+        let mut batch = Batch::default();
+        for lease in &renamed {
+            batch.put_lease(lease)?;
+        }
+        self.commit(&batch)?;
+        renamed.into_iter().for_each(|lease| self.keep_lease(Some(lease)));
+        Ok(())
+    }
+
     /// Gives back everything that a container has.
     pub(crate) fn forget(&mut self, container: &ContainerId) -> Result<(), Error> {
         let Some(leases) = self.leases.get(container) else { return Ok(()) };

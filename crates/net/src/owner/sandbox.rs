@@ -602,9 +602,18 @@ impl Owner {
         }
     }
 
-    /// Changes the container's name in a sandbox's endpoints, its names among them.
-    pub(crate) fn rename(&mut self, id: &SandboxId, name: &str) -> Result<Turn<Option<Version>>, Error> {
-        let Turn::Done((_, touched, before)) = self.begin_change(id)? else { return Ok(Turn::Later) };
+    /// Changes a container's name in its leases and its sandbox's endpoints, its names among them.
+    pub(crate) fn rename(
+        &mut self,
+        container: &ContainerId,
+        name: &str,
+    ) -> Result<Turn<Option<Version>>, Error> {
+        let Some(id) = self.sandbox_of(container).cloned() else {
+            self.rename_leases(container, name)?;
+            return Ok(Turn::Done(None));
+        };
+        let Turn::Done((_, touched, before)) = self.begin_change(&id)? else { return Ok(Turn::Later) };
+        self.rename_leases(container, name)?;
         let mut batch = Batch::default();
         let mut renamed: Vec<Endpoint> = before.endpoints.into_values().collect();
         for endpoint in &mut renamed {
@@ -620,8 +629,8 @@ impl Owner {
         for endpoint in renamed {
             self.insert_endpoint(endpoint);
         }
-        let needs = self.needs_resolver(id);
-        Ok(Turn::Done(self.names_changed(id, needs)))
+        let needs = self.needs_resolver(&id);
+        Ok(Turn::Done(self.names_changed(&id, needs)))
     }
 
     /// The sandbox and network of an endpoint.
