@@ -125,6 +125,7 @@ fn bridge_link() -> Result<Link, Box<dyn Error>> {
         up: true,
         alias: Some("portolan:bench".to_owned()),
         vlan: None,
+        learns_link_local: false,
     })
 }
 

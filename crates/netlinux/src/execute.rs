@@ -38,6 +38,7 @@ fn way(step: &Step) -> Way<'_> {
         Step::RemoveLink((ns, _))
         | Step::SetMaster((ns, _), _)
         | Step::SetHairpin((ns, _), _)
+        | Step::SetLinkLocalLearning((ns, _), _)
         | Step::CutPort((ns, _))
         | Step::SetPortVlan((ns, _), _)
         | Step::AddAddress((ns, _), _)
@@ -419,6 +420,7 @@ fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure
             link::set_master(batch, name, index);
         }
         Step::SetHairpin((_, name), on) => link::set_hairpin(batch, name, *on),
+        Step::SetLinkLocalLearning((_, name), on) => link::set_link_local_learning(batch, name, *on),
         Step::CutPort((_, name)) => link::cut_port(batch, name),
         Step::SetPortVlan((_, name), vlan) => {
             link::set_port_vlan(batch, index(socket, name)?, vlan.unwrap_or(1));

@@ -435,9 +435,10 @@ pub(crate) fn to_link(
         up: seen.up,
         alias: seen.alias.clone(),
         vlan: match seen.details {
-            Some(Details::FilteringBridge(vlan)) => Some(vlan),
+            Some(Details::Bridge { vlan, .. }) => vlan,
             _ => None,
         },
+        learns_link_local: matches!(seen.details, Some(Details::Bridge { learns_link_local: true, .. })),
     }
 }
 

@@ -7,13 +7,13 @@ use portolan_netcore::plan::{Link, LinkKind};
 
 use crate::netlink::{Batch, Message, flags};
 use crate::rt::{
-    AF_BRIDGE, BR_STATE_DISABLED, BRIDGE_VLAN_INFO_PVID_UNTAGGED, IFF_UP, IFLA_ADDRESS, IFLA_AF_SPEC,
-    IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BRIDGE_VLAN_INFO, IFLA_BRPORT_FLUSH,
-    IFLA_BRPORT_MODE, IFLA_BRPORT_STATE, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
-    IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINK,
-    IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_TXQLEN, IFLA_VLAN_ID,
-    IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, RTM_DELLINK, RTM_NEWLINK, RTM_SETLINK, VETH_INFO_PEER,
-    ifinfomsg, number_of,
+    AF_BRIDGE, BR_BOOLOPT_NO_LL_LEARN, BR_STATE_DISABLED, BRIDGE_VLAN_INFO_PVID_UNTAGGED, IFF_UP,
+    IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_BR_MULTI_BOOLOPT, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING,
+    IFLA_BRIDGE_VLAN_INFO, IFLA_BRPORT_FLUSH, IFLA_BRPORT_MODE, IFLA_BRPORT_STATE, IFLA_IFALIAS, IFLA_IFNAME,
+    IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_IPVLAN_FLAGS,
+    IFLA_IPVLAN_MODE, IFLA_LINK, IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD,
+    IFLA_TXQLEN, IFLA_VLAN_ID, IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, RTM_DELLINK, RTM_NEWLINK,
+    RTM_SETLINK, VETH_INFO_PEER, ifinfomsg, number_of,
 };
 
 /// `lo` is the first link of every namespace.
@@ -25,12 +25,31 @@ pub(crate) fn add_bridge(batch: &mut Batch, name: &IfName, link: &Link) {
     let mut message = batch.message(RTM_NEWLINK, flags::CREATE | flags::EXCL, &ifinfomsg(0, 0, 0));
     identity(&mut message, name, link);
     message.nest(IFLA_LINKINFO, |info| {
-        info.attr_text(IFLA_INFO_KIND, "bridge");
-        if let Some(vlan) = link.vlan {
-            info.nest(IFLA_INFO_DATA, |data| {
+        info.attr_text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |data| {
+            if let Some(vlan) = link.vlan {
                 data.attr_u8(IFLA_BR_VLAN_FILTERING, 1).attr(IFLA_BR_VLAN_DEFAULT_PVID, &vlan.to_ne_bytes());
-            });
-        }
+            }
+            data.attr(IFLA_BR_MULTI_BOOLOPT, &link_local_learning(link.learns_link_local));
+        });
+    });
+}
+
+/// `struct br_boolopt_multi { optval, optmask }`.
+fn link_local_learning(on: bool) -> [u8; 8] {
+    let mask = 1_u32 << BR_BOOLOPT_NO_LL_LEARN;
+    let value = if on { 0 } else { mask };
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&value.to_ne_bytes());
+    bytes[4..].copy_from_slice(&mask.to_ne_bytes());
+    bytes
+}
+
+/// Lets a bridge learn from frames to link-local groups, or not.
+pub(crate) fn set_link_local_learning(batch: &mut Batch, name: &IfName, on: bool) {
+    by_name(batch, RTM_NEWLINK, name, 0, 0).nest(IFLA_LINKINFO, |info| {
+        info.attr_text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |data| {
+            data.attr(IFLA_BR_MULTI_BOOLOPT, &link_local_learning(on));
+        });
     });
 }
 

@@ -10,15 +10,15 @@ use portolan_netcore::plan::Route;
 
 use crate::netlink::{Attrs, Batch, NetlinkError, Reply, Socket, flags};
 use crate::rt::{
-    AF_INET, AF_INET6, FR_ACT_TO_TBL, FRA_TABLE, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO, IFADDRMSG_LEN, IFF_UP,
-    IFINFOMSG_LEN, IFLA_ADDRESS, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_MODE,
-    IFLA_EXT_MASK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
-    IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MACVLAN_MODE,
-    IFLA_MASTER, IFLA_MTU, IFLA_VLAN_ID, IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, NETNSA_FD, NETNSA_NSID,
-    PROTOCOL, ROUTE_KINDS, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY,
-    RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS, RTGENMSG_LEN, RTM_GETADDR, RTM_GETLINK, RTM_GETNSID,
-    RTM_GETROUTE, RTM_GETRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID, RTM_NEWROUTE, RTM_NEWRULE, RTMSG_LEN,
-    RTN_UNICAST, RULE_HDR_LEN, address_from, ifinfomsg, value_of,
+    AF_INET, AF_INET6, BR_BOOLOPT_NO_LL_LEARN, FR_ACT_TO_TBL, FRA_TABLE, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO,
+    IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_ADDRESS, IFLA_BR_MULTI_BOOLOPT, IFLA_BR_VLAN_DEFAULT_PVID,
+    IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_MODE, IFLA_EXT_MASK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA,
+    IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINK, IFLA_LINK_NETNSID,
+    IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_VLAN_ID, IPVLAN_FLAGS, IPVLAN_MODES,
+    MACVLAN_MODES, NETNSA_FD, NETNSA_NSID, PROTOCOL, ROUTE_KINDS, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST,
+    RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS, RTGENMSG_LEN,
+    RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_GETRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID,
+    RTM_NEWROUTE, RTM_NEWRULE, RTMSG_LEN, RTN_UNICAST, RULE_HDR_LEN, address_from, ifinfomsg, value_of,
 };
 
 /// The kernel's metric for IPv6 routes that were given none (`IP6_RT_PRIO_USER`).
@@ -62,8 +62,13 @@ pub enum Details {
     Ipvlan(IpvlanMode, IpvlanFlag),
     /// Number of a VLAN.
     Vlan(u16),
-    /// A bridge that filters by VLAN, and the one of its ports.
-    FilteringBridge(u16),
+    /// Of a bridge.
+    Bridge {
+        /// The one of its ports, if it filters by VLAN.
+        vlan: Option<u16>,
+        /// It learns from frames to link-local groups, and could do without.
+        learns_link_local: bool,
+    },
 }
 
 /// A route.
@@ -262,8 +267,16 @@ fn details(info: &Attrs<'_>) -> Option<Details> {
             value_of(&IPVLAN_FLAGS, &short(IFLA_IPVLAN_FLAGS)?)?,
         ),
         "vlan" => Details::Vlan(short(IFLA_VLAN_ID)?),
-        "bridge" if data.get(IFLA_BR_VLAN_FILTERING)?.u8()? != 0 => {
-            Details::FilteringBridge(short(IFLA_BR_VLAN_DEFAULT_PVID)?)
+        "bridge" => {
+            let filters = data.get(IFLA_BR_VLAN_FILTERING).and_then(|on| on.u8()).is_some_and(|on| on != 0);
+            let options = data.get(IFLA_BR_MULTI_BOOLOPT).and_then(|options| options.array::<8>());
+            let off = 1_u32 << BR_BOOLOPT_NO_LL_LEARN;
+            Details::Bridge {
+                vlan: short(IFLA_BR_VLAN_DEFAULT_PVID).filter(|_| filters),
+                // Kernels before 5.0 do not say, and cannot be told.
+                learns_link_local: options
+                    .is_some_and(|[a, b, c, d, ..]| u32::from_ne_bytes([a, b, c, d]) & off == 0),
+            }
         }
         _ => return None,
     })

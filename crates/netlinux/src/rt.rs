@@ -59,6 +59,10 @@ pub(crate) const BR_STATE_DISABLED: u8 = 0;
 /// `enum ifla_br`.
 pub(crate) const IFLA_BR_VLAN_FILTERING: u16 = 7;
 pub(crate) const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+/// Since Linux 5.0; older kernels pass over it.
+pub(crate) const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
+/// `enum br_boolopt_id`.
+pub(crate) const BR_BOOLOPT_NO_LL_LEARN: u32 = 0;
 /// `linux/if_bridge.h`: `struct bridge_vlan_info { flags, vid }`.
 pub(crate) const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 pub(crate) const BRIDGE_VLAN_INFO_PVID_UNTAGGED: u16 = 2 | 4;

@@ -68,6 +68,10 @@ pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) ->
             link.hairpin = *on;
             Ok(())
         }
+        Step::SetLinkLocalLearning(key, on) => {
+            link(state, key)?.learns_link_local = *on;
+            Ok(())
+        }
         // What cannot be seen in a host's state: the links themselves go with their namespace.
         Step::CutPort(_) => Ok(()),
         Step::AddAddress(key, address) => match link(state, key)?.addresses.insert(*address) {

@@ -74,6 +74,9 @@ frames = {
 }
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind(("eth0", 0))
+# Not forwarded: but who listens to whom they are from?
+for group in ("02", "03", "0e"):
+    s.send(mac("01:80:c2:00:00:" + group) + mac(good) + b"\x88\xcc" + bytes(50))
 for text, (source, kind, body) in frames.items():
     name = b"<%s>" % text.encode()
     s.send(mac(all) + mac(source) + struct.pack("!H", kind) + body())
@@ -146,10 +149,11 @@ fn a_container_with_net_raw_passes_for_nobody_else() {
     }
     let subnets = ["--subnet", "10.77.0.0/24", "--ipv6", "--subnet", "fd77::/64"];
     engine.docker(&[&["network", "create", "front"], subnets.as_slice()].concat()).ok();
+    let attacker = "name=front,ip=10.77.0.2,driver-opt=portolan.endpoint.host_ifname=evil0";
     let trusted = "name=front,ip=10.77.0.5,driver-opt=portolan.source_guard=off";
     for (name, network, more) in [
-        ("attacker", "front", ["--ip", "10.77.0.2"].as_slice()),
-        ("victim", "front", &["--ip", "10.77.0.3"]),
+        ("attacker", attacker, [].as_slice()),
+        ("victim", "front", ["--ip", "10.77.0.3"].as_slice()),
         ("server", "front", &["--ip", "10.77.0.4", "--ip6", "fd77::4"]),
         ("trusted", trusted, &[]),
     ] {
@@ -165,6 +169,9 @@ fn a_container_with_net_raw_passes_for_nobody_else() {
         assert_eq!(spoofed(&came), BTreeSet::new(), "of a guarded container, by_host: {by_host}");
         let honest: BTreeSet<_> = sent.difference(&spoofed(&sent)).cloned().collect();
         assert_eq!(came, honest, "by_host: {by_host}");
+        let learnt = engine.host().run(&["bridge", "fdb", "show", "brport", "evil0"]).ok().to_owned();
+        let victim = inspect(&engine, "victim", "{{.NetworkSettings.Networks.front.MacAddress}}");
+        assert!(!learnt.contains(&victim), "the victim's frames go to the attacker: {learnt}");
         let (came, sent) = heard(&engine, "trusted", by_host);
         assert_eq!(came, sent, "of one that is trusted, by_host: {by_host}");
     }

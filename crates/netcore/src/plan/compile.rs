@@ -115,6 +115,7 @@ fn bare(kind: LinkKind) -> Link {
         up: true,
         alias: None,
         vlan: None,
+        learns_link_local: false,
     }
 }
 
@@ -131,6 +132,7 @@ fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, optio
             up: true,
             alias: Some(alias(&network.id)),
             vlan: options.vlan,
+            learns_link_local: false,
         },
     );
     add_subnet_routes(state, network, options);
@@ -434,6 +436,7 @@ fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions,
             alias: Some(alias(&endpoint.id)),
             // A managed bridge has its VLAN for all of its ports.
             vlan: options.vlan.filter(|_| options.unmanaged),
+            learns_link_local: false,
         },
     );
     state.links.insert(
@@ -448,6 +451,7 @@ fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions,
             up: true,
             alias: None,
             vlan: None,
+            learns_link_local: false,
         },
     );
 }

@@ -238,7 +238,13 @@ fn diff_bridge(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Uno
     match before {
         None => plan.push(Phase::AddBridge, Step::AddBridge(key.clone(), link.clone())),
         // Its settings and addresses for IPv6 come and go with an MTU of 1280.
-        Some(before) => set_mtu(key, link, before, Phase::AddBridge, plan),
+        Some(before) => {
+            set_mtu(key, link, before, Phase::AddBridge, plan);
+            if link.learns_link_local != before.learns_link_local {
+                let step = Step::SetLinkLocalLearning(key.clone(), link.learns_link_local);
+                plan.push(Phase::AddBridge, step);
+            }
+        }
     }
     diff_addresses(key, link, before, Phase::BridgeAddress, plan);
     let was_up = before.is_some_and(|before| before.up);

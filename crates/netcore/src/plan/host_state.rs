@@ -93,6 +93,10 @@ pub struct Link {
     /// Of a bridge: it filters by VLAN and this is the one of its ports. Of a port of a bridge that is
     /// not ours: the VLAN that it is in, untagged.
     pub vlan: Option<u16>,
+    /// Of a bridge: it learns by which port to reach the senders of frames to 01:80:c2:00:00:0x too, as the
+    /// kernel's bridges do. Such frames pass none of the rules that frames to others pass, so that their
+    /// senders may be anybody.
+    pub learns_link_local: bool,
 }
 
 /// Where a proxy carries a port's connections, and whose.

@@ -41,6 +41,8 @@ pub enum Step {
     SetPortVlan(LinkKey, Option<u16>),
     /// Set `IFLA_BRPORT_MODE` of a bridge port.
     SetHairpin(LinkKey, bool),
+    /// Let a bridge learn from frames to link-local groups, or not.
+    SetLinkLocalLearning(LinkKey, bool),
     /// Stop a bridge port from passing frames and forget what was learnt through it, at once: what is
     /// behind it may take its time to go, but its addresses are free.
     CutPort(LinkKey),
@@ -115,6 +117,7 @@ impl Step {
             }
             Self::SetPortVlan(link, _)
             | Self::SetHairpin(link, _)
+            | Self::SetLinkLocalLearning(link, _)
             | Self::CutPort(link)
             | Self::RemoveLink(link)
             | Self::AddAddress(link, _)
@@ -196,6 +199,9 @@ impl fmt::Display for Step {
             Self::SetMaster((ns, name), None) => write!(f, "[{ns}] link set {name} nomaster"),
             Self::SetHairpin((ns, name), on) => {
                 write!(f, "[{ns}] bridge link set dev {name} hairpin {}", on_off(*on))
+            }
+            Self::SetLinkLocalLearning((ns, name), on) => {
+                write!(f, "[{ns}] link set {name} type bridge no_linklocal_learn {}", u8::from(!on))
             }
             Self::CutPort((ns, name)) => write!(f, "[{ns}] bridge link set dev {name} state disabled"),
             Self::AddAddress((ns, name), address) => write!(f, "[{ns}] addr add {address} dev {name}"),

@@ -103,6 +103,7 @@ impl HostState {
                 link.vlan = None;
             }),
             Step::SetPortVlan(key, vlan) => self.with_link(key, |link| link.vlan = *vlan),
+            Step::SetLinkLocalLearning(key, on) => self.with_link(key, |link| link.learns_link_local = *on),
             Step::SetHairpin(key, on) => self.with_link(key, |link| link.hairpin = *on),
             Step::AddAddress(key, address) => self.with_link(key, |link| {
                 link.addresses.insert(*address);

@@ -93,6 +93,7 @@ pub(super) fn bridge_link() -> Link {
         up: true,
         alias: Some("portolan:net".to_owned()),
         vlan: None,
+        learns_link_local: false,
     }
 }
 
@@ -129,6 +130,7 @@ impl Guest {
             up: true,
             alias: Some(format!("portolan:{number}")),
             vlan: None,
+            learns_link_local: false,
         };
         let container_link = Link {
             kind: LinkKind::Veth { peer: host.clone() },
@@ -140,6 +142,7 @@ impl Guest {
             up: true,
             alias: None,
             vlan: None,
+            learns_link_local: false,
         };
         let route = |destination, gateway: &str| {
             let gateway = Some(gateway.parse().unwrap());

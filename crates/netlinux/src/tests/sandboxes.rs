@@ -208,6 +208,20 @@ fn a_strangers_link_is_never_removed() {
 }
 
 #[test]
+fn a_bridge_does_not_learn_from_what_passes_no_rules() {
+    Lab::run("learning", |lab| {
+        lab.execute(&add_bridge());
+        let wanted = lab.host.observe_own().unwrap();
+        assert!(!wanted.links[&bridge()].learns_link_local);
+        lab.execute(&[Step::SetLinkLocalLearning(bridge(), true)]);
+        let found = lab.host.observe_own().unwrap();
+        assert!(found.links[&bridge()].learns_link_local);
+        lab.execute(&diff(&found, &wanted));
+        assert_eq!(lab.host.observe_own().unwrap(), wanted);
+    });
+}
+
+#[test]
 fn links_that_a_container_makes_are_its_own() {
     Lab::run("foreign", |lab| {
         lab.execute(&add_bridge());
