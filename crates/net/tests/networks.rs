@@ -67,6 +67,20 @@ async fn create_plans_these_steps_and_remove_takes_them_back() {
     assert_eq!(lab.networks.find("front").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
+/// The kernel forgets what advertisements taught it when it begins to forward, unless it is told not to.
+#[tokio::test]
+async fn routes_that_the_host_learns_outlive_forwarding() {
+    let lab = Lab::open().await;
+    lab.host.add_advertised(IfName::new("eth7").unwrap());
+    let from = lab.host.log().len();
+    lab.networks.create(named("four")).await.unwrap();
+    assert!(!lab.host.log()[from..].iter().any(|step| step.contains("eth7")), "nothing is forwarded for it");
+    lab.networks.create(NetworkSpec { ipv6: Some(true), ..named("six") }).await.unwrap();
+    let log = lab.host.log();
+    let at = |text: &str| log.iter().rposition(|step| step.ends_with(text)).unwrap();
+    assert!(at("net.ipv6.conf.eth7.accept_ra=2") < at("net.ipv6.conf.all.forwarding=1"), "{log:?}");
+}
+
 #[tokio::test]
 async fn refusals_have_dockers_words() {
     let lab = Lab::open().await;

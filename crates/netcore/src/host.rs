@@ -94,6 +94,12 @@ pub trait Host: Send + Sync + fmt::Debug {
         Ok(std::collections::BTreeSet::new())
     }
 
+    /// Links of the host, not ours, that learn routes from router advertisements as long as the host itself
+    /// forwards nothing (`accept_ra` 1): those that have such a route, and devices.
+    fn advertised(&self) -> Result<std::collections::BTreeSet<IfName>, StepError> {
+        Ok(std::collections::BTreeSet::new())
+    }
+
     /// The link that the host's preferred default route leaves by, IPv4 before IPv6.
     fn egress(&self) -> Result<Option<IfName>, StepError> {
         Ok(None)

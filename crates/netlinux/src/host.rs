@@ -23,7 +23,7 @@ use crate::netns::{self, Pins};
 use crate::observe::{self, Details, LinkSeen};
 use crate::ports::HeldPorts;
 use crate::proxy::Proxies;
-use crate::rt::ROUTE_KINDS;
+use crate::rt::{ROUTE_KINDS, RTPROT_RA};
 use crate::sandbox::Sandboxes;
 use crate::sysctl::{SharedSysctls, Sysctls};
 use crate::watch;
@@ -381,6 +381,29 @@ impl Host for LinuxHost {
             .iter()
             .filter(|route| route.destination.prefix_len() == 0 && route.destination.addr().is_ipv4());
         Ok(default.filter_map(|route| links.get(&route.device?)).map(|link| link.name.clone()).collect())
+    }
+
+    fn advertised(&self) -> Result<BTreeSet<IfName>, StepError> {
+        let read = |socket: &mut Socket| Ok((observe::links(socket)?, observe::routes(socket)?));
+        let (links, routes) =
+            self.with_socket(read).map_err(|error| Failure::from(error).at("read the host's routes"))?;
+        let learnt: BTreeSet<u32> = routes
+            .iter()
+            .filter(|route| route.protocol == RTPROT_RA)
+            .filter_map(|route| route.device)
+            .collect();
+        let is = |link: &LinkSeen, name: &str, value: &str| {
+            let key = format!("net/ipv6/conf/{}/{name}", link.name);
+            self.sysctls.read(&key).is_ok_and(|found| found == value)
+        };
+        let listens = |link: &&LinkSeen| {
+            let device = link.kind.is_none() && link.index != crate::link::LOOPBACK_INDEX;
+            (device || learnt.contains(&link.index))
+                && !is_ours(link)
+                && is(link, "accept_ra", "1")
+                && is(link, "forwarding", "0")
+        };
+        Ok(links.values().filter(listens).map(|link| link.name.clone()).collect())
     }
 
     fn await_gone(&self, links: &[IfName], limit: Duration) -> Result<bool, StepError> {

@@ -7,6 +7,8 @@ use portolan_netcore::plan::RouteKind;
 /// Number that marks routes and addresses as ours (`rtm_protocol`, `IFA_PROTO`), unassigned in
 /// `rtnetlink.h` and iproute2's `rt_protos`. Routes with it are ours to remove; all others are not.
 pub const PROTOCOL: u8 = 0xd2;
+/// Routes that the kernel, or a daemon in its place, learnt from router advertisements.
+pub(crate) const RTPROT_RA: u8 = 9;
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_DELLINK: u16 = 17;

@@ -46,6 +46,7 @@ struct Inner {
     settings: BTreeMap<String, String>,
     features: Vec<Feature>,
     uplinks: BTreeSet<IfName>,
+    advertised: BTreeSet<IfName>,
     news: Option<mpsc::Receiver<Vec<Disturbance>>>,
 }
 
@@ -142,6 +143,11 @@ impl SimHost {
     /// Gives the host one more link with a default route.
     pub fn add_uplink(&self, name: IfName) {
         self.lock().uplinks.insert(name);
+    }
+
+    /// Gives the host one more link that learns routes from router advertisements.
+    pub fn add_advertised(&self, name: IfName) {
+        self.lock().advertised.insert(name);
     }
 
     /// Somebody else's link, whose name is taken.
@@ -256,7 +262,10 @@ impl Inner {
                 Ok(())
             }
             Step::SetSysctl(ns, key, value) => {
-                links::has_setting(state, ns, key)?;
+                let strangers = |name: &IfName| key.contains(&format!("/conf/{name}/"));
+                if !self.advertised.iter().any(strangers) {
+                    links::has_setting(state, ns, key)?;
+                }
                 state.sysctls.insert((ns.clone(), key.clone()), value.clone());
                 Ok(())
             }
@@ -345,6 +354,10 @@ impl Host for SimHost {
 
     fn uplinks(&self) -> Result<BTreeSet<IfName>, StepError> {
         Ok(self.lock().uplinks.clone())
+    }
+
+    fn advertised(&self) -> Result<BTreeSet<IfName>, StepError> {
+        Ok(self.lock().advertised.clone())
     }
 
     fn facts(&self) -> Result<HostFacts, StepError> {

@@ -15,6 +15,17 @@ const MIRROR: &str = "import socket\n\
     s = socket.create_server(('::', 7000), family=socket.AF_INET6, dualstack_ipv6=True)\n\
     while True:\n c, a = s.accept(); c.sendall((a[0] + '\\n').encode()); c.close()\n";
 
+/// Sends a router advertisement (RFC 4861, section 4.2) by a link: a default route for half an hour, and
+/// the hop limit.
+const ADVERTISE: &str = r#"
+import socket, struct, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+limit = int(sys.argv[2]) if len(sys.argv) > 2 else 64
+link = socket.if_nametoindex(sys.argv[1])
+s.sendto(struct.pack("!BBHBBHII", 134, 0, 0, limit, 0, 1800, 0, 0), ("ff02::1", 0, 0, link))
+"#;
+
 /// A host at the other end of the engine's `wan0`, which knows no way to containers.
 struct Outside {
     host: Host,
@@ -358,9 +369,22 @@ fn ipv6_is_translated_or_routed_and_can_be_the_rule() {
         return;
     }
     let outside = Outside::of(&engine);
+    // The host's way out is what a router says: forwarding does not end that.
+    let learnt = || engine.host().run(&["ip", "-6", "route", "show", "default"]).ok().to_owned();
+    if is_portolan(&engine) {
+        // Until the router's link-local address is past duplicate address detection.
+        eventually("a route to be learnt", 10, || {
+            outside.host.run(&["python3", "-c", ADVERTISE, "wan1"]).ok();
+            learnt().contains("proto ra").then_some(())
+        });
+    }
     // A hardened host, on which new links are without IPv6.
     engine.host().run(&["sysctl", "-w", "net.ipv6.conf.default.disable_ipv6=1"]).ok();
     create(&engine, &["dual"]);
+    assert_eq!(engine.host().run(&["sysctl", "-n", "net.ipv6.conf.all.forwarding"]).ok().trim(), "1");
+    assert!(learnt().contains("proto ra"), "the host lost its way out: {}", learnt());
+    outside.host.run(&["python3", "-c", ADVERTISE, "wan1", "7"]).ok();
+    eventually("the router's next word to be heard", 5, || learnt().contains("hoplimit 7").then_some(()));
     run(&engine, "nat", &["--network", "dual"]);
     assert_eq!(seen_as(&engine, "nat", "fd02::2"), "fd02::1", "NAT66");
     assert_eq!(seen_as(&engine, "nat", "192.0.2.2"), "192.0.2.1");

@@ -7,6 +7,7 @@ use portolan_netcore::ipam::AddressSpace;
 use portolan_netcore::model::{Driver, IfName, Network, NetworkId};
 use portolan_netcore::plan::{Desired, Step, Touched, change, undo};
 
+use super::surroundings::keep_learnt_routes;
 use super::{Owner, Spaces, entropy};
 use crate::create::{self, Surroundings};
 use crate::records::Batch;
@@ -62,7 +63,8 @@ impl Owner {
         let mut batch = Batch::default();
         batch.put_network(&network)?;
         self.commit(&batch)?;
-        let work = self.insert_network(network);
+        let mut work = self.insert_network(network);
+        work.steps = keep_learnt_routes(self.host.as_ref(), work.steps);
         self.hidden.insert(work.network.id.clone());
         Ok(work)
     }

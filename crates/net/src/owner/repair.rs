@@ -6,6 +6,7 @@ use portolan_netcore::host::Disturbance;
 use portolan_netcore::model::{Driver, EndpointId, NetworkId};
 use portolan_netcore::plan::{Touched, repair};
 
+use super::surroundings::keep_learnt_routes;
 use super::{Owner, Phase};
 use crate::heal::Repair;
 
@@ -81,6 +82,7 @@ impl Owner {
             }
         }
         let steps = repair(&self.desired, &touched, &observed);
+        let steps = keep_learnt_routes(self.host.as_ref(), steps);
         let errors = crate::apply::run_whatever_fails(self.host.as_ref(), &steps);
         Repair { steps, errors, busy, ..Repair::default() }
     }

@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, watch};
 use super::endpoint::{DEFAULT_GATEWAY_V4, DEFAULT_GATEWAY_V6};
 use super::network::{bridge_error, now_ns};
 use super::ports::PortTable;
+use super::surroundings::keep_learnt_routes;
 use super::{Live, Owner, Phase, entropy, settings};
 use crate::publisher::Publisher;
 use crate::records::{self, Batch, LeaseRecord, SandboxRecord, SerialRecord};
@@ -403,7 +404,7 @@ impl Owner {
     /// Makes the host as wanted. What cannot be done is said and left; but without the default
     /// bridge there is no engine.
     fn apply(&self, observed: &HostState) -> Result<(), Error> {
-        let steps = diff(observed, &compile(&self.desired));
+        let steps = keep_learnt_routes(self.host.as_ref(), diff(observed, &compile(&self.desired)));
         let bridge =
             self.desired.networks.values().find(|network| network.predefined && network.name == "bridge");
         let mut rest = steps;

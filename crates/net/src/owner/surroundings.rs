@@ -1,15 +1,35 @@
 //! What somebody else's routes and links on the host mean for our networks: routes that overlap with
 //! them, and the MTU of the way out.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
-use portolan_netcore::host::ForeignRoute;
+use portolan_netcore::host::{ForeignRoute, Host};
 use portolan_netcore::model::{Driver, EndpointId, Network, NetworkId};
-use portolan_netcore::plan::{Touched, change};
+use portolan_netcore::plan::{IPV6_FORWARDING, Ns, Step, Touched, change};
 
 use super::{Owner, Phase};
 use crate::heal::Repair;
 use crate::records::Batch;
 use crate::{Error, NetworkAction, options, parent};
+
+/// A host that begins to forward IPv6 forgets the routes it learnt from router advertisements, its default
+/// route as a rule, and learns no more: but by links with `accept_ra` 2. So those that do learn come first.
+pub(super) fn keep_learnt_routes(host: &dyn Host, steps: Vec<Step>) -> Vec<Step> {
+    let forwards = |step: &Step| matches!(step, Step::SetSysctl(Ns::Host, key, on) if key == IPV6_FORWARDING && on == "1");
+    if !steps.iter().any(forwards) {
+        return steps;
+    }
+    let links = host.advertised().unwrap_or_else(|error| {
+        tracing::warn!(%error, "this host may forget what router advertisements told it");
+        BTreeSet::new()
+    });
+    let keep = links.into_iter().map(|link| {
+        tracing::info!(%link, "it goes on listening to router advertisements while this host forwards IPv6");
+        Step::SetSysctl(Ns::Host, format!("net/ipv6/conf/{link}/accept_ra"), "2".to_owned())
+    });
+    keep.chain(steps).collect()
+}
 
 impl Owner {
     /// Looks at the host's routes and links, and follows what changed.

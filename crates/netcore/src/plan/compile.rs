@@ -16,6 +16,9 @@ use crate::model::{
 /// The auxiliary address that is the host's own on a macvlan network with host access.
 pub const HOST_ADDRESS: &str = "portolan.host";
 
+/// The host forwards IPv6.
+pub const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+
 /// `IFLA_IFALIAS` of a link that is a network's or an endpoint's.
 pub fn alias(id: impl std::fmt::Display) -> String {
     format!("portolan:{id}")
@@ -151,25 +154,25 @@ fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, optio
 }
 
 fn add_ipv6_settings(state: &mut HostState, desired: &Desired, network: &Network, options: &BridgeOptions) {
-    let mut set = |link: &str, name: &str, value: &str| {
-        state.sysctls.insert((Ns::Host, format!("net/ipv6/conf/{link}/{name}")), value.to_owned());
-    };
     if network.ipv6 && desired.settings.ip_forward {
-        set("all", "forwarding", "1");
+        state.sysctls.insert((Ns::Host, IPV6_FORWARDING.to_owned()), "1".to_owned());
     }
     // On a smaller link the kernel has no IPv6, and no settings for it.
     if options.mtu.is_some_and(|mtu| mtu < IPV6_MIN_MTU) {
         return;
     }
-    let bridge = options.bridge.as_str();
+    let mut set = |name: &str, value: &str| {
+        let key = format!("net/ipv6/conf/{}/{name}", options.bridge);
+        state.sysctls.insert((Ns::Host, key), value.to_owned());
+    };
     // A router advertisement from a container must not configure the host (CVE-2020-13401).
-    set(bridge, "accept_ra", "0");
+    set("accept_ra", "0");
     let mode = if network.ipv6 { options.gateway_mode_ipv6 } else { options.gateway_mode_ipv4 };
     match mode {
         // The kernel would give it a link-local address, by which host and containers see each other.
-        GatewayMode::Isolated => set(bridge, "disable_ipv6", "1"),
+        GatewayMode::Isolated => set("disable_ipv6", "1"),
         // New links may be without IPv6 on this host.
-        _ if network.ipv6 => set(bridge, "disable_ipv6", "0"),
+        _ if network.ipv6 => set("disable_ipv6", "0"),
         _ => {}
     }
 }

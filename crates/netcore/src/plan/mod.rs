@@ -18,7 +18,7 @@ mod repair;
 mod step;
 mod undo;
 
-pub use compile::{HOST_ADDRESS, alias, compile, compile_touched};
+pub use compile::{HOST_ADDRESS, IPV6_FORWARDING, alias, compile, compile_touched};
 pub use desired::{Desired, Settings, Touched};
 pub use diff::{change, diff};
 pub use host_state::{HostState, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
