@@ -107,7 +107,7 @@ wire! {
     }
 
     /// How containers of an image run: the `config` of the OCI image configuration with Docker's additions.
-    /// Empty fields are omitted from v1.50 on; for older versions the daemon adds what they expect.
+    /// Empty fields are omitted here; the daemon adds those that clients of a version expect all the same.
     pub struct ImageConfig {
         /// `user[:group]`.
         #[serde(skip_serializing_if = "is_default")]

@@ -45,6 +45,13 @@ fn import_takes_changes_and_standard_input() {
     assert_eq!(inspect(&engine, "one:v1", "{{json .Config.Env}}"), r#"["A=1","B=2"]"#);
     assert_eq!(inspect(&engine, "one:v1", "{{json .Config.ExposedPorts}}"), r#"{"53/udp":{},"80/tcp":{}}"#);
     assert_eq!(inspect(&engine, "one:v1", "{{.Id}}"), id.ok());
+    let empty =
+        "{{.Config.Entrypoint}} {{.Config.Volumes}} {{.Config.Labels}} {{.Config.WorkingDir}}|{{.Variant}}|";
+    assert_eq!(inspect(&engine, "one:v1", empty), "[] map[] map[l:v] ||");
+    assert_eq!(
+        inspect(&engine, "one:v1", "{{.RootFS.Type}} {{.Config.ExposedPorts}}"),
+        "layers map[53/udp:{} 80/tcp:{}]"
+    );
     has_line(engine.docker(&["images"]).ok(), &["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
     has_line(engine.docker(&["images"]).ok(), &["one", "v1", &id.ok()[7..19]]);
     has_line(engine.docker(&["history", "one:v1"]).ok(), &["made"]);

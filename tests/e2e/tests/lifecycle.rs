@@ -19,6 +19,12 @@ fn a_container_goes_through_its_states() {
     assert_eq!(engine.docker(&["kill", "box"]).ok(), "box");
     assert_eq!(engine.docker(&["wait", "box"]).ok(), "137");
     assert_eq!(inspect(&engine, "box", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    let again = engine.docker(&["kill", "box"]);
+    assert_eq!(again.fails().to_lowercase().matches("cannot kill container").count(), 1, "{}", again.fails());
+    assert_eq!(
+        inspect(&engine, "box", "{{.HostConfig.RestartPolicy}} {{.HostConfig.Tmpfs}}"),
+        "{no 0} map[]"
+    );
     assert_eq!(engine.docker(&["ps", "-q"]).ok(), "");
     engine.docker(&["restart", "box"]).ok();
     assert_eq!(inspect(&engine, "box", "{{.State.Status}}"), "running");

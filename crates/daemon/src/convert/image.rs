@@ -53,7 +53,8 @@ pub(crate) fn image_inspect(image: ImageInspect, version: ApiVersion) -> Result<
         parent: super::text(stored.parent.as_ref()),
         comment: config.comment.clone(),
         created,
-        container: (version < ApiVersion::new(1, 45)).then(|| config.container.clone()),
+        container: Some(config.container.clone())
+            .filter(|id| version < ApiVersion::new(1, 45) && !id.is_empty()),
         container_config: (version < ApiVersion::new(1, 45)).then(api::ContainerConfig::default),
         docker_version: config.docker_version.clone(),
         author: config.author.clone(),
@@ -75,26 +76,34 @@ pub(crate) fn image_inspect(image: ImageInspect, version: ApiVersion) -> Result<
         metadata: api::ImageMetadata { last_tag_time: rfc3339(stored.last_tagged) },
     };
     let mut tree = serde_json::to_value(inspect).map_err(|error| ApiError::internal(error.to_string()))?;
-    if version < ApiVersion::new(1, 50) {
-        complete_config(&mut tree["Config"]);
+    if let serde_json::Value::Object(tree) = &mut tree
+        && let Some(serde_json::Value::Object(given)) = tree.shift_remove("Config")
+    {
+        // Docker puts what it completes at the end.
+        tree.insert("Config".to_owned(), complete_config(given, version));
     }
     Ok(tree)
 }
 
-/// Adds the fields that versions before 1.50 show even when they are empty.
-fn complete_config(config: &mut serde_json::Value) {
+/// The configuration with the fields that clients expect even when they are empty, in order of their names.
+fn complete_config(
+    given: serde_json::Map<String, serde_json::Value>,
+    version: ApiVersion,
+) -> serde_json::Value {
     use serde_json::{Value, json};
-    let Value::Object(given) = config else { return };
-    let empty = json!({
-        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false,
-        "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null,
-        "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
-    });
-    if let Value::Object(empty) = empty {
-        for (key, value) in empty {
-            given.entry(key).or_insert(value);
-        }
+    let mut fields: BTreeMap<String, Value> = BTreeMap::new();
+    let mut expect = |value: Value, names: &[&str]| {
+        fields.extend(names.iter().map(|name| ((*name).to_owned(), value.clone())));
+    };
+    expect(Value::Null, &["Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"]);
+    expect(json!(""), &["User", "WorkingDir"]);
+    if version < ApiVersion::new(1, 50) {
+        expect(json!(""), &["Domainname", "Hostname", "Image"]);
+        let switches = ["AttachStderr", "AttachStdin", "AttachStdout", "OpenStdin", "StdinOnce", "Tty"];
+        expect(json!(false), &switches);
     }
+    fields.extend(given);
+    Value::Object(fields.into_iter().collect())
 }
 
 fn graph_data(dirs: &[std::path::PathBuf]) -> BTreeMap<String, String> {

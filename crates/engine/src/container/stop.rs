@@ -123,8 +123,7 @@ impl Engine {
         let signal = signal.filter(|text| !text.is_empty()).map_or(Ok(SIGKILL), signal::parse)?;
         let container = self.inner.containers.find(name)?;
         if !container.status().is_running() {
-            let error = not_running(&container.id);
-            return Err(error.context(format_args!("cannot kill container: {name}")));
+            return Err(not_running(&container.id));
         }
         // Without the gate: a kill must get through while a stop waits.
         let engine = self.clone();
