@@ -1,9 +1,8 @@
 //! The credentials of registries, where Docker's CLI keeps them: in `config.json`, or with a helper program
 //! (`credsStore`, `credHelpers`) that the file names.
 
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
@@ -11,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use portolan_api::AuthConfig;
 use serde_json::{Map, Value, json};
 
+use crate::config::ConfigFile;
 use crate::failure::Failure;
 use crate::json::Json;
 
@@ -18,13 +18,6 @@ use crate::json::Json;
 pub(crate) const HUB: &str = "https://index.docker.io/v1/";
 /// The user name with which helpers mark an identity token.
 const TOKEN_USER: &str = "<token>";
-
-/// The client's configuration file.
-#[derive(Debug)]
-pub(crate) struct ConfigFile {
-    path: PathBuf,
-    content: Value,
-}
 
 /// The key of the registry that an image's name begins with.
 pub(crate) fn key_of_image(image: &str) -> String {
@@ -41,34 +34,6 @@ pub(crate) fn host_of(server: &str) -> &str {
 }
 
 impl ConfigFile {
-    /// Reads `$DOCKER_CONFIG/config.json`, or `~/.docker/config.json`; empty if there is none.
-    ///
-    /// # Errors
-    /// When it cannot be read or is no JSON object.
-    pub(crate) fn load() -> Result<ConfigFile, Failure> {
-        let directory = std::env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty());
-        let directory = directory.map(PathBuf::from).or_else(|| {
-            let home = std::env::var_os("HOME").filter(|value| !value.is_empty())?;
-            Some(Path::new(&home).join(".docker"))
-        });
-        ConfigFile::read(directory.unwrap_or_default().join("config.json"))
-    }
-
-    fn read(path: PathBuf) -> Result<ConfigFile, Failure> {
-        let wrong =
-            |why: String| Failure::new(format!("error loading config file: {}: {why}", path.display()));
-        let content = match std::fs::read_to_string(&path) {
-            Err(why) if why.kind() == io::ErrorKind::NotFound => json!({}),
-            Err(why) => return Err(wrong(why.to_string())),
-            Ok(text) if text.trim().is_empty() => json!({}),
-            Ok(text) => serde_json::from_str(&text).map_err(|why| wrong(why.to_string()))?,
-        };
-        if !content.is_object() {
-            return Err(wrong("not a JSON object".to_owned()));
-        }
-        Ok(ConfigFile { path, content })
-    }
-
     /// What `X-Registry-Auth` says for an image: its registry's credentials, or nobody's.
     ///
     /// # Errors
@@ -147,32 +112,6 @@ impl ConfigFile {
             own.or_else(|| self.content.get("credsStore")?.as_str()).filter(|name| !name.is_empty())?;
         Some(Helper(format!("docker-credential-{name}")))
     }
-
-    /// Replaces the file as a whole; readable for its owner only.
-    fn write(&self) -> Result<(), Failure> {
-        // A symlink stays one.
-        let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let wrong =
-            |why: io::Error| Failure::new(format!("error saving credentials: {}: {why}", path.display()));
-        let text =
-            serde_json::to_string_pretty(&self.content).map_err(|why| Failure::new(why.to_string()))?;
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(wrong)?;
-        }
-        let new = path.with_extension(format!("json.{}", std::process::id()));
-        let written = std::fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .and_then(|()| std::fs::rename(&new, &path));
-        written.map_err(|why| {
-            let _ = std::fs::remove_file(&new);
-            wrong(why)
-        })
-    }
 }
 
 fn decode(key: &str, entry: &Value) -> AuthConfig {
@@ -245,6 +184,7 @@ impl Helper {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     use super::*;
 

@@ -7,6 +7,7 @@
 //! - `client`: HTTP over a unix socket or TCP, streams both ways
 //! - `commands`: one file a command
 //! - `credentials`: registries' credentials in Docker's `config.json`
+//! - `config`, `context`: Docker's `config.json`, and which daemon is meant
 //! - `create`: the flags of `run` and `create`, turned into the API's request
 //! - `template`: Go templates for `--format`
 //! - `table`: columns, and the fields that lists show
@@ -16,6 +17,8 @@ mod client;
 mod command;
 mod commands;
 mod completion;
+mod config;
+mod context;
 mod create;
 mod credentials;
 mod failure;
@@ -36,8 +39,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use client::{Client, Host};
+use client::Client;
 use command::{Action, Found};
+use config::ConfigFile;
 use failure::{Failure, Outcome};
 use flags::Matches;
 use session::{Session, line_err, line_out, write_out};
@@ -78,22 +82,27 @@ fn report(outcome: Outcome) -> u8 {
     }
 }
 
-/// Where the daemon is: `--host`, `$PORTOLAN_HOST`, `$DOCKER_HOST`, or the default socket.
-fn daemon_host(global: &Matches) -> Result<Host, Failure> {
-    let hosts = global.list("host");
-    if hosts.len() > 1 {
-        return Err(Failure::new("Specify only one -H"));
-    }
-    let named = hosts.first().map(|host| (*host).to_owned()).or_else(|| {
-        ["PORTOLAN_HOST", "DOCKER_HOST"]
-            .iter()
-            .filter_map(|name| std::env::var(name).ok())
-            .find(|value| !value.is_empty())
-    });
-    match named {
-        Some(address) => Ok(Host::parse(&address)?),
-        None => Ok(Host::Unix(client::DEFAULT_SOCKET.into())),
-    }
+/// The client's configuration; a file that is no JSON is told, and nothing of it is followed.
+fn configuration(global: &Matches) -> ConfigFile {
+    let path = ConfigFile::locate(global.text("config"));
+    ConfigFile::read(path.clone()).unwrap_or_else(|why| {
+        line_err(&format!("WARNING: {}", why.text()));
+        ConfigFile::empty(path)
+    })
+}
+
+fn session(program: &str, global: &Matches, found: &Found) -> Result<Session, Failure> {
+    let config = configuration(global);
+    let chosen = context::choose(global, &config, |name| std::env::var(name).ok())?;
+    let version = std::env::var("DOCKER_API_VERSION").ok();
+    let client = Client::new(chosen.host, version.as_deref(), debug(global)?, config.headers()?);
+    Ok(Session {
+        program: program.into(),
+        path: found.path.as_str().into(),
+        client: Rc::new(client),
+        context: chosen.context.into(),
+        config: Rc::new(config),
+    })
 }
 
 /// Whether `--debug` or `--log-level` asks for every request to be told.
@@ -124,6 +133,12 @@ fn run(program: &str, words: &[String]) -> Outcome {
     let words = &global.args[usize::from(asks_help)..];
     let (found, rest) = command::find(root.command, words);
     if asks_help {
+        if !found.command.children().is_empty()
+            && let Some(word) = rest.first()
+        {
+            let topic = if found.path.is_empty() { word.clone() } else { format!("{} {word}", found.path) };
+            return Err(Failure::new(format!("unknown help topic: {topic}")));
+        }
         write_out(&help::text(program, &found))?;
         return Ok(0);
     }
@@ -146,12 +161,7 @@ fn dispatch(program: &str, global: &Matches, found: &Found, rest: &[String]) -> 
                 return Ok(0);
             }
             command::check_arity(program, found, matches.args.len())?;
-            let version = std::env::var("DOCKER_API_VERSION").ok();
-            let session = Session {
-                program: program.into(),
-                path: found.path.as_str().into(),
-                client: Rc::new(Client::new(daemon_host(global)?, version.as_deref(), debug(global)?)),
-            };
+            let session = session(program, global, found)?;
             on_runtime(action(session, matches))
         }
     }

@@ -83,6 +83,26 @@ fn is_part(text: &str) -> bool {
             .all(|between| matches!(between, "" | "." | "_" | "__") || between.chars().all(|c| c == '-'))
 }
 
+/// A platform (`linux/arm64/v8`) as queries about stored images have it: JSON in the OCI's spelling; empty for none.
+///
+/// # Errors
+/// Docker's text when it is no platform.
+pub(crate) fn platform_query(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let mut parts = text.split('/');
+    let parts = (parts.next(), parts.next(), parts.next(), parts.next());
+    let (Some(os), Some(architecture), variant, None) = parts else {
+        return Err(format!("invalid platform: {text:?}: give OS/ARCHITECTURE, such as linux/amd64"));
+    };
+    let mut platform = serde_json::json!({"architecture": architecture, "os": os});
+    if let Some(variant) = variant {
+        platform["variant"] = variant.into();
+    }
+    Ok(platform.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

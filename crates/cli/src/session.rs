@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::rc::Rc;
 
 use crate::client::Client;
+use crate::config::ConfigFile;
+use crate::flags::Matches;
 
 /// One run of the CLI.
 #[derive(Debug, Clone)]
@@ -14,9 +16,30 @@ pub(crate) struct Session {
     pub(crate) path: Rc<str>,
     /// The daemon.
     pub(crate) client: Rc<Client>,
+    /// The name of the context that the daemon was chosen by.
+    pub(crate) context: Rc<str>,
+    /// The client's configuration file.
+    pub(crate) config: Rc<ConfigFile>,
 }
 
 impl Session {
+    /// `--format`, or else what the configuration file has under a key such as `psFormat`.
+    pub(crate) fn format<'m>(&'m self, matches: &'m Matches, key: &str) -> &'m str {
+        match matches.text_or_empty("format") {
+            // Docker asks for the format of the file only where it would show a table.
+            "" if !matches.on("quiet") => self.config.text(key),
+            format => format,
+        }
+    }
+
+    /// `--detach-keys`, or else `detachKeys` of the configuration file; empty for Docker's own.
+    pub(crate) fn detach_keys<'m>(&'m self, matches: &'m Matches) -> &'m str {
+        match matches.text_or_empty("detach-keys") {
+            "" => self.config.text("detachKeys"),
+            keys => keys,
+        }
+    }
+
     /// A failure of `run`, `create` or `exec` as Docker shows it: after the program's name and with
     /// a pointer to `--help`.
     pub(crate) fn with_pointer(&self, text: &str) -> String {

@@ -229,6 +229,10 @@ pub(crate) fn rfc3339(time: Timestamp, nanoseconds: bool) -> String {
 /// # Errors
 /// A text that names the value when it is none of these.
 pub(crate) fn api_timestamp(value: &str, now: Timestamp) -> Result<String, String> {
+    // "0" is a duration too, and is meant as the beginning of time.
+    if value == "0" {
+        return Ok(value.to_owned());
+    }
     if let Ok(nanoseconds) = parse_duration(value) {
         let then =
             now.checked_sub(jiff::SignedDuration::from_nanos(nanoseconds)).map_err(|why| why.to_string())?;
@@ -326,6 +330,8 @@ mod tests {
         assert_eq!(api_timestamp("2026-11-23T17:50:00Z", now).unwrap(), "1795456200.000000000");
         assert_eq!(api_timestamp("2026-11-23T17:50Z", now).unwrap(), "1795456200.000000000");
         assert_eq!(api_timestamp("1136073600", now).unwrap(), "1136073600");
+        // Nothing is left out since 1970.
+        assert_eq!(api_timestamp("0", now).unwrap(), "0");
         assert!(api_timestamp("soon", now).is_err());
     }
 }

@@ -6,8 +6,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
 const ID: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
@@ -26,6 +26,8 @@ fn cli() {
 #[derive(Default)]
 struct State {
     requests: Vec<String>,
+    heads: Vec<Vec<String>>,
+    bodies: Vec<String>,
     started: bool,
     ended: bool,
 }
@@ -51,7 +53,11 @@ impl Daemon {
             let length = header(&headers, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            self.state.lock().unwrap().requests.push(line.clone());
+            self.change(|state| {
+                state.requests.push(line.clone());
+                state.heads.push(headers.clone());
+                state.bodies.push(String::from_utf8(body).unwrap());
+            });
             if line.contains("/create") {
                 answer(&mut writer, "201 Created", &format!("{{\"Id\":\"{ID}\",\"Warnings\":[]}}"));
             } else if line.contains("/start") {
@@ -142,34 +148,58 @@ struct Ran {
     stderr: String,
     status: Option<i32>,
     requests: Vec<String>,
+    heads: Vec<Vec<String>>,
+    bodies: Vec<String>,
 }
 
-fn run(name: &str, words: &[&str], input: &[u8]) -> Ran {
-    let path: PathBuf = std::env::temp_dir().join(format!("portolan-cli-{name}-{}.sock", std::process::id()));
-    let listener = UnixListener::bind(&path).unwrap();
+/// The CLI at work on a daemon of its own.
+struct Running {
+    child: Child,
+    daemon: Arc<Daemon>,
+    socket: PathBuf,
+}
+
+fn begin(name: &str, words: &[&str], environment: &[(&str, &Path)]) -> Running {
+    let socket = std::env::temp_dir().join(format!("portolan-cli-{name}-{}.sock", std::process::id()));
+    let listener = UnixListener::bind(&socket).unwrap();
     let daemon = Arc::new(Daemon::default());
     let served = daemon.clone();
     std::thread::spawn(move || served.serve(listener));
-    let host = format!("unix://{}", path.display());
+    let host = format!("unix://{}", socket.display());
     let argv = [&["portolan", "--host", &host], words].concat().join("\u{1f}");
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "cli", "--nocapture"])
         .env("PORTOLAN_CLI_WORDS", argv)
+        .env("DOCKER_CONFIG", "/nonexistent")
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    std::fs::remove_file(&path).unwrap();
-    let requests = std::mem::take(&mut daemon.state.lock().unwrap().requests);
-    Ran {
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-        status: output.status.code(),
-        requests,
+    Running { child, daemon, socket }
+}
+
+impl Running {
+    fn end(self) -> Ran {
+        let output = self.child.wait_with_output().unwrap();
+        std::fs::remove_file(&self.socket).unwrap();
+        let state = std::mem::take(&mut *self.daemon.state.lock().unwrap());
+        Ran {
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            status: output.status.code(),
+            requests: state.requests,
+            heads: state.heads,
+            bodies: state.bodies,
+        }
     }
+}
+
+fn run(name: &str, words: &[&str], input: &[u8]) -> Ran {
+    let mut running = begin(name, words, &[]);
+    running.child.stdin.take().unwrap().write_all(input).unwrap();
+    running.end()
 }
 
 #[test]
@@ -219,4 +249,47 @@ fn a_missing_daemon_is_told_with_the_way_out() {
     let stderr = String::from_utf8(child.stderr).unwrap();
     assert!(stderr.contains("unix:///nonexistent.sock"), "{stderr}");
     assert!(stderr.contains("sudo portolan daemon --host unix:///nonexistent.sock"), "{stderr}");
+}
+
+#[test]
+fn a_container_that_ignores_signals_can_be_left() {
+    let mut running = begin("ignored", &["run", "-i", "busybox", "cat"], &[]);
+    let input = running.child.stdin.take();
+    let pid = rustix::process::Pid::from_child(&running.child);
+    running.daemon.until(|state| state.started);
+    for sent in 1..=3 {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let kills =
+            |state: &State| state.requests.iter().filter(|line| line.contains("/kill?signal=INT")).count();
+        if sent < 3 {
+            running.daemon.until(|state| kills(state) == sent);
+        }
+    }
+    let ran = running.end();
+    drop(input);
+    assert!(ran.stderr.contains("got 3 SIGTERM/SIGINTs, forcefully exiting"), "{}", ran.stderr);
+    assert_eq!(ran.status, Some(1));
+}
+
+#[test]
+fn the_configuration_file_is_followed() {
+    let directory = std::env::temp_dir().join(format!("portolan-cli-followed-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let config = r#"{"HttpHeaders": {"X-Mine": "1"}, "detachKeys": "ctrl-x",
+        "proxies": {"default": {"httpProxy": "http://p:1"}}}"#;
+    std::fs::write(directory.join("config.json"), config).unwrap();
+    let mut running = begin("config", &["run", "-i", "busybox", "cat"], &[("DOCKER_CONFIG", &directory)]);
+    drop(running.child.stdin.take());
+    let ran = running.end();
+    std::fs::remove_dir_all(directory).unwrap();
+    assert!(ran.heads.iter().all(|head| header(head, "x-mine") == Some("1")), "{:?}", ran.heads);
+    assert!(ran.bodies[0].contains(r#""HTTP_PROXY=http://p:1","http_proxy=http://p:1""#), "{:?}", ran.bodies);
+    assert!(ran.requests.iter().any(|line| line.contains("detachKeys=ctrl-x")), "{:?}", ran.requests);
+}
+
+#[test]
+fn the_way_to_a_command_that_is_not_there_fails() {
+    let ran = run("topic", &["help", "nosuch"], b"");
+    assert!(ran.stderr.contains("unknown help topic: nosuch"), "{}", ran.stderr);
+    assert_eq!(ran.status, Some(1));
 }

@@ -48,11 +48,13 @@ pub(crate) struct Client {
     idle: RefCell<Option<Sender>>,
     /// Tell every request on standard error.
     debug: bool,
+    /// What every request carries besides.
+    headers: HeaderMap,
 }
 
 impl Client {
-    /// A client of the daemon at `host`; connects with the first request.
-    pub(crate) fn new(host: Host, version: Option<&str>, debug: bool) -> Client {
+    /// A client of the daemon at `host`, whose requests all carry `headers`; connects with the first request.
+    pub(crate) fn new(host: Host, version: Option<&str>, debug: bool, headers: HeaderMap) -> Client {
         Client {
             host,
             prefix: version
@@ -61,6 +63,7 @@ impl Client {
                 .unwrap_or_default(),
             idle: RefCell::new(None),
             debug,
+            headers,
         }
     }
 
@@ -199,9 +202,18 @@ impl Client {
         if has_body {
             request = request.header(header::CONTENT_TYPE, content_type(target));
         }
-        request
+        let mut request = request
             .body(body)
-            .map_err(|why| ClientError::Answer { target: target.to_owned(), why: why.to_string() })
+            .map_err(|why| ClientError::Answer { target: target.to_owned(), why: why.to_string() })?;
+        for (name, value) in &self.headers {
+            request.headers_mut().entry(name).or_insert_with(|| value.clone());
+        }
+        Ok(request)
+    }
+
+    /// The daemon's address.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
     }
 
     async fn exchange(&self, request: Request<Body>) -> Result<(Response<Incoming>, Sender), ClientError> {

@@ -8,7 +8,7 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Kind, Matches};
 use crate::json::Json;
 use crate::session::Session;
-use crate::terminal::{self, Attached, Signals, Sink, Streams, resize_to_terminal};
+use crate::terminal::{self, Attached, Signals, Sink, Streams, resize_by, resize_to_terminal};
 
 /// `attach`.
 pub(super) const ATTACH: Command = Command {
@@ -47,19 +47,21 @@ async fn attach(session: Session, matches: Matches) -> Outcome {
         stdin: !matches.on("no-stdin") && config.on("OpenStdin"),
         sink: Sink { stdout: true, stderr: true },
         tty,
-        detach_keys: detach_keys(&matches)?,
+        detach_keys: detach_keys(&session, &matches)?,
     };
     check_terminal(!matches.on("no-stdin"), tty)?;
     let id = container.text("Id");
     let sizes = tty && terminal::stdout_is_terminal();
     let signals = Signals::watch(matches.on_or("sig-proxy", true) && !tty, sizes)?;
     let (duplex, status) = tokio::try_join!(
-        open(client, id, &streams, matches.text_or_empty("detach-keys"), false),
+        open(client, id, &streams, session.detach_keys(&matches), false),
         wait(client, id, "")
     )?;
     let attached = Attached::join(duplex, &streams).await?;
     let what = format!("/containers/{id}");
     if sizes {
+        // Only a change of size makes a shell that waits show its prompt again.
+        resize_by(client, &what, 1).await;
         resize_to_terminal(client, &what).await;
     }
     let follow = Follow { client, what, attached, signals, shows_output: true };

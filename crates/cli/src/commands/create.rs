@@ -48,8 +48,11 @@ pub(super) fn request_of(session: &Session, matches: &Matches) -> Result<CreateR
             "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""
         )),
     };
-    let checked = checked.and_then(|request| {
+    let checked = checked.and_then(|mut request| {
         reference::check(&request.config.image)?;
+        let env = request.config.env.get_or_insert_default();
+        let proxies = session.config.proxy_variables(&session.client.host().to_string(), env);
+        env.extend(proxies);
         Ok(request)
     });
     checked.map_err(|why| Failure::Text { text: session.with_pointer(&why), status: 125 })

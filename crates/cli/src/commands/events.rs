@@ -11,7 +11,8 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::json::Json;
 use crate::session::{Session, line_out, write_out};
-use crate::table::render_json;
+use crate::table::render_typed;
+use crate::template::docker;
 use crate::units;
 
 /// `events`.
@@ -50,7 +51,7 @@ async fn events(session: Session, matches: Matches) -> Outcome {
     while let Some(event) = events.next().await? {
         match format {
             "" => line_out(&line(&event))?,
-            format => write_out(&render_json(format, &event)?)?,
+            format => write_out(&render_typed(format, &event, &docker::EVENT)?)?,
         }
     }
     Ok(0)

@@ -49,7 +49,7 @@ async fn exec(session: Session, matches: Matches) -> Outcome {
         stdin: !detach && matches.on("interactive"),
         sink: Sink { stdout: !detach, stderr: !detach },
         tty,
-        detach_keys: detach_keys(&matches)?,
+        detach_keys: detach_keys(&session, &matches)?,
     };
     if let Err(why) = check_terminal(streams.stdin, tty) {
         // A container that is not there is the more important news.
@@ -98,7 +98,7 @@ async fn create(
         attach_stdin: streams.stdin,
         attach_stderr: streams.sink.stderr,
         attach_stdout: streams.sink.stdout,
-        detach_keys: matches.text_or_empty("detach-keys").to_owned(),
+        detach_keys: session.detach_keys(matches).to_owned(),
         env: Some(env::variables(&matches.list("env-file"), &matches.list("env"))?),
         working_dir: matches.text_or_empty("workdir").to_owned(),
         cmd: Some(StrSlice(matches.args[1..].to_vec())),

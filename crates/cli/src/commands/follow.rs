@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::client::{Client, ClientError, empty, target};
 use crate::failure::Failure;
 use crate::json::Json;
+use crate::session::line_err;
 use crate::terminal::{Arrival, Attached, Ended, Signals, resize_to_terminal, restore_on_exit};
 
 /// How it was over.
@@ -67,6 +68,11 @@ impl Follow<'_> {
                 let path = target(&format!("{}/kill", self.what), &[("signal", name)]);
                 // The container may just have ended; its end is told by itself.
                 let _ = self.client.post(&path, Value::Null).await;
+            }
+            Arrival::GiveUp => {
+                restore_on_exit();
+                line_err("\ngot 3 SIGTERM/SIGINTs, forcefully exiting");
+                std::process::exit(1);
             }
             Arrival::End(number) => {
                 restore_on_exit();

@@ -10,7 +10,7 @@ use crate::command::{Arity, Command};
 use crate::failure::Outcome;
 use crate::flags::{Flag, Kind, Matches};
 use crate::json::Json;
-use crate::reference::{check, split_tag};
+use crate::reference::{check, platform_query, split_tag};
 use crate::session::{Session, line_out};
 use crate::table::{List, ellipsis, images};
 use crate::template::truncate_id;
@@ -84,7 +84,7 @@ pub(super) const HISTORY: Command = Command {
         Flag::text("format", "table, json, a Go template, or 'table TEMPLATE'"),
         Flag::new("human", Kind::Switch(true), "", "Sizes and dates for people").short('H'),
         Flag::switch("no-trunc", "Do not shorten anything"),
-        Flag::text("platform", "").refused("multi-platform images are not available"),
+        Flag::text("platform", "Only the image for this platform (os/arch[/variant])"),
         Flag::switch("quiet", "Show only image IDs").short('q'),
     ]],
     also: &["image history", "history"],
@@ -121,7 +121,7 @@ async fn list(session: Session, matches: Matches) -> Outcome {
         found.sort_by_key(|image| std::cmp::Reverse(image.int("Created")));
     }
     images::write(
-        matches.text_or_empty("format"),
+        session.format(&matches, "imagesFormat"),
         matches.on("quiet"),
         !matches.on("no-trunc"),
         matches.on("digests"),
@@ -176,17 +176,21 @@ async fn tag(session: Session, matches: Matches) -> Outcome {
     Ok(0)
 }
 
-const HISTORY_HEADINGS: &[(&str, &str)] = &[
-    ("ID", "IMAGE"),
-    ("CreatedAt", "CREATED AT"),
-    ("CreatedSince", "CREATED"),
-    ("CreatedBy", "CREATED BY"),
-    ("Size", "SIZE"),
-    ("Comment", "COMMENT"),
-];
+fn history_headings(human: bool) -> [(&'static str, &'static str); 6] {
+    [
+        ("ID", "IMAGE"),
+        ("CreatedAt", "CREATED AT"),
+        ("CreatedSince", if human { "CREATED" } else { "CREATED AT" }),
+        ("CreatedBy", "CREATED BY"),
+        ("Size", "SIZE"),
+        ("Comment", "COMMENT"),
+    ]
+}
 
 async fn history(session: Session, matches: Matches) -> Outcome {
-    let path = format!("/images/{}/history", escape_image(&matches.args[0]));
+    let platform = platform_query(matches.text_or_empty("platform"))?;
+    let path =
+        target(&format!("/images/{}/history", escape_image(&matches.args[0])), &[("platform", &platform)]);
     let layers = session.client.get(&path).await?;
     let truncate = !matches.on("no-trunc");
     let human = matches.on_or("human", true);
@@ -211,7 +215,7 @@ async fn history(session: Session, matches: Matches) -> Outcome {
     };
     List {
         type_name: "*image.historyContext",
-        headings: HISTORY_HEADINGS,
+        headings: &history_headings(human),
         default: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
         quiet: "{{.ID}}",
         field: &field,

@@ -7,7 +7,8 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::json::Json;
 use crate::session::{Session, line_err, write_out};
-use crate::table::render_json;
+use crate::table::render_typed;
+use crate::template::docker;
 use crate::units;
 
 /// `info`.
@@ -29,12 +30,15 @@ const BARE: &str = "\0";
 async fn info(session: Session, matches: Matches) -> Outcome {
     let info = session.client.get("/info").await;
     if let Some(format) = matches.text("format") {
-        write_out(&render_json(format, &info?)?)?;
+        let mut all = info?;
+        all["ClientInfo"] = super::version::client_info(&session.context);
+        write_out(&render_typed(format, &all, &docker::CLIENT_AND_SERVER)?)?;
         return Ok(0);
     }
     write_out(&format!(
-        "Client:\n Version:    {}\n Context:    default\n Debug Mode: false\n\nServer:\n",
-        env!("CARGO_PKG_VERSION")
+        "Client:\n Version:    {}\n Context:    {}\n Debug Mode: false\n\nServer:\n",
+        env!("CARGO_PKG_VERSION"),
+        session.context
     ))?;
     let info = info?;
     let errors = info.texts("ServerErrors");

@@ -8,8 +8,10 @@ use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::json;
+use crate::reference::platform_query;
 use crate::session::{Session, line_err, line_out, write_out};
-use crate::table::render_json;
+use crate::table::{render_json, render_typed};
+use crate::template::{Struct, docker};
 
 const FORMAT: Flag = Flag::text("format", "json or a Go template").short('f');
 const SIZE: Flag = Flag::switch("size", "Show sizes of files too").short('s');
@@ -44,7 +46,7 @@ pub(super) const CONTAINER_INSPECT: Command = Command {
 
 /// `image inspect`.
 pub(super) const IMAGE_INSPECT: Command = Command {
-    flags: &[&[FORMAT, Flag::text("platform", "").refused("multi-platform images are not available")]],
+    flags: &[&[FORMAT, Flag::text("platform", "Only the image for this platform (os/arch[/variant])")]],
     ..Command::new(
         "inspect",
         "[OPTIONS] IMAGE [IMAGE...]",
@@ -91,17 +93,29 @@ enum Kind {
 }
 
 impl Kind {
-    fn path(self, name: &str, matches: &Matches) -> String {
-        let on = |flag: &str| if matches.on(flag) { "1" } else { "" };
+    fn structure(self) -> &'static Struct {
         match self {
+            Kind::Container => &docker::CONTAINER,
+            Kind::Image => &docker::IMAGE,
+            Kind::Network => &docker::NETWORK,
+            Kind::Volume => &docker::VOLUME,
+        }
+    }
+
+    fn path(self, name: &str, matches: &Matches) -> Result<String, Failure> {
+        let on = |flag: &str| if matches.on(flag) { "1" } else { "" };
+        Ok(match self {
             Kind::Container => target(&container_path(name, "/json"), &[("size", on("size"))]),
-            Kind::Image => format!("/images/{}/json", escape_image(name)),
+            Kind::Image => target(
+                &format!("/images/{}/json", escape_image(name)),
+                &[("platform", &platform_query(matches.text_or_empty("platform"))?)],
+            ),
             Kind::Network => target(
                 &format!("/networks/{}", escape(name)),
                 &[("verbose", if matches.on("verbose") { "true" } else { "" })],
             ),
             Kind::Volume => format!("/volumes/{}", escape(name)),
-        }
+        })
     }
 }
 
@@ -130,14 +144,13 @@ async fn of(session: Session, matches: Matches, kinds: &[Kind]) -> Outcome {
     let mut failures = Vec::new();
     for name in &matches.args {
         match look_up(&session, &matches, kinds, name).await? {
-            Ok(raw) => found.push(raw),
+            Ok(object) => found.push(object),
             Err(text) => failures.push(text),
         }
     }
     let format = matches.text_or_empty("format");
     if format.is_empty() {
-        let all = format!("[{}]", found.join(","));
-        line_out(&json::indent(&all, "    "))?;
+        line_out(&json::indent(&list(&found), "    "))?;
     } else {
         write_formatted(format, &found)?;
     }
@@ -148,20 +161,36 @@ async fn of(session: Session, matches: Matches, kinds: &[Kind]) -> Outcome {
 }
 
 /// Writes what was found through a template, one after the other, or all as one JSON list.
-fn write_formatted(format: &str, found: &[String]) -> Result<(), Failure> {
+fn write_formatted(format: &str, found: &[Found]) -> Result<(), Failure> {
     if format == "json" {
-        line_out(&compact(&format!("[{}]", found.join(","))))?;
+        line_out(&compact(&list(found)))?;
         return Ok(());
     }
-    for raw in found {
+    for Found { kind, raw } in found {
         let value: Value = serde_json::from_str(raw)
             .map_err(|why| Failure::new(format!("cannot read the daemon's answer: {why}")))?;
-        write_out(&render_json(format, &value)?)?;
+        // A template that does not fit Docker's structures may fit the JSON (`.Id`), whose mistakes are told.
+        let text = match render_typed(format, &value, kind.structure()) {
+            Ok(text) => text,
+            Err(_) => render_json(format, &value)?,
+        };
+        write_out(&text)?;
     }
     if found.is_empty() {
         line_out("")?;
     }
     Ok(())
+}
+
+/// An object's kind, and its JSON as it was sent.
+struct Found {
+    kind: Kind,
+    raw: String,
+}
+
+fn list(found: &[Found]) -> String {
+    let all: Vec<&str> = found.iter().map(|found| found.raw.as_str()).collect();
+    format!("[{}]", all.join(","))
 }
 
 /// The raw JSON of the first kind that has the name, or the text of why there is none.
@@ -170,10 +199,10 @@ async fn look_up(
     matches: &Matches,
     kinds: &[Kind],
     name: &str,
-) -> Result<Result<String, String>, Failure> {
-    for kind in kinds {
-        match session.client.get_text(&kind.path(name, matches)).await {
-            Ok(raw) => return Ok(Ok(raw)),
+) -> Result<Result<Found, String>, Failure> {
+    for kind in kinds.iter().copied() {
+        match session.client.get_text(&kind.path(name, matches)?).await {
+            Ok(raw) => return Ok(Ok(Found { kind, raw })),
             Err(why @ ClientError::Connect { .. }) => return Err(why.into()),
             Err(why) if kinds.len() == 1 => return Ok(Err(why.to_string())),
             Err(why) if why.is_not_found() => {}

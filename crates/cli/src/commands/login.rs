@@ -5,7 +5,8 @@ use std::io::{self, BufRead, Read};
 use portolan_api::AuthConfig;
 
 use crate::command::{Arity, Command};
-use crate::credentials::{ConfigFile, HUB, host_of};
+use crate::config::ConfigFile;
+use crate::credentials::{HUB, host_of};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::json::Json;
@@ -31,8 +32,8 @@ pub(super) const LOGIN: Command = Command {
 
 /// `logout`.
 pub(super) const LOGOUT: Command =
-    Command::new("logout", "[SERVER]", "Log out from a registry", Arity::AtMost(1), |_, matches| {
-        Box::pin(async move { logout(&matches) })
+    Command::new("logout", "[SERVER]", "Log out from a registry", Arity::AtMost(1), |session, matches| {
+        Box::pin(async move { logout(&session, &matches) })
     });
 
 async fn login(session: Session, matches: Matches) -> Outcome {
@@ -40,7 +41,7 @@ async fn login(session: Session, matches: Matches) -> Outcome {
         None | Some("docker.io") => HUB,
         Some(server) => server,
     };
-    let mut config = ConfigFile::load()?;
+    let mut config = ConfigFile::read(session.config.path.clone())?;
     let (username, password) = given(&matches)?;
     if username.is_empty()
         && password.is_empty()
@@ -135,7 +136,7 @@ async fn authenticate(session: &Session, config: &mut ConfigFile, mut auth: Auth
     Ok(0)
 }
 
-fn logout(matches: &Matches) -> Outcome {
+fn logout(session: &Session, matches: &Matches) -> Outcome {
     let (shown, keys) = match matches.args.first().map(String::as_str) {
         None | Some("docker.io") => (HUB, vec![HUB.to_owned()]),
         Some(server) => {
@@ -146,6 +147,6 @@ fn logout(matches: &Matches) -> Outcome {
         }
     };
     line_out(&format!("Removing login credentials for {shown}"))?;
-    ConfigFile::load()?.erase(&keys)?;
+    ConfigFile::read(session.config.path.clone())?.erase(&keys)?;
     Ok(0)
 }

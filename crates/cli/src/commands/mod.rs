@@ -39,8 +39,8 @@ use crate::failure::Failure;
 use crate::flags::Flag;
 
 const GLOBAL: &[Flag] = &[
-    Flag::text("config", "").refused("there are no configuration files of the client"),
-    Flag::text("context", "").short('c').refused("there are no contexts: name the daemon with --host"),
+    Flag::text("config", "Directory of the client's configuration (default ~/.docker)"),
+    Flag::text("context", "Context of Docker's CLI that names the daemon").short('c'),
     Flag::switch("debug", "Enable debug mode").short('D'),
     Flag::list("host", "The daemon's address (unix:///path or tcp://host:port)").short('H'),
     Flag::text("log-level", "How much to log (debug, info, warn, error, fatal)").short('l'),
@@ -57,7 +57,7 @@ const NO_PUSH: &str = "images are not pushed; move them with 'save' and 'load'";
 const NO_MANIFEST: &str = "manifests of registries are not made or changed";
 const NO_SEARCH: &str = "registries are not searched";
 const NO_SWARM: &str = "there is no swarm mode";
-const NO_CONTEXT: &str = "there are no contexts; name the daemon with --host or PORTOLAN_HOST";
+const NO_CONTEXT: &str = "contexts are made and chosen with Docker's CLI; they are followed, as is --context";
 const NO_PLUGINS: &str = "there are no plugins";
 
 /// The whole command line.

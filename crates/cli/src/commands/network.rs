@@ -280,7 +280,7 @@ async fn ls(session: Session, matches: Matches) -> Outcome {
         field: &field,
     }
     .write(
-        matches.text_or_empty("format"),
+        session.format(&matches, "networksFormat"),
         matches.on("quiet"),
         found.as_array().map_or(&[][..], Vec::as_slice),
     )?;

@@ -37,7 +37,7 @@ pub(super) const PS: Command = Command {
 pub(super) const LS: Command = Command { name: "ls", aliases: &["list", "ps"], ..PS };
 
 async fn ps(session: Session, matches: Matches) -> Outcome {
-    let format = matches.text_or_empty("format");
+    let format = session.format(&matches, "psFormat");
     let size = matches.on("size") || format.contains(".Size");
     let latest = matches.on("latest") && !matches.has("last");
     let last = if latest { 1 } else { matches.int("last").unwrap_or(-1) };

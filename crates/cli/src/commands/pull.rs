@@ -2,7 +2,6 @@
 
 use crate::client::{BodyReader, target};
 use crate::command::{Arity, Command};
-use crate::credentials::ConfigFile;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::progress;
@@ -34,7 +33,7 @@ pub(super) async fn start(
     platform: &str,
     all_tags: bool,
 ) -> Result<BodyReader, Failure> {
-    let auth = ConfigFile::load()?.header_for(image)?;
+    let auth = session.config.header_for(image)?;
     Ok(session.client.stream_with_auth(&path(image, platform, all_tags), &auth).await?)
 }
 

@@ -53,7 +53,7 @@ async fn run(session: Session, matches: Matches) -> Outcome {
     } else {
         check_terminal(request.config.attach_stdin, request.config.tty)?;
     }
-    let keys = detach_keys(&matches)?;
+    let keys = detach_keys(&session, &matches)?;
     if let (Some((height, width)), Some(host)) = (terminal::size(), &mut request.host_config) {
         host.console_size = [height, width];
     }
@@ -77,7 +77,7 @@ async fn run(session: Session, matches: Matches) -> Outcome {
         id: &id,
         streams,
         forward_signals: matches.on_or("sig-proxy", true),
-        detach_keys: matches.text_or_empty("detach-keys"),
+        detach_keys: session.detach_keys(&matches),
         rm,
     };
     start.and_follow().await
@@ -95,11 +95,11 @@ pub(super) fn check_terminal(attach_stdin: bool, tty: bool) -> Result<(), Failur
     Ok(())
 }
 
-/// The key sequence of `--detach-keys`.
-pub(super) fn detach_keys(matches: &Matches) -> Result<Option<Vec<u8>>, Failure> {
-    match matches.text("detach-keys") {
-        None | Some("") => Ok(None),
-        Some(keys) => Ok(Some(parse_detach_keys(keys)?)),
+/// The key sequence that detaches; none for Docker's own.
+pub(super) fn detach_keys(session: &Session, matches: &Matches) -> Result<Option<Vec<u8>>, Failure> {
+    match session.detach_keys(matches) {
+        "" => Ok(None),
+        keys => Ok(Some(parse_detach_keys(keys)?)),
     }
 }
 

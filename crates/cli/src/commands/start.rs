@@ -67,7 +67,7 @@ async fn start_attached(session: &Session, matches: &Matches, name: &str) -> Out
         stdin: matches.on("interactive") && config.on("OpenStdin"),
         sink: Sink { stdout: shown, stderr: shown },
         tty,
-        detach_keys: detach_keys(matches)?,
+        detach_keys: detach_keys(session, matches)?,
     };
     check_terminal(streams.stdin, tty)?;
     let sizes = tty && terminal::stdout_is_terminal();
@@ -75,7 +75,7 @@ async fn start_attached(session: &Session, matches: &Matches, name: &str) -> Out
     let rm = container.at(&["HostConfig"]).on("AutoRemove");
     let condition = if rm { "removed" } else { "next-exit" };
     let (duplex, status) = tokio::try_join!(
-        attach(client, id, &streams, matches.text_or_empty("detach-keys"), false),
+        attach(client, id, &streams, session.detach_keys(matches), false),
         wait(client, id, condition)
     )?;
     let attached = Attached::join(duplex, &streams).await?;

@@ -70,7 +70,7 @@ async fn stats(session: Session, matches: Matches) -> Outcome {
                 name => row.get(name).cloned(),
             },
         };
-        let text = list.render(matches.text_or_empty("format"), false, &rows)?;
+        let text = list.render(session.format(&matches, "statsFormat"), false, &rows)?;
         if matches.on("no-stream") {
             write_out(&text)?;
             return Ok(0);

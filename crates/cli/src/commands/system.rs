@@ -8,11 +8,12 @@ use super::prune::{confirm, list_deleted};
 use super::ps::{check_filter, filters};
 use crate::client::target;
 use crate::command::{Arity, Command};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::json::Json;
-use crate::session::{Session, line_out};
-use crate::table::List;
+use crate::session::{Session, line_out, write_out};
+use crate::table::{List, containers, images};
+use crate::template::truncate_id;
 use crate::units;
 
 /// `system`.
@@ -22,7 +23,7 @@ pub(super) const SYSTEM: Command =
 const DF: Command = Command {
     flags: &[&[
         Flag::text("format", "table, json, a Go template, or 'table TEMPLATE'"),
-        Flag::switch("verbose", "").short('v').refused("use 'ps -s', 'images' and 'volume ls'"),
+        Flag::switch("verbose", "Show each image, container and volume").short('v'),
     ]],
     ..Command::new("df", "[OPTIONS]", "Show docker disk usage", Arity::Exactly(0), |session, matches| {
         Box::pin(df(session, matches))
@@ -49,8 +50,17 @@ const HEADINGS: &[(&str, &str)] = &[
     ("Reclaimable", "RECLAIMABLE"),
 ];
 
+const IMAGES: &str = "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}";
+const CONTAINERS: &str = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}";
+
 async fn df(session: Session, matches: Matches) -> Outcome {
+    if matches.on("verbose") && !matches.text_or_empty("format").is_empty() {
+        return Err(Failure::new("the verbose and the format options conflict"));
+    }
     let usage = session.client.get("/system/df").await?;
+    if matches.on("verbose") {
+        return each_object(&usage);
+    }
     let rows = usage_rows(&usage);
     List {
         type_name: "*formatter.diskUsageContext",
@@ -62,6 +72,59 @@ async fn df(session: Session, matches: Matches) -> Outcome {
     .write(matches.text_or_empty("format"), false, &rows)?;
     Ok(0)
 }
+
+/// What each image, container and volume takes.
+fn each_object(usage: &Value) -> Outcome {
+    write_out("Images space usage:\n\n")?;
+    images::write(IMAGES, false, true, false, usage.items("Images"))?;
+    write_out("\nContainers space usage:\n\n")?;
+    let mut own = usage.items("Containers").to_vec();
+    // What a container shares with its image is not its own.
+    own.iter_mut()
+        .filter_map(Value::as_object_mut)
+        .for_each(|container| drop(container.remove("SizeRootFs")));
+    containers::write(CONTAINERS, false, false, true, &own)?;
+    write_out("\nLocal Volumes space usage:\n\n")?;
+    super::volume::write_usage(usage.items("Volumes"))?;
+    let cache = usage.items("BuildCache");
+    let size = cache.iter().map(|record| record.number("Size")).sum();
+    write_out(&format!("\nBuild cache usage: {}\n\n", units::human_size(size)))?;
+    let now = units::now();
+    let age = |record: &Value, key: &str| match record.text(key).parse::<jiff::Timestamp>() {
+        Ok(then) => units::ago(now, then.as_second() as f64),
+        Err(_) => String::new(),
+    };
+    List {
+        type_name: "*formatter.buildCacheContext",
+        headings: CACHE_HEADINGS,
+        default: "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}",
+        quiet: "{{.ID}}",
+        field: &|record, name| {
+            Some(Value::from(match name {
+                "ID" => truncate_id(record.text("ID")),
+                "CacheType" => record.text("Type").to_owned(),
+                "Size" => units::human_size(record.number("Size")),
+                "CreatedSince" => age(record, "CreatedAt"),
+                "LastUsedSince" => age(record, "LastUsedAt"),
+                "UsageCount" => record.int("UsageCount").to_string(),
+                "Shared" => record.on("Shared").to_string(),
+                _ => return None,
+            }))
+        },
+    }
+    .write("", false, cache)?;
+    Ok(0)
+}
+
+const CACHE_HEADINGS: &[(&str, &str)] = &[
+    ("ID", "CACHE ID"),
+    ("CacheType", "CACHE TYPE"),
+    ("Size", "SIZE"),
+    ("CreatedSince", "CREATED"),
+    ("LastUsedSince", "LAST USED"),
+    ("UsageCount", "USAGE"),
+    ("Shared", "SHARED"),
+];
 
 fn row(title: &str, total: usize, active: usize, size: f64, free: f64) -> Value {
     let share = if size > 0.0 { format!(" ({:.0}%)", (free * 100.0 / size).floor()) } else { String::new() };

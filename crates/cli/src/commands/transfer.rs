@@ -12,10 +12,8 @@ use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Matches};
 use crate::progress;
-use crate::reference::split_tag;
+use crate::reference::{platform_query, split_tag};
 use crate::session::Session;
-
-const NO_PLATFORM: &str = "multi-platform images are not available";
 
 /// `import`.
 pub(super) const IMPORT: Command = Command {
@@ -42,7 +40,7 @@ pub(super) const IMPORT: Command = Command {
 pub(super) const LOAD: Command = Command {
     flags: &[&[
         Flag::text("input", "Read from a file instead of standard input").short('i'),
-        Flag::text("platform", "").refused(NO_PLATFORM),
+        Flag::text("platform", "Only the image for this platform (os/arch[/variant])"),
         Flag::switch("quiet", "Do not show progress").short('q'),
     ]],
     also: &["image load", "load"],
@@ -60,7 +58,7 @@ pub(super) const LOAD: Command = Command {
 pub(super) const SAVE: Command = Command {
     flags: &[&[
         Flag::text("output", "Write to a file instead of standard output").short('o'),
-        Flag::text("platform", "").refused(NO_PLATFORM),
+        Flag::text("platform", "Only the image for this platform (os/arch[/variant])"),
     ]],
     also: &["image save", "save"],
     examples: &[("", "save -o images.tar nginx busybox")],
@@ -116,6 +114,7 @@ async fn import(session: Session, matches: Matches) -> Outcome {
 }
 
 async fn load(session: Session, matches: Matches) -> Outcome {
+    let platform = platform_query(matches.text_or_empty("platform"))?;
     let chunks = match matches.text("input") {
         Some(path) => read_chunks(open(path)?),
         None if io::stdin().is_terminal() => {
@@ -125,14 +124,16 @@ async fn load(session: Session, matches: Matches) -> Outcome {
     };
     // Without a terminal there is no progress to see.
     let quiet = if matches.on("quiet") || !io::stdout().is_terminal() { "1" } else { "" };
-    let path = target("/images/load", &[("quiet", quiet)]);
+    let path = target("/images/load", &[("quiet", quiet), ("platform", &platform)]);
     let (_, answer) = session.client.stream(Method::POST, &path, upload(chunks)).await?;
     progress::show(answer, progress::To::Stdout).await?;
     Ok(0)
 }
 
 async fn save(session: Session, matches: Matches) -> Outcome {
-    let query: Vec<_> = matches.args.iter().map(|name| ("names", name.as_str())).collect();
+    let platform = platform_query(matches.text_or_empty("platform"))?;
+    let mut query: Vec<_> = matches.args.iter().map(|name| ("names", name.as_str())).collect();
+    query.push(("platform", &platform));
     let output = Output::open(matches.text_or_empty("output"), "save image")?;
     let path = target("/images/get", &query);
     let (_, body) = session.client.stream(Method::GET, &path, empty()).await?;

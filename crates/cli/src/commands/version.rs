@@ -27,7 +27,7 @@ const API_VERSION: &str = "1.51";
 
 async fn version(session: Session, matches: Matches) -> Outcome {
     let server = session.client.get("/version").await;
-    let client = client();
+    let client = client(&session.context);
     if let Some(format) = matches.text("format") {
         let failure = server.as_ref().err().map(ToString::to_string);
         let both = json!({"Client": client, "Server": server.unwrap_or(Value::Null)});
@@ -58,15 +58,26 @@ async fn version(session: Session, matches: Matches) -> Outcome {
     }
 }
 
-fn client() -> Value {
+fn client(context: &str) -> Value {
     json!({
         "Version": env!("CARGO_PKG_VERSION"),
         "ApiVersion": API_VERSION,
         "DefaultAPIVersion": API_VERSION,
         "Os": "linux",
         "Arch": arch(),
-        "Context": "default",
+        "Context": context,
     })
+}
+
+/// What `info` tells of this client.
+pub(super) fn client_info(context: &str) -> Value {
+    let mut info = client(context);
+    if let Some(info) = info.as_object_mut() {
+        info.remove("ApiVersion");
+    }
+    info["Debug"] = json!(false);
+    info["Plugins"] = json!([]);
+    info
 }
 
 fn arch() -> &'static str {

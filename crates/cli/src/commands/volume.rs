@@ -149,8 +149,20 @@ async fn ls(session: Session, matches: Matches) -> Outcome {
         quiet: "{{.Name}}",
         field: &field,
     }
-    .write(matches.text_or_empty("format"), matches.on("quiet"), &volumes)?;
+    .write(session.format(&matches, "volumesFormat"), matches.on("quiet"), &volumes)?;
     Ok(0)
+}
+
+/// Writes what each volume takes.
+pub(super) fn write_usage(volumes: &[Value]) -> Result<(), Failure> {
+    List {
+        type_name: "*formatter.volumeContext",
+        headings: HEADINGS,
+        default: "{{.Name}}\t{{.Links}}\t{{.Size}}",
+        quiet: "{{.Name}}",
+        field: &field,
+    }
+    .write("", false, volumes)
 }
 
 async fn rm(session: Session, matches: Matches) -> Outcome {

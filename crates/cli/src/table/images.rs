@@ -92,7 +92,7 @@ fn field(row: &Value, name: &str, truncate: bool, now: f64) -> Option<Value> {
     let image = row.get_or_null("Image");
     let known = |key: &str| match image.int(key) {
         -1 => "N/A".to_owned(),
-        bytes => units::human_size(bytes as f64),
+        bytes => units::human_size_with(bytes as f64, 4),
     };
     let text = match name {
         "ID" if truncate => truncate_id(image.text("Id")),
@@ -109,7 +109,7 @@ fn field(row: &Value, name: &str, truncate: bool, now: f64) -> Option<Value> {
         },
         "SharedSize" => known("SharedSize"),
         "UniqueSize" if image.int("SharedSize") == -1 => "N/A".to_owned(),
-        "UniqueSize" => units::human_size(image.number("Size") - image.number("SharedSize")),
+        "UniqueSize" => units::human_size_with(image.number("Size") - image.number("SharedSize"), 4),
         "Labels" => return Some(labels(row)),
         _ => return None,
     };

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::failure::Failure;
 use crate::json::Json;
 use crate::session::write_out;
-use crate::template::{Datum, Row, Template, TemplateError};
+use crate::template::{Datum, Kind, Row, Struct, Template, TemplateError};
 
 /// What a list shows: its columns and how each is computed.
 pub(crate) struct List<'l> {
@@ -136,12 +136,24 @@ fn failed(why: TemplateError) -> Failure {
 /// # Errors
 /// When the template is wrong or does not fit.
 pub(crate) fn render_json(format: &str, value: &Value) -> Result<String, Failure> {
+    render_one(format, Datum::Json(value.clone()))
+}
+
+/// Renders a template over one of Docker's structures, with a line end.
+///
+/// # Errors
+/// When the template is wrong or does not fit.
+pub(crate) fn render_typed(format: &str, value: &Value, of: &'static Struct) -> Result<String, Failure> {
+    render_one(format, Datum::Typed(value.clone(), Kind::Struct(of)))
+}
+
+fn render_one(format: &str, value: Datum<'_>) -> Result<String, Failure> {
     let source = match format {
         "json" => "{{json .}}",
         other => other,
     };
     let mut out = Template::parse(source)
-        .and_then(|template| template.render(Datum::Json(value.clone())))
+        .and_then(|template| template.render(value))
         .map_err(|why| Failure::new(format!("template parsing error: {why}")))?;
     out.push('\n');
     Ok(out)

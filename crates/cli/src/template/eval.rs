@@ -6,7 +6,7 @@ use super::functions;
 use super::lex::Place;
 use super::parse::{Base, Node, Operand, Pipeline};
 use super::print::print;
-use super::{Datum, TemplateError};
+use super::{Datum, TemplateError, types};
 
 /// What is rendered.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,40 +38,6 @@ pub(super) fn render(nodes: &[Node], data: Datum<'_>, mode: Mode) -> Result<Stri
     Ok(run.out)
 }
 
-/// Fields that Docker leaves out when they are not set, and that templates may name all the same.
-const OPTIONAL: [&str; 4] = ["Health", "Healthcheck", "Init", "StopTimeout"];
-
-/// Maps with keys of the user's choice. Go's templates find nothing under a key that such a map lacks, and say
-/// `<no value>`; a field that a structure lacks is a mistake.
-const OPEN: [&str; 15] = [
-    "Annotations",
-    "Attributes",
-    "Containers",
-    "Data",
-    "DriverOpts",
-    "ExposedPorts",
-    "Labels",
-    "Networks",
-    "Options",
-    "PortBindings",
-    "Ports",
-    "StorageOpt",
-    "Sysctls",
-    "Tmpfs",
-    "Volumes",
-];
-
-/// What Docker prints for a field that is `null`: its type decides, which JSON does not tell.
-fn nothing(field: &str) -> &'static str {
-    match field {
-        "Volumes" | "PortBindings" | "Labels" | "Ports" | "Networks" | "DriverOpts" | "Options"
-        | "ExposedPorts" | "StorageOpt" | "Tmpfs" | "Sysctls" | "Containers" | "DriverStatus" => "map[]",
-        "IPAMConfig" | "MemorySwappiness" | "OomKillDisable" | "PidsLimit" | "Health" | "Healthcheck"
-        | "Init" | "StopTimeout" | "GraphDriver" | "Platform" => "<nil>",
-        _ => "[]",
-    }
-}
-
 fn fail(place: Place, at: String, what: impl Into<String>) -> TemplateError {
     TemplateError::Execute { line: place.line, column: place.column, at, what: what.into() }
 }
@@ -88,12 +54,7 @@ impl<'d> Run<'d> {
                 Node::Show(pipeline) => {
                     let value = self.pipeline(pipeline, dot)?;
                     if pipeline.variables.is_empty() {
-                        match (value.value(), pipeline.only_field()) {
-                            (Value::Null, Some(field)) if !matches!(value, Datum::Absent) => {
-                                self.out.push_str(nothing(field));
-                            }
-                            (value, _) => self.out.push_str(&print(&value, true)),
-                        }
+                        self.out.push_str(&shown(&value));
                     }
                     continue;
                 }
@@ -129,39 +90,25 @@ impl<'d> Run<'d> {
         dot: &Datum<'d>,
     ) -> Result<Flow, TemplateError> {
         let plain = Pipeline { variables: Vec::new(), declares: false, commands: pipeline.commands.clone() };
-        let over = self.pipeline(&plain, dot)?.value();
-        let pairs: Vec<(Value, Value)> = match over {
-            Value::Null => Vec::new(),
-            Value::Array(items) => {
-                items.into_iter().enumerate().map(|(at, item)| (Value::from(at), item)).collect()
-            }
-            Value::Object(map) => {
-                let mut pairs: Vec<_> = map.into_iter().collect();
-                pairs.sort_by(|a, b| a.0.cmp(&b.0));
-                pairs.into_iter().map(|(key, value)| (Value::from(key), value)).collect()
-            }
-            Value::Number(number) => {
-                (0..number.as_i64().unwrap_or(0)).map(|at| (Value::from(at), Value::from(at))).collect()
-            }
-            other => {
-                let (place, at) = place_of(pipeline);
-                return Err(fail(place, at, format!("range can't iterate over {}", print(&other, false))));
-            }
-        };
+        let over = self.pipeline(&plain, dot)?;
+        let pairs = pairs(&over).ok_or_else(|| {
+            let (place, at) = place_of(pipeline);
+            fail(place, at, format!("range can't iterate over {}", shown(&over)))
+        })?;
         if pairs.is_empty() {
             return self.nodes(otherwise, dot);
         }
         for (key, item) in pairs {
             let scope = self.variables.len();
             match pipeline.variables.as_slice() {
-                [value] => self.set(value, Datum::Json(item.clone()), pipeline.declares),
+                [value] => self.set(value, item.clone(), pipeline.declares),
                 [index, value] => {
                     self.set(index, Datum::Json(key), pipeline.declares);
-                    self.set(value, Datum::Json(item.clone()), pipeline.declares);
+                    self.set(value, item.clone(), pipeline.declares);
                 }
                 _ => {}
             }
-            let flow = self.nodes(body, &Datum::Json(item))?;
+            let flow = self.nodes(body, &item)?;
             self.variables.truncate(scope);
             if flow == Flow::Break {
                 break;
@@ -227,7 +174,7 @@ impl<'d> Run<'d> {
         dot: &Datum<'d>,
         piped: Option<Datum<'d>>,
     ) -> Result<Datum<'d>, TemplateError> {
-        let mut args: Vec<Value> = Vec::with_capacity(rest.len() + 1);
+        let mut args: Vec<Datum<'d>> = Vec::with_capacity(rest.len() + 1);
         for operand in rest {
             let value = self.operand(operand, dot, &[])?;
             if self.mode == Mode::Data
@@ -236,14 +183,14 @@ impl<'d> Run<'d> {
             {
                 return Ok(value);
             }
-            args.push(value.value());
+            args.push(value);
         }
-        args.extend(piped.map(|value| value.value()));
+        args.extend(piped);
         if self.mode == Mode::Heading && functions::passes_heading(name) {
-            let heading = args.into_iter().find(Value::is_string);
+            let heading = args.iter().map(Datum::value).find(Value::is_string);
             return Ok(Datum::Json(heading.unwrap_or_default()));
         }
-        functions::call(name, args).map(Datum::Json).map_err(|what| {
+        functions::call_typed(name, args).map_err(|what| {
             let words: Vec<_> = std::iter::once(function).chain(rest).map(Operand::text).collect();
             fail(function.place, words.join(" "), what)
         })
@@ -285,29 +232,56 @@ impl<'d> Run<'d> {
         let last = fields.last().map_or(operand.place, |(_, place)| *place);
         for (at, (name, _)) in fields.iter().enumerate() {
             let args = if at + 1 == fields.len() { args } else { &[] };
-            let is_open = at > 0 && OPEN.contains(&fields[at - 1].0.as_str());
             let found = match &value {
                 Datum::Row(row) => row
                     .field(name, args)
+                    .map(Datum::Json)
                     .ok_or_else(|| format!("can't evaluate field {name} in type {}", row.type_name())),
                 Datum::Absent => return Ok(Datum::Absent),
-                Datum::Json(Value::Object(map)) if is_open && !map.contains_key(name) => {
-                    return Ok(Datum::Absent);
-                }
-                Datum::Json(Value::Null) if is_open => return Ok(Datum::Absent),
+                Datum::Typed(value, kind) => types::field_of(value, *kind, name),
                 Datum::Json(Value::Object(map)) => map
                     .get(name)
                     .or_else(|| spelt_otherwise(map, name))
-                    .or(OPTIONAL.contains(&name.as_str()).then_some(&Value::Null))
                     .cloned()
+                    .map(Datum::Json)
                     .ok_or_else(|| format!("map has no entry for key {name:?}")),
                 Datum::Json(Value::Null) => Err(format!("nil pointer evaluating interface {{}}.{name}")),
                 Datum::Json(_) => Err(format!("can't evaluate field {name} in type interface {{}}")),
             };
-            value = Datum::Json(found.map_err(|what| fail(last, operand.text(), what))?);
+            value = found.map_err(|what| fail(last, operand.text(), what))?;
         }
         Ok(value)
     }
+}
+
+/// What stands in the output for a value.
+fn shown(value: &Datum<'_>) -> String {
+    match value {
+        Datum::Typed(value, kind) => types::show(value, *kind),
+        other => print(&other.value(), true),
+    }
+}
+
+/// What `range` goes through; `None` if that is nothing to go through.
+fn pairs<'d>(over: &Datum<'d>) -> Option<Vec<(Value, Datum<'d>)>> {
+    if let Datum::Typed(value, kind) = over {
+        return types::elements(value, *kind);
+    }
+    Some(match over.value() {
+        Value::Null => Vec::new(),
+        Value::Array(items) => {
+            items.into_iter().enumerate().map(|(at, item)| (Value::from(at), Datum::Json(item))).collect()
+        }
+        Value::Object(map) => {
+            let mut pairs: Vec<_> = map.into_iter().collect();
+            pairs.sort_by(|a, b| a.0.cmp(&b.0));
+            pairs.into_iter().map(|(key, value)| (Value::from(key), Datum::Json(value))).collect()
+        }
+        Value::Number(number) => (0..number.as_i64().unwrap_or(0))
+            .map(|at| (Value::from(at), Datum::Json(Value::from(at))))
+            .collect(),
+        _ => return None,
+    })
 }
 
 fn place_of(pipeline: &Pipeline) -> (Place, String) {

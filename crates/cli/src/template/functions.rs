@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::print::{print, printf};
+use super::{Datum, types};
 use crate::json::go_json;
 
 const NAMES: &[&str] = &[
@@ -34,8 +35,31 @@ pub(super) fn truth(value: &Value) -> bool {
     }
 }
 
+/// Calls a function with what may be Docker's structures: what `index` finds in them keeps its type, `json` and
+/// the functions that print see them as Go does, and the others see plain values.
+pub(super) fn call_typed<'d>(name: &str, args: Vec<Datum<'d>>) -> Result<Datum<'d>, String> {
+    if name == "index"
+        && let [Datum::Typed(value, kind), key, rest @ ..] = args.as_slice()
+        && let Some(found) = types::index(value, *kind, &key.value())
+    {
+        if rest.is_empty() {
+            return Ok(found);
+        }
+        let args = std::iter::once(found).chain(rest.iter().cloned()).collect();
+        return call_typed(name, args);
+    }
+    let args = args.iter().map(|arg| match (name, arg) {
+        ("json", Datum::Typed(value, kind)) => types::encode(value, *kind),
+        ("print" | "printf" | "println" | "html" | "js" | "urlquery", Datum::Typed(value, kind)) => {
+            Value::from(types::show(value, *kind))
+        }
+        (_, arg) => arg.value(),
+    });
+    call(name, args.collect()).map(Datum::Json)
+}
+
 /// Calls a function.
-pub(super) fn call(name: &str, args: Vec<Value>) -> Result<Value, String> {
+fn call(name: &str, args: Vec<Value>) -> Result<Value, String> {
     let count = |wanted: usize| {
         if args.len() == wanted {
             Ok(())

@@ -1,16 +1,19 @@
 //! Go templates, as `--format` takes them, over JSON.
 //!
 //! `lex` cuts the text into tokens, `parse` builds a tree, `eval` walks it over a [`Datum`], and
-//! `functions` holds what can be called. What is supported is what Docker documents: fields,
+//! `functions` holds what can be called. `types` shows JSON as Go shows the structures of `docker`. What is supported is what Docker documents: fields,
 //! methods of list rows, pipelines, variables, `if`/`else if`/`else`, `range`, `with`, `break`,
 //! `continue`, comments, trimming, Go's built-in functions and Docker's own. Named templates
 //! (`define`, `template`, `block`) are refused by name.
 
+#[rustfmt::skip] // A table: as many fields a line as fit.
+pub(crate) mod docker;
 mod eval;
 mod functions;
 mod lex;
 mod parse;
 mod print;
+mod types;
 
 use std::rc::Rc;
 
@@ -18,6 +21,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub(crate) use functions::{go_quote, truncate_id};
+pub(crate) use types::{Kind, Struct};
 
 /// Why a template cannot be used.
 #[derive(Debug, Error, PartialEq)]
@@ -59,6 +63,8 @@ pub(crate) trait Row {
 pub(crate) enum Datum<'d> {
     /// JSON.
     Json(Value),
+    /// JSON of one of Docker's structures, or of a list, map or absent pointer in it.
+    Typed(Value, Kind),
     /// A row of a list.
     Row(Rc<dyn Row + 'd>),
     /// What a map with keys of the user's choice does not hold.
@@ -70,6 +76,7 @@ impl Datum<'_> {
     fn value(&self) -> Value {
         match self {
             Datum::Json(value) => value.clone(),
+            Datum::Typed(value, kind) => types::plain(value, *kind),
             Datum::Row(row) => row.json(),
             Datum::Absent => Value::Null,
         }
@@ -126,7 +133,6 @@ mod tests {
             "Name": "web", "N": 3, "F": 1.5, "On": true, "None": null,
             "List": ["a", "b"], "Map": {"b": {"IP": "2"}, "a": {"IP": "1"}},
             "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/tcp": null},
-            "Labels": null, "Actor": {"Attributes": {"name": "web"}}, "Networks": {},
         });
         for (template, wanted) in [
             ("{{.Name}} {{.N}} {{.F}} {{.On}}", "web 3 1.5 true"),
@@ -145,9 +151,6 @@ mod tests {
             ("{{.Name | upper | printf \"%-5s|\"}}", "WEB  |"),
             ("{{truncate .Name 2}} {{pad .Name 1 2}}.", "we  web  ."),
             ("{{.NAME}}", "web"),
-            ("{{.Actor.Attributes.name}} {{.Actor.Attributes.image}}", "web <no value>"),
-            ("{{.Labels.a}} {{.Networks.n.IPAddress}} {{.Labels}}", "<no value> <no value> map[]"),
-            ("{{with .Networks.n}}{{.IPAddress}}{{else}}-{{end}}", "-"),
             ("{{index (split \"a,b\" \",\") 1}}", "b"),
             ("{{println .Name}}x", "web\nx"),
             ("a {{- /* note */ -}} b", "ab"),
@@ -160,6 +163,75 @@ mod tests {
         ] {
             assert_eq!(render(template, data.clone()), Ok(wanted.to_owned()), "{template}");
         }
+    }
+
+    #[test]
+    fn structures_are_shown_as_go_shows_them() {
+        let data = json!({
+            "Id": "abc", "State": {"Running": true}, "Mounts": null,
+            "Config": {
+                "Entrypoint": null, "ExposedPorts": {"80/tcp": {}}, "Labels": null,
+                "Healthcheck": {"Test": ["CMD", "true"], "Interval": 90_500_000_000_i64},
+            },
+            "HostConfig": {
+                "RestartPolicy": {"MaximumRetryCount": 0, "Name": "no"}, "Dns": ["1.1.1.1"],
+                "PidsLimit": null, "LogConfig": {"Type": "json-file", "Config": {}},
+            },
+            "NetworkSettings": {
+                "IPAddress": "172.17.0.2",
+                "Ports": {"80/tcp": [
+                    {"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}
+                ], "81/tcp": null},
+                "Networks": {"bridge": {"IPAddress": "172.17.0.2", "IPAMConfig": null}},
+            },
+        });
+        let render = |template: &str| {
+            Template::parse(template)
+                .and_then(|template| {
+                    template.render(Datum::Typed(data.clone(), Kind::Struct(&docker::CONTAINER)))
+                })
+                .map_err(|why| why.to_string())
+        };
+        for (template, wanted) in [
+            ("{{.ID}} {{.State.Running}} {{.State.Pid}} {{.State.Error}}|", "abc true 0 |"),
+            ("{{.Config.Entrypoint}} {{.Config.Env}} {{.Config.Volumes}}", "[] [] map[]"),
+            ("{{.Config.ExposedPorts}} {{.Config.StopTimeout}} {{.SizeRw}}", "map[80/tcp:{}] <nil> <nil>"),
+            ("{{.Config.Healthcheck}}", "{[CMD true] 1m30.5s 0s 0s 0s 0}"),
+            ("{{.HostConfig.RestartPolicy}} {{.HostConfig.LogConfig}}", "{no 0} {json-file map[]}"),
+            ("{{.HostConfig.Mounts}} {{.HostConfig.Tmpfs}} {{.HostConfig.DNS}}", "[] map[] [1.1.1.1]"),
+            ("{{.HostConfig.Memory}} {{.HostConfig.Init}}", "0 <nil>"),
+            ("{{.NetworkSettings.Ports}}", "map[80/tcp:[{0.0.0.0 8080} {:: 8080}] 81/tcp:[]]"),
+            ("{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostIP}}", "0.0.0.0"),
+            ("{{(index .NetworkSettings.Ports \"80/tcp\" 1).HostPort}}", "8080"),
+            ("{{index .Config.Labels \"a\"}}|{{.Config.Labels.a}}", "|<no value>"),
+            ("{{.NetworkSettings.Networks.n.IPAddress}}", "<no value>"),
+            ("{{with .NetworkSettings.Networks.n}}{{.IPAddress}}{{else}}-{{end}}", "-"),
+            ("{{range $n, $e := .NetworkSettings.Networks}}{{$n}} {{$e.DNSNames}}{{end}}", "bridge []"),
+            (
+                "{{range $p, $b := .NetworkSettings.Ports}}{{$p}}{{range $b}} {{.}}{{end}};{{end}}",
+                "80/tcp {0.0.0.0 8080} {:: 8080};81/tcp;",
+            ),
+            ("{{len .Mounts}} {{len .Config.Labels}} {{join .Config.Cmd \",\"}}|", "0 0 |"),
+            ("{{printf \"%v %s\" .HostConfig.RestartPolicy .Config.Env}}", "{no 0} []"),
+            ("{{if .State.Health}}a{{else}}b{{end}}{{if .HostConfig.RestartPolicy}}c{{end}}", "bc"),
+            ("{{json .HostConfig.RestartPolicy}}", r#"{"Name":"no","MaximumRetryCount":0}"#),
+            ("{{json .HostConfig.Mounts}} {{json .Config.Labels}}", "null null"),
+            ("{{json .NetworkSettings.Networks.bridge.IPAMConfig}}", "null"),
+        ] {
+            assert_eq!(render(template), Ok(wanted.to_owned()), "{template}");
+        }
+        for (template, wanted) in [
+            ("{{.Config.Foo}}", "can't evaluate field Foo in type container.Config"),
+            ("{{.State.Health.Status}}", "nil pointer evaluating *container.Health.Status"),
+            ("{{.Id}}", "can't evaluate field Id in type container.InspectResponse"),
+        ] {
+            assert!(render(template).unwrap_err().ends_with(wanted), "{template}: {:?}", render(template));
+        }
+        let network = json!({"Created": "2026-11-30T20:29:18.94563+01:00", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24"}]}});
+        let text = Template::parse("{{.Created}} {{.IPAM}}")
+            .unwrap()
+            .render(Datum::Typed(network, Kind::Struct(&docker::NETWORK)));
+        assert_eq!(text.unwrap(), "2026-11-30 20:29:18.94563 +0100 +0100 { map[] [{10.0.0.0/24   map[]}]}");
     }
 
     #[test]

@@ -36,19 +36,6 @@ pub(super) struct Pipeline {
     pub(super) commands: Vec<Vec<Operand>>,
 }
 
-impl Pipeline {
-    /// The name of the field that the pipeline is, if it is nothing but fields.
-    pub(super) fn only_field(&self) -> Option<&str> {
-        match self.commands.as_slice() {
-            [command] => match command.as_slice() {
-                [operand] => operand.fields.last().map(|(name, _)| name.as_str()),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-}
-
 /// One word of a command.
 #[derive(Debug, Clone)]
 pub(super) struct Operand {

@@ -12,7 +12,7 @@ pub(crate) use detach::parse as parse_detach_keys;
 pub(crate) use frames::{Frames, Sink};
 pub(crate) use raw::restore_on_exit;
 pub(crate) use secret::read_secret;
-pub(crate) use signals::{Arrival, Signals, resize_to_terminal};
+pub(crate) use signals::{Arrival, Signals, resize_by, resize_to_terminal};
 
 use std::io::IsTerminal;
 

@@ -24,6 +24,9 @@ const FORWARDED: &[(i32, &str)] = &[
 const DEADLY: &[(i32, &str)] =
     &[(libc::SIGHUP, "HUP"), (libc::SIGINT, "INT"), (libc::SIGQUIT, "QUIT"), (libc::SIGTERM, "TERM")];
 
+/// As many requests to end as a container may ignore before we leave it.
+const PATIENCE: u32 = 3;
+
 /// What arrived.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Arrival {
@@ -31,6 +34,8 @@ pub(crate) enum Arrival {
     Forward(&'static str),
     /// A signal that ends us.
     End(i32),
+    /// The user asked for the end so many times that the container's answer is not awaited any more.
+    GiveUp,
     /// The terminal has another size.
     Resize,
 }
@@ -40,6 +45,8 @@ pub(crate) enum Arrival {
 pub(crate) struct Signals {
     watched: Vec<(Signal, i32, &'static str)>,
     forward: bool,
+    /// How many times SIGINT or SIGTERM arrived.
+    asked: u32,
 }
 
 impl Signals {
@@ -56,7 +63,7 @@ impl Signals {
             .chain(size.iter().filter(|_| sizes))
             .map(|&(number, name)| Ok((signal(SignalKind::from_raw(number))?, number, name)))
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Signals { watched, forward })
+        Ok(Signals { watched, forward, asked: 0 })
     }
 
     /// The next signal.
@@ -72,7 +79,11 @@ impl Signals {
             std::task::Poll::Pending
         })
         .await;
+        if matches!(number, libc::SIGINT | libc::SIGTERM) {
+            self.asked += 1;
+        }
         match number {
+            libc::SIGINT | libc::SIGTERM if self.asked >= PATIENCE => Arrival::GiveUp,
             libc::SIGWINCH => Arrival::Resize,
             _ if forward => Arrival::Forward(name),
             number => Arrival::End(number),
@@ -83,8 +94,14 @@ impl Signals {
 /// Tells the daemon the size of our terminal; `what` is `/containers/ID` or `/exec/ID`. A process
 /// that is not there yet or any more is no failure: the next resize or the end comes by itself.
 pub(crate) async fn resize_to_terminal(client: &Client, what: &str) {
+    resize_by(client, what, 0).await;
+}
+
+/// As [`resize_to_terminal`], with so many lines and columns more.
+pub(crate) async fn resize_by(client: &Client, what: &str, more: u16) {
     if let Some((height, width)) = terminal::size() {
-        let (height, width) = (height.to_string(), width.to_string());
+        let larger = |size: u16| size.saturating_add(more).to_string();
+        let (height, width) = (larger(height), larger(width));
         let path = target(&format!("{what}/resize"), &[("h", height.as_str()), ("w", width.as_str())]);
         let _ = client.post(&path, serde_json::Value::Null).await;
     }
