@@ -113,11 +113,13 @@ impl Flag {
         self
     }
 
-    fn is_switch(&self) -> bool {
+    /// Whether it takes no value.
+    pub(crate) fn is_switch(&self) -> bool {
         matches!(self.kind, Kind::Switch(_))
     }
 
-    fn named(&self, long: &str) -> bool {
+    /// Whether it has this name after the two dashes.
+    pub(crate) fn named(&self, long: &str) -> bool {
         self.long == long || self.aliases.contains(&long)
     }
 

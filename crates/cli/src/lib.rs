@@ -115,6 +115,13 @@ fn debug(global: &Matches) -> Result<bool, Failure> {
 }
 
 fn run(program: &str, words: &[String]) -> Outcome {
+    if let Some((ask, words)) = words.split_first()
+        && ask == completion::ASK
+    {
+        let Some((global, found, rest)) = completion::read(words) else { return Ok(0) };
+        let session = session(program, &global, &found)?;
+        return on_runtime(Box::pin(async move { completion::complete(&session, &found, &rest).await }));
+    }
     let root = Found { command: &commands::ROOT, path: String::new() };
     let global = Matches::parse(root.command.flags, words, true).map_err(|why| {
         let mut text = help::flag_mistake(program, &root, &why);
