@@ -439,7 +439,7 @@ fn config(
     };
     let subnet = match named {
         Some(subnet) => {
-            check_free(subnet, around)?;
+            check_free(subnet, around.networks)?;
             subnet
         }
         None => {
@@ -466,11 +466,9 @@ fn config(
 }
 
 /// Docker's text, and whose the other pool is.
-fn check_free(subnet: IpNet, around: &Surroundings<'_>) -> Result<(), Error> {
-    let clash = around
-        .networks
-        .iter()
-        .find(|(net, _)| net.contains(&subnet.network()) || subnet.contains(&net.network()));
+pub(crate) fn check_free(subnet: IpNet, networks: &[(IpNet, String)]) -> Result<(), Error> {
+    let clash =
+        networks.iter().find(|(net, _)| net.contains(&subnet.network()) || subnet.contains(&net.network()));
     match clash {
         Some((net, holder)) => Err(Error::forbidden(format!(
             "invalid pool request: Pool overlaps with other one on this address space: {subnet} overlaps with {net} of network {holder}"

@@ -18,9 +18,12 @@ pub struct NetConfig {
     pub default_bridge: Option<IfName>,
     /// Address and subnet of the default bridge (`--bip`).
     pub bip: Option<Ipv4Net>,
-    /// Range for dynamic addresses on the default bridge (`--fixed-cidr`).
+    /// The same for IPv6 (`--bip6`), with `--ipv6`.
+    pub bip6: Option<Ipv6Net>,
+    /// Range for dynamic addresses on the default bridge (`--fixed-cidr`); its subnet, unless that is said by
+    /// `bip` or already contains the range.
     pub fixed_cidr: Option<Ipv4Net>,
-    /// IPv6 subnet of the default bridge (`--fixed-cidr-v6`), with `--ipv6`.
+    /// The same for IPv6 (`--fixed-cidr-v6`), with `--ipv6`.
     pub fixed_cidr_v6: Option<Ipv6Net>,
     /// `--ipv6`.
     pub ipv6: bool,
@@ -32,7 +35,7 @@ pub struct NetConfig {
     pub icc: bool,
     /// `--ip-masq` of the default bridge.
     pub masquerade: bool,
-    /// `--mtu`, bytes.
+    /// `--mtu` of the default bridge, bytes.
     pub mtu: Option<u32>,
     /// `--ip`: default host address of published ports; both families if none.
     pub host_binding: Option<IpAddr>,

@@ -4,8 +4,8 @@ mod lab;
 
 use std::sync::Arc;
 
-use lab::{Lab, address, attach, container, pool, port, spec as spec_of};
-use portolan_net::{AttachSpec, NetworkSpec, SandboxSpec};
+use lab::{Lab, address, attach, config, container, pool, port, spec as spec_of};
+use portolan_net::{AttachSpec, NetConfig, NetworkSpec, SandboxSpec};
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{IfName, SandboxId};
 use portolan_netcore::plan::Step;
@@ -161,4 +161,62 @@ async fn our_docker0_is_adopted_even_if_the_store_is_lost() {
     let lab = Lab::open_on(host, Arc::default()).await.unwrap();
     assert_eq!(lab.networks.find("bridge").await.unwrap().network.id, id);
     assert!(!lab.host.log().iter().any(|step| step.contains("link del")));
+}
+
+/// The default bridge's subnets.
+async fn subnets(lab: &Lab) -> Vec<String> {
+    let bridge = lab.networks.find("bridge").await.expect("the default bridge").network;
+    bridge.ipam.iter().map(|config| config.subnet.to_string()).collect()
+}
+
+#[tokio::test]
+async fn the_default_bridge_keeps_its_subnets_unless_told_others() {
+    let lab = Lab::open().await;
+    let six = NetworkSpec { ipv6: Some(true), name: "six".into(), ..NetworkSpec::default() };
+    let six = lab.networks.create(six).await.unwrap().ipam[1].subnet;
+    let ipv6 = || NetConfig { ipv6: true, ..config() };
+    let lab = lab.restart_with(ipv6()).await.unwrap();
+    let chosen = subnets(&lab).await;
+    assert_ne!(chosen[1], six.to_string());
+    lab.networks.remove("six").await.unwrap();
+    let lab = lab.restart_with(ipv6()).await.unwrap();
+    assert_eq!(subnets(&lab).await, chosen, "the first /64 is free again, and nobody asked for it");
+    // Containers hold both families, and the bridge's address.
+    let info = lab.run(1, "bridge", Vec::new()).await.unwrap();
+    let moved = || NetConfig {
+        bip: Some("172.17.0.9/16".parse().unwrap()),
+        fixed_cidr_v6: Some("fd99::/64".parse().unwrap()),
+        ..ipv6()
+    };
+    let lab = lab.restart_with(moved()).await.unwrap();
+    assert_eq!(subnets(&lab).await, chosen);
+    let bridge = lab.networks.find("bridge").await.unwrap().network;
+    assert_eq!(bridge.ipam[0].gateway, Some("172.17.0.1".parse().unwrap()));
+    let lab = lab.restart().await;
+    assert_eq!(subnets(&lab).await, chosen, "IPv6 is switched off once nobody uses it");
+    lab.networks.remove_sandbox(&info.id).await.unwrap();
+    let lab = lab.restart_with(moved()).await.unwrap();
+    assert_eq!(subnets(&lab).await, ["172.17.0.0/16", "fd99::/64"]);
+    let pools = || NetConfig { address_pools: vec![("10.9.0.0/16".parse().unwrap(), 24)], ..config() };
+    let lab = lab.restart_with(pools()).await.unwrap();
+    assert_eq!(subnets(&lab).await, ["10.9.0.0/24"]);
+    lab.user_network("next").await;
+    let lab = lab.restart_with(pools()).await.unwrap();
+    assert_eq!(subnets(&lab).await, ["10.9.0.0/24"]);
+}
+
+#[tokio::test]
+async fn a_range_within_the_default_bridge_s_subnet_leaves_it_and_one_beyond_is_it() {
+    let ranged = |range: &str| NetConfig { fixed_cidr: Some(range.parse().unwrap()), ..config() };
+    let lab = Lab::open().await.restart_with(ranged("172.17.5.0/24")).await.unwrap();
+    assert_eq!(subnets(&lab).await, ["172.17.0.0/16"]);
+    let info = lab.run(1, "bridge", Vec::new()).await.unwrap();
+    assert_eq!(address(&info), "172.17.5.0/16");
+    lab.networks.remove_sandbox(&info.id).await.unwrap();
+    let lab = lab.restart_with(ranged("10.60.0.0/16")).await.unwrap();
+    assert_eq!(subnets(&lab).await, ["10.60.0.0/16"]);
+    let spec = NetworkSpec { name: "own".into(), ipam: vec![pool("10.61.0.0/24")], ..NetworkSpec::default() };
+    lab.networks.create(spec).await.unwrap();
+    let error = lab.restart_with(ranged("10.61.0.0/16")).await.err().expect("it overlaps");
+    assert!(error.message().contains("overlaps with 10.61.0.0/24 of network own"), "{error}");
 }

@@ -21,7 +21,6 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
         "init-path" => "the init of --init is built in",
         "cpu-rt-period" | "cpu-rt-runtime" => "real-time scheduling is not supported",
         "cdi-spec-dir" | "cdi-spec-dirs" => "CDI devices are not supported yet",
-        "bip6" => "use --fixed-cidr-v6 for the default bridge's IPv6 subnet",
         "bridge-accept-fwmark" | "ip-forward-no-drop" => "this part of the firewall is not configurable yet",
         "builder" => "there is no builder",
         "graph" => "use --data-root",

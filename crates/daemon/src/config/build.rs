@@ -316,6 +316,16 @@ fn rlimit(Ulimit { name, soft, hard }: Ulimit) -> Rlimit {
     Rlimit { name, soft: soft.cast_unsigned(), hard: hard.cast_unsigned() }
 }
 
+/// 0 leaves it to the kernel, whose least for IPv4 is 68 bytes (RFC 791) and for IPv6 1280 (RFC 8200).
+fn mtu(given: Option<u32>, ipv6: bool) -> Result<Option<u32>> {
+    let least = if ipv6 { 1280 } else { 68 };
+    match given {
+        None | Some(0) => Ok(None),
+        Some(mtu) if (least..=65_535).contains(&mtu) => Ok(Some(mtu)),
+        Some(mtu) => invalid(format!("invalid --mtu {mtu}: it is not between {least} and 65535 bytes")),
+    }
+}
+
 fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
     let bridge = settings.bridge.as_deref().unwrap_or("docker0");
     let default_bridge = match bridge {
@@ -325,8 +335,15 @@ fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
             Err(error) => return invalid(format!("invalid --bridge: {error}")),
         },
     };
-    if settings.fixed_cidr_v6.is_some() && !on(settings.ipv6, false) {
-        return invalid("--fixed-cidr-v6 needs --ipv6");
+    let ipv6 = on(settings.ipv6, false);
+    for (flag, given) in [
+        ("--bip6", settings.bip6.is_some()),
+        ("--fixed-cidr-v6", settings.fixed_cidr_v6.is_some()),
+        ("--default-gateway-v6", settings.default_gateway_v6.is_some()),
+    ] {
+        if given && !ipv6 {
+            return invalid(format!("{flag} needs --ipv6"));
+        }
     }
     let mut address_pools = Vec::new();
     for pool in settings.default_address_pool.iter().flatten() {
@@ -354,14 +371,15 @@ fn net(settings: &Settings, exec_root: PathBuf) -> Result<NetConfig> {
         exec_root,
         default_bridge,
         bip: settings.bip,
+        bip6: settings.bip6,
         fixed_cidr: settings.fixed_cidr,
         fixed_cidr_v6: settings.fixed_cidr_v6,
-        ipv6: on(settings.ipv6, false),
+        ipv6,
         default_gateway: settings.default_gateway,
         default_gateway_v6: settings.default_gateway_v6,
         icc: on(settings.icc, true),
         masquerade: on(settings.ip_masq, true),
-        mtu: settings.mtu.filter(|mtu| *mtu != 0),
+        mtu: mtu(settings.mtu, ipv6)?,
         host_binding,
         loopback_binding: settings.ip.as_deref() == Some("loopback"),
         address_pools,

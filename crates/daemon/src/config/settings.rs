@@ -133,10 +133,13 @@ settings! {
     /// Address and subnet of the default bridge
     #[value = "CIDR"]
     bip: Ipv4Net,
-    /// Range of the default bridge that containers' addresses come from
+    /// IPv6 address and subnet of the default bridge, with --ipv6
+    #[value = "CIDR"]
+    bip6: Ipv6Net,
+    /// Range that containers' addresses on the default bridge come from; its subnet without --bip
     #[value = "CIDR"]
     fixed_cidr: Ipv4Net,
-    /// IPv6 subnet of the default bridge
+    /// The same for IPv6, with --ipv6
     #[value = "CIDR"]
     fixed_cidr_v6: Ipv6Net,
     /// Default gateway of containers on the default bridge
@@ -157,7 +160,7 @@ settings! {
     /// Default host address of published ports: any, loopback, or an address
     #[value = "ADDRESS"]
     ip: String,
-    /// MTU of the default bridge and of networks that set none, bytes
+    /// MTU of the default bridge, bytes (other networks: --default-network-opt)
     #[value = "BYTES"]
     mtu: u32,
     /// Mirror of the default registry (may be repeated)

@@ -172,6 +172,7 @@ fn config(directory: &Path, data_root: PathBuf) -> EngineConfig {
         exec_root: exec_root.clone(),
         default_bridge: Some("docker0".parse().unwrap()),
         bip: None,
+        bip6: None,
         fixed_cidr: None,
         fixed_cidr_v6: None,
         ipv6: false,

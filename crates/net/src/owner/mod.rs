@@ -6,6 +6,7 @@
 //! is free.
 
 mod advertise;
+mod default_bridge;
 mod dhcp;
 mod endpoint;
 mod gateway;

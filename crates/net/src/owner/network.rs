@@ -96,7 +96,7 @@ impl Owner {
     }
 
     /// Subnets of all networks, and the networks' names.
-    fn subnet_holders(&self) -> Vec<(IpNet, String)> {
+    pub(super) fn subnet_holders(&self) -> Vec<(IpNet, String)> {
         let networks = self.desired.networks.values().filter(|network| !network.config_only);
         networks
             .flat_map(|network| network.ipam.iter().map(|config| (config.subnet, network.name.clone())))

@@ -9,12 +9,11 @@ use ipnet::IpNet;
 use portolan_netcore::host::Host;
 use portolan_netcore::ipam::AddressSpace;
 use portolan_netcore::model::{
-    BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, Routing, SandboxId, SandboxMode,
+    Driver, Endpoint, IfName, Network, NetworkId, Routing, SandboxId, SandboxMode,
 };
 use portolan_netcore::plan::{Desired, HostState, LinkKind, Ns, Step, compile, diff};
 use tokio::sync::{broadcast, watch};
 
-use super::endpoint::{DEFAULT_GATEWAY_V4, DEFAULT_GATEWAY_V6};
 use super::network::{bridge_error, now_ns};
 use super::ports::PortTable;
 use super::surroundings::keep_learnt_routes;
@@ -202,112 +201,6 @@ impl Owner {
         Ok(())
     }
 
-    /// The network `bridge` as the configuration has it, under the id and in the subnet it had.
-    fn default_network(
-        &self,
-        bridge: IfName,
-        old: Option<&Network>,
-        endpoints: &[Endpoint],
-        observed: &HostState,
-    ) -> Result<Network, Error> {
-        let id = match old {
-            Some(old) => old.id.clone(),
-            None => adopted_id(&bridge, observed).unwrap_or_else(|| NetworkId::from_bytes(entropy())),
-        };
-        let ipam = self.default_ipam(old)?;
-        let in_use = |subnet: &IpNet| {
-            let used = endpoints.iter().filter(|endpoint| endpoint.network == id);
-            used.filter_map(|endpoint| endpoint.ipv4).any(|net| !subnet.contains(&IpAddr::V4(net.addr())))
-        };
-        let ipam = match old {
-            Some(old)
-                if ipam
-                    .iter()
-                    .any(|config| matches!(config.subnet, IpNet::V4(_)) && in_use(&config.subnet)) =>
-            {
-                tracing::warn!(
-                    "the default bridge keeps its subnet: containers run in it; stop them for a new one to take effect"
-                );
-                old.ipam.clone()
-            }
-            _ => ipam,
-        };
-        let config = &self.config;
-        let options = BridgeOptions {
-            bridge,
-            icc: config.icc,
-            masquerade: config.masquerade,
-            mtu: config.mtu,
-            host_binding: config.host_binding,
-            default_bridge: true,
-            ..options::defaults(&id)?
-        };
-        Ok(Network {
-            name: "bridge".to_owned(),
-            created_ns: old.map_or_else(now_ns, |old| old.created_ns),
-            ipv4: true,
-            ipv6: config.ipv6,
-            internal: false,
-            attachable: false,
-            ipam_driver: "default".to_owned(),
-            ipam_options: BTreeMap::new(),
-            ipam,
-            options: shown_options(&options),
-            labels: BTreeMap::new(),
-            predefined: true,
-            config_only: false,
-            config_from: None,
-            routing: Routing::default(),
-            driver: Driver::Bridge(options),
-            id,
-        })
-    }
-
-    fn default_ipam(&self, old: Option<&Network>) -> Result<Vec<IpamConfig>, Error> {
-        let config = &self.config;
-        let kept = old.and_then(|old| old.ipam.iter().find(|config| matches!(config.subnet, IpNet::V4(_))));
-        let subnet = match (config.bip, kept.map(|kept| kept.subnet)) {
-            (Some(bip), _) => bip.trunc(),
-            (None, Some(IpNet::V4(subnet))) if config.address_pools.is_empty() => subnet,
-            (None, _) => {
-                let occupied = create::occupied(self.subnets().into_iter(), &self.host.foreign_routes()?);
-                self.pools.choose_ipv4(&occupied, None).ok_or_else(|| {
-                    Error::invalid("no subnet is left for the default bridge: every address pool overlaps with a route of this host; name one with --bip")
-                })?
-            }
-        };
-        let mut ipam = vec![create::with_gateway(IpamConfig {
-            subnet: subnet.into(),
-            ip_range: config.fixed_cidr.map(IpNet::V4),
-            gateway: config.bip.map(|bip| bip.addr().into()).or_else(|| first_host(subnet)),
-            auxiliary: config
-                .default_gateway
-                .map(|address| (DEFAULT_GATEWAY_V4.to_owned(), address.into()))
-                .into_iter()
-                .collect(),
-            configured: false,
-        })?];
-        if config.ipv6 {
-            let occupied = create::occupied(self.subnets().into_iter(), &self.host.foreign_routes()?);
-            let chosen = || self.pools.choose_ipv6(&occupied, None);
-            let subnet = config.fixed_cidr_v6.map(|net| net.trunc()).or_else(chosen).ok_or_else(|| {
-                Error::invalid("no IPv6 subnet is left for the default bridge: name one with --fixed-cidr-v6")
-            })?;
-            ipam.push(create::with_gateway(IpamConfig {
-                subnet: subnet.into(),
-                ip_range: None,
-                gateway: None,
-                auxiliary: config
-                    .default_gateway_v6
-                    .map(|address| (DEFAULT_GATEWAY_V6.to_owned(), address.into()))
-                    .into_iter()
-                    .collect(),
-                configured: false,
-            })?);
-        }
-        Ok(ipam)
-    }
-
     /// Addresses in use first, then those asked for by number in the order of asking, then those that
     /// containers merely had: one of these may have been lent to another since it was stored.
     fn restore_leases(&mut self, stored: &mut Stored) {
@@ -439,16 +332,6 @@ fn unwanted_pairs(observed: &HostState, desired: &Desired) -> Vec<IfName> {
     pairs.map(|((_, name), _)| name.clone()).collect()
 }
 
-/// The id in the alias of a bridge of ours that the store does not know.
-fn adopted_id(bridge: &IfName, observed: &HostState) -> Option<NetworkId> {
-    let link = observed.links.get(&(Ns::Host, bridge.clone()))?;
-    link.alias.as_deref()?.strip_prefix("portolan:")?.parse().ok()
-}
-
-fn first_host(subnet: ipnet::Ipv4Net) -> Option<IpAddr> {
-    subnet.hosts().next().map(IpAddr::V4)
-}
-
 fn bare(name: &str, driver: Driver, id: NetworkId, old: Option<&Network>) -> Network {
     Network {
         id,
@@ -469,20 +352,4 @@ fn bare(name: &str, driver: Driver, id: NetworkId, old: Option<&Network>) -> Net
         config_from: None,
         routing: Routing::default(),
     }
-}
-
-/// The options that Docker shows for the network `bridge`.
-fn shown_options(bridge: &BridgeOptions) -> BTreeMap<String, String> {
-    let binding = bridge.host_binding.map_or_else(|| "0.0.0.0".to_owned(), |address| address.to_string());
-    [
-        (options::DEFAULT_BRIDGE, "true".to_owned()),
-        (options::ENABLE_ICC, bridge.icc.to_string()),
-        (options::ENABLE_MASQUERADE, bridge.masquerade.to_string()),
-        (options::HOST_BINDING, binding),
-        (options::BRIDGE_NAME, bridge.bridge.to_string()),
-        (options::MTU, bridge.mtu.unwrap_or(1500).to_string()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
 }

@@ -124,6 +124,7 @@ pub(crate) fn config() -> NetConfig {
         exec_root: "/run/lab".into(),
         default_bridge: Some(IfName::new("docker0").unwrap()),
         bip: None,
+        bip6: None,
         fixed_cidr: None,
         fixed_cidr_v6: None,
         ipv6: false,
@@ -151,19 +152,31 @@ impl Lab {
     }
 
     pub(crate) async fn open_on(host: Arc<SimHost>, store: Arc<MemoryStore>) -> Result<Self, Error> {
+        Self::open_with(config(), host, store).await
+    }
+
+    pub(crate) async fn open_with(
+        config: NetConfig,
+        host: Arc<SimHost>,
+        store: Arc<MemoryStore>,
+    ) -> Result<Self, Error> {
         let names = Arc::new(Recorder::default());
         let lender = Arc::new(Lender::default());
         let networks =
-            Networks::open(config(), host.clone(), store.clone(), names.clone(), lender.clone()).await?;
+            Networks::open(config, host.clone(), store.clone(), names.clone(), lender.clone()).await?;
         Ok(Self { host, store, names, lender, networks })
     }
 
     /// The daemon is killed and comes back.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(config()).await.unwrap()
+    }
+
+    pub(crate) async fn restart_with(self, config: NetConfig) -> Result<Self, Error> {
         let Self { host, store, names, lender, networks } = self;
         drop((names, lender, networks));
         host.crash();
-        Self::open_on(host, store).await.unwrap()
+        Self::open_with(config, host, store).await
     }
 
     pub(crate) async fn run(
