@@ -191,6 +191,8 @@ pub struct HostFacts {
     pub ipv6: bool,
     /// Bridged frames pass the IP hooks (`net.bridge.bridge-nf-call-iptables` is 1).
     pub bridge_netfilter: bool,
+    /// The firewall decides who may use ports at which the engine itself listens.
+    pub guards_carried: bool,
 }
 
 impl Default for HostFacts {
@@ -201,6 +203,7 @@ impl Default for HostFacts {
             reserved: Vec::new(),
             ipv6: true,
             bridge_netfilter: false,
+            guards_carried: true,
         }
     }
 }

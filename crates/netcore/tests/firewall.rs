@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use portolan_netcore::firewall::iptables::{self, Found, Lines};
 use portolan_netcore::firewall::ruleset::{IpFamily, Table};
 use portolan_netcore::firewall::{
-    BridgePolicy, Change, Compile, Compiled, Elements, EndpointPolicy, FirewallPolicy, PolicyItem,
-    PublishedPort, dns_table, floor, render, render_table, user_table,
+    BridgePolicy, CarriedPort, Change, Compile, Compiled, Elements, EndpointPolicy, FirewallPolicy,
+    PolicyItem, PublishedPort, dns_table, floor, render, render_table, user_table,
 };
 use portolan_netcore::model::{EndpointId, GatewayMode, IfName, MacAddr, PortBinding, Proto};
 use proptest::prelude::*;
@@ -72,6 +72,15 @@ fn port(bridge: &str, host: &str, host_port: u16, target: &str, container_port: 
     }
 }
 
+fn carried(bridge: &str, host: &str, host_port: u16, from: &str) -> CarriedPort {
+    let host_ip = host.parse().unwrap();
+    CarriedPort {
+        binding: PortBinding { proto: Proto::Tcp, container_port: 0, host_ip, host_port },
+        bridge: IfName::new(bridge).unwrap(),
+        from: from.split_whitespace().map(|net| net.parse().unwrap()).collect(),
+    }
+}
+
 fn story() -> FirewallPolicy {
     let docker0 = bridge("docker0", 17);
     let user = bridge("br-0123456789ab", 18);
@@ -87,6 +96,7 @@ fn story() -> FirewallPolicy {
             port("docker0", "::", 18080, "fd17::4", 80),
         ]
         .into(),
+        carried: [carried("docker0", "::", 18080, ""), carried("docker0", "::1", 8443, "")].into(),
     }
 }
 
@@ -117,6 +127,8 @@ fn every_combination_of_options() {
             PolicyItem::Endpoint(endpoint("br-x", 2)),
             PolicyItem::Port(port("br-x", "0.0.0.0", 8080, "172.17.0.2", 80)),
             PolicyItem::Port(port("br-x", "::1", 8080, "fd17::2", 80)),
+            PolicyItem::Carried(carried("br-x", "::", 8081, "")),
+            PolicyItem::Carried(carried("br-x", "::1", 8082, "2001:db8::/32 10.0.0.0/8")),
         ];
         writeln!(nft, "# {title}").unwrap();
         let change = Compiled::<Elements>::default().change(&[], &items).unwrap();
@@ -219,6 +231,7 @@ fn item() -> impl Strategy<Value = PolicyItem> {
     let bridges = (0..3_u8, any::<(bool, bool, bool)>(), mode).prop_map(
         |(number, (internal, icc, masquerade), mode)| {
             let mut bridge = bridge(&format!("br{number}"), 20 + number);
+            bridge.isolate = !masquerade;
             (bridge.internal, bridge.icc, bridge.masquerade, bridge.gateway_mode_ipv4) =
                 (internal, icc, masquerade, mode);
             PolicyItem::Bridge(bridge)
@@ -235,7 +248,10 @@ fn item() -> impl Strategy<Value = PolicyItem> {
         let port = port(&format!("br{on}"), "0.0.0.0", host, &format!("172.20.0.{target}"), 80);
         PolicyItem::Port(PublishedPort { from, ..port })
     });
-    prop_oneof![bridges, endpoints, ports]
+    let from = prop_oneof![Just(""), Just("fd00::/8 10.0.0.0/8"), Just("10.0.0.0/8")];
+    let carried = (0..3_u8, 1..4_u16, prop_oneof![Just("::"), Just("::1")], from)
+        .prop_map(|(on, host, ip, from)| PolicyItem::Carried(carried(&format!("br{on}"), ip, host, from)));
+    prop_oneof![bridges, endpoints, ports, carried]
 }
 
 fn changes_add_up<C: Compile>(changes: &[(Vec<PolicyItem>, Vec<PolicyItem>)]) -> Result<(), TestCaseError> {

@@ -181,6 +181,14 @@ impl Firewall {
         }
     }
 
+    /// Whether the backend enforces `FirewallPolicy::carried`; true where nothing is enforced.
+    pub fn guards_carried(&self) -> bool {
+        match &self.backend {
+            Backend::Iptables(iptables) => iptables.has_floor(),
+            Backend::Nft(_) | Backend::Off => true,
+        }
+    }
+
     /// The netlink address from which this object commits its transactions: events that carry it are its
     /// own doing. Those of iptables' programs, which have addresses of their own, carry a process id.
     pub fn port(&self) -> Option<u32> {

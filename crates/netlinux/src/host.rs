@@ -286,7 +286,8 @@ impl LinuxHost {
         // The key exists while br_netfilter is loaded.
         let bridge_netfilter =
             self.sysctls.read("net/bridge/bridge-nf-call-iptables").is_ok_and(|value| value == "1");
-        Ok(HostFacts { ephemeral, reserved, ipv6, bridge_netfilter })
+        let guards_carried = self.firewall.guards_carried();
+        Ok(HostFacts { ephemeral, reserved, ipv6, bridge_netfilter, guards_carried })
     }
 }
 

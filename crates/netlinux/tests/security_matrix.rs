@@ -14,7 +14,7 @@ use portolan_netcore::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, P
 use portolan_netcore::model::{EndpointId, GatewayMode, IfName, MacAddr, PortBinding, Proto};
 use portolan_netlinux::firewall::{Firewall, FirewallBackend};
 
-use lab::{Node, in_host, sh};
+use lab::{Node, bridge, in_host, sh};
 
 const BEGIN: &str = "<!-- matrix: written by crates/netlinux/tests/security_matrix.rs -->\n";
 const END: &str = "<!-- end of matrix -->\n";
@@ -48,32 +48,6 @@ const KINDS: [Kind; 8] = [
 
 fn set_mode(bridge: &mut BridgePolicy, mode: GatewayMode) {
     (bridge.gateway_mode_ipv4, bridge.gateway_mode_ipv6) = (mode, mode);
-}
-
-/// The bridge `name` with the gateway at `.1` of 172.`number`.0.0/16 and fd`number`::/64.
-fn bridge(name: &str, number: u8) -> BridgePolicy {
-    sh(&format!(
-        "ip link add {name} type bridge; ip link set {name} up; ip address add 172.{number}.0.1/16 dev {name}
-         ip address add fd{number}::1/64 dev {name} nodad
-         echo 1 > /proc/sys/net/ipv4/conf/{name}/route_localnet"
-    ));
-    BridgePolicy {
-        bridge: IfName::new(name).unwrap(),
-        subnets: vec![
-            format!("172.{number}.0.0/16").parse().unwrap(),
-            format!("fd{number}::/64").parse().unwrap(),
-        ],
-        internal: false,
-        icc: true,
-        masquerade: true,
-        snat_ipv4: None,
-        snat_ipv6: None,
-        gateway_mode_ipv4: GatewayMode::Nat,
-        gateway_mode_ipv6: GatewayMode::Nat,
-        trusted_interfaces: Vec::new(),
-        direct_routing: false,
-        isolate: false,
-    }
 }
 
 fn container(name: &'static str, bridge: &BridgePolicy, number: u8, host: u8) -> Node {
@@ -158,6 +132,7 @@ impl Lab {
             bridges: [tested, second].map(|bridge| (bridge.bridge.clone(), bridge)).into(),
             endpoints: endpoints.map(|endpoint| (endpoint.id.clone(), endpoint)).into(),
             published: published.into(),
+            carried: std::collections::BTreeSet::new(),
         };
         Self { target, sibling, other, neighbour, client, policy }
     }

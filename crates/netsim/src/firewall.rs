@@ -32,6 +32,7 @@ fn take_out(policy: &mut FirewallPolicy, item: &PolicyItem) -> Result<(), Errno>
         PolicyItem::Bridge(bridge) => policy.bridges.remove(&bridge.bridge).as_ref() == Some(bridge),
         PolicyItem::Endpoint(endpoint) => policy.endpoints.remove(&endpoint.id).as_ref() == Some(endpoint),
         PolicyItem::Port(port) => policy.published.remove(port),
+        PolicyItem::Carried(port) => policy.carried.remove(port),
     };
     if was_there { Ok(()) } else { Err(ENOENT) }
 }
@@ -52,6 +53,13 @@ fn put_in(policy: &mut FirewallPolicy, item: &PolicyItem) -> Result<(), Errno> {
                 return Err(EEXIST);
             }
             policy.published.insert(port.clone());
+            Ok(())
+        }
+        PolicyItem::Carried(port) => {
+            if policy.carried.iter().any(|other| other.binding == port.binding) {
+                return Err(EEXIST);
+            }
+            policy.carried.insert(port.clone());
             Ok(())
         }
     }

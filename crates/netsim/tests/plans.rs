@@ -89,6 +89,11 @@ fn openings(state: &HostState) -> BTreeSet<String> {
         let everybody = [String::from("everybody")];
         let clients: Vec<String> = from.iter().map(ToString::to_string).collect();
         let clients = if clients.is_empty() { &everybody[..] } else { &clients };
+        if state.firewall.is_some() {
+            let rules = policy.carried.iter().find(|carried| carried.binding == *port);
+            let rules = rules.map_or("no rules", |carried| carried.bridge.as_str());
+            open.insert(format!("{port:?} is proxied to {target} under those of {rules}"));
+        }
         open.extend(clients.iter().map(|client| format!("{port:?} is proxied to {target} for {client}")));
     }
     for ((ns, key), value) in &state.sysctls {

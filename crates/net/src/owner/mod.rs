@@ -210,7 +210,8 @@ fn settings(config: &NetConfig, facts: &portolan_netcore::host::HostFacts) -> Se
         firewall: config.firewall,
         ipv6: facts.ipv6,
         bridge_netfilter: facts.bridge_netfilter,
-        proxy: config.userland_proxy,
+        // Where nobody would keep internal networks from it, nothing is carried over.
+        proxy: config.userland_proxy && facts.guards_carried,
         direct_routing: config.direct_routing,
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::elements;
-use super::policy::{FirewallPolicy, PolicyItem, PublishedPort};
+use super::policy::{CarriedPort, FirewallPolicy, PolicyItem, PublishedPort};
 use super::ruleset::{Element, ElementData, ElementKey};
 use crate::model::{EndpointId, IfName};
 
@@ -37,6 +37,7 @@ impl Compile for Elements {
             PolicyItem::Bridge(bridge) => elements::of_bridge(bridge),
             PolicyItem::Endpoint(endpoint) => elements::of_endpoint(endpoint, policy),
             PolicyItem::Port(port) => elements::of_port(port, policy),
+            PolicyItem::Carried(port) => elements::of_carried(port, policy),
         };
         elements.into_iter().map(|Element { at, data }| (at, data)).collect()
     }
@@ -149,9 +150,11 @@ impl<C: Compile> Compiled<C> {
         let named = |bridge: &IfName| touched.contains(&Identity::Bridge(bridge.clone()));
         let endpoints = self.policy.endpoints.values().filter(|endpoint| named(&endpoint.bridge));
         let ports = self.policy.published.iter().filter(|port| named(&port.bridge));
+        let carried = self.policy.carried.iter().filter(|port| named(&port.bridge));
         let dependent: Vec<Identity> = endpoints
             .map(|endpoint| Identity::Endpoint(endpoint.id.clone()))
             .chain(ports.map(|port| Identity::Port(port.clone())))
+            .chain(carried.map(|port| Identity::Carried(port.clone())))
             .collect();
         touched.extend(dependent);
         touched
@@ -215,7 +218,8 @@ fn items(policy: &FirewallPolicy) -> impl Iterator<Item = PolicyItem> {
     let bridges = policy.bridges.values().cloned().map(PolicyItem::Bridge);
     let endpoints = policy.endpoints.values().cloned().map(PolicyItem::Endpoint);
     let ports = policy.published.iter().cloned().map(PolicyItem::Port);
-    bridges.chain(endpoints).chain(ports)
+    let carried = policy.carried.iter().cloned().map(PolicyItem::Carried);
+    bridges.chain(endpoints).chain(ports).chain(carried)
 }
 
 /// What makes an item the same item, whatever is said of it.
@@ -224,6 +228,7 @@ enum Identity {
     Bridge(IfName),
     Endpoint(EndpointId),
     Port(PublishedPort),
+    Carried(CarriedPort),
 }
 
 impl Identity {
@@ -232,6 +237,7 @@ impl Identity {
             PolicyItem::Bridge(bridge) => Self::Bridge(bridge.bridge.clone()),
             PolicyItem::Endpoint(endpoint) => Self::Endpoint(endpoint.id.clone()),
             PolicyItem::Port(port) => Self::Port(port.clone()),
+            PolicyItem::Carried(port) => Self::Carried(port.clone()),
         }
     }
 }
@@ -241,6 +247,7 @@ fn get(policy: &FirewallPolicy, identity: &Identity) -> Option<PolicyItem> {
         Identity::Bridge(name) => policy.bridges.get(name).cloned().map(PolicyItem::Bridge),
         Identity::Endpoint(id) => policy.endpoints.get(id).cloned().map(PolicyItem::Endpoint),
         Identity::Port(port) => policy.published.get(port).cloned().map(PolicyItem::Port),
+        Identity::Carried(port) => policy.carried.get(port).cloned().map(PolicyItem::Carried),
     }
 }
 
@@ -249,6 +256,7 @@ fn take(policy: &mut FirewallPolicy, identity: &Identity) {
         Identity::Bridge(name) => drop(policy.bridges.remove(name)),
         Identity::Endpoint(id) => drop(policy.endpoints.remove(id)),
         Identity::Port(port) => drop(policy.published.take(port)),
+        Identity::Carried(port) => drop(policy.carried.take(port)),
     }
 }
 
@@ -257,6 +265,7 @@ fn put(policy: &mut FirewallPolicy, item: PolicyItem) {
         PolicyItem::Bridge(bridge) => drop(policy.bridges.insert(bridge.bridge.clone(), bridge)),
         PolicyItem::Endpoint(endpoint) => drop(policy.endpoints.insert(endpoint.id.clone(), endpoint)),
         PolicyItem::Port(port) => drop(policy.published.replace(port)),
+        PolicyItem::Carried(port) => drop(policy.carried.replace(port)),
     }
 }
 

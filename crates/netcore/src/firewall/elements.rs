@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::policy::{BridgePolicy, EndpointPolicy, FirewallPolicy, PublishedPort};
+use super::policy::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PublishedPort};
 use super::ruleset::{Element, ElementData, ElementKey, IpFamily, SetName, Value, Verdict};
-use super::skeleton::{ICC_OFF_CHAIN, SOURCE_GUARD, TO_NAT, TO_NAT_DIRECT, TO_ROUTED};
+use super::skeleton::{
+    CARRIED, CARRIED_APART, CARRIED_SOME, ICC_OFF_CHAIN, SOURCE_GUARD, TO_NAT, TO_NAT_DIRECT, TO_ROUTED,
+};
 use crate::model::{GatewayMode, IfName, MacAddr, PortBinding};
 
 /// What a bridge's gateway mode means for one family, internal networks included.
@@ -151,6 +153,40 @@ pub(super) fn of_port(port: &PublishedPort, policy: &FirewallPolicy) -> Vec<Elem
         elements.push(member(itself, vec![port.target.into(), port.target.into()]));
         elements.extend(translations(port));
     }
+    elements
+}
+
+/// A carried port's way in; closed if its bridge is not there.
+pub(super) fn of_carried(port: &CarriedPort, policy: &FirewallPolicy) -> Vec<Element> {
+    let PortBinding { host_ip, host_port, proto, .. } = port.binding;
+    let service = || vec![Value::Proto(proto), Value::Port(host_port)];
+    let (v4, any) = (host_ip.is_ipv4(), host_ip.is_unspecified());
+    let apart = policy.bridges.get(&port.bridge).map(|bridge| bridge.isolate);
+    let way = match (apart, port.from.is_empty()) {
+        (None, _) => Verdict::Drop,
+        (Some(true), _) => Verdict::Goto(CARRIED_APART),
+        (Some(false), false) => Verdict::Goto(CARRIED_SOME),
+        (Some(false), true) => Verdict::Goto(CARRIED),
+    };
+    let (set, first) = match (any, v4) {
+        (true, _) => (SetName::CarriedAny, Value::NfProto(IpFamily::of(host_ip))),
+        (false, true) => (SetName::Carried4, host_ip.into()),
+        (false, false) => (SetName::Carried6, host_ip.into()),
+    };
+    let mut elements = vec![verdict(set, [vec![first], service()].concat(), way)];
+    let everywhere = |address: IpAddr| IpNet::new(address, 0).unwrap_or_else(|_| address.into());
+    let from = match way {
+        Verdict::Goto(CARRIED_SOME) => port.from.clone(),
+        Verdict::Goto(CARRIED_APART) if port.from.is_empty() => vec![everywhere(host_ip)],
+        Verdict::Goto(CARRIED_APART) => port.from.clone(),
+        _ => Vec::new(),
+    };
+    let set = if v4 { SetName::Carried4From } else { SetName::Carried6From };
+    let host = if any { everywhere(host_ip) } else { host_ip.into() };
+    let sources = IpNet::aggregate(&from).into_iter().filter(|net| net.addr().is_ipv4() == v4);
+    elements.extend(sources.map(|net| {
+        member(set, [vec![Value::Net(net.trunc()), Value::Net(host.trunc())], service()].concat())
+    }));
     elements
 }
 

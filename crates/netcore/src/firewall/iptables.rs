@@ -82,11 +82,14 @@ pub fn chains(table: XTable) -> &'static [&'static str] {
 pub fn jumps(table: XTable, family: IpFamily) -> &'static [&'static str] {
     match (table, family) {
         (XTable::Raw, _) => &["PREROUTING -j PORTOLAN-RAW"],
-        // The mark is `IPTABLES_MARK` of the tables that stand behind these rules.
+        // The first mark is `IPTABLES_MARK` of the tables that stand behind these rules, which judge all but
+        // what DOCKER-USER accepts, and not what falls off an emptied chain. The other is `CARRIED_MARK`.
         (XTable::Filter, _) => &[
             "FORWARD -j MARK --set-xmark 0x40000000/0x40000000",
             "FORWARD -j DOCKER-USER",
+            "FORWARD -j MARK --set-xmark 0x0/0x40000000",
             "FORWARD -j DOCKER-FORWARD",
+            "INPUT -m mark --mark 0x8000000/0x8000000 -j DOCKER-USER",
         ],
         // The kernel takes no answer to ::1 from a link: better refused at once than never answered.
         (XTable::Nat, IpFamily::V6) => &[
@@ -152,7 +155,8 @@ impl Compile for Lines {
             PolicyItem::Bridge(bridge) => {
                 IpFamily::BOTH.iter().flat_map(|family| of_bridge(bridge, *family)).collect()
             }
-            PolicyItem::Endpoint(_) => Vec::new(),
+            // What is carried over comes by chain INPUT: the tables behind these rules decide on it.
+            PolicyItem::Endpoint(_) | PolicyItem::Carried(_) => Vec::new(),
             PolicyItem::Port(port) => match policy.bridges.get(&port.bridge) {
                 Some(bridge) => of_port(port, bridge),
                 None => Vec::new(),

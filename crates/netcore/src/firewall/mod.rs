@@ -15,8 +15,10 @@ pub mod ruleset;
 mod skeleton;
 
 pub use compile::{Change, Compile, Compiled, Conflict, Difference, Elements, Undo};
-pub use policy::{BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
+pub use policy::{
+    BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction,
+};
 pub use render::{render, render_table};
 pub use skeleton::{
-    ACCEPT_MARK, DNS_TABLE, RESOLVER, TABLE, USER_TABLE, dns_table, floor, skeleton, user_table,
+    ACCEPT_MARK, CARRIED_MARK, DNS_TABLE, RESOLVER, TABLE, USER_TABLE, dns_table, floor, skeleton, user_table,
 };

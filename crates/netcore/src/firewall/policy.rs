@@ -17,6 +17,8 @@ pub struct FirewallPolicy {
     pub endpoints: BTreeMap<EndpointId, EndpointPolicy>,
     /// Ports published on the host.
     pub published: BTreeSet<PublishedPort>,
+    /// Ports of the host whose connections the engine accepts and carries over itself.
+    pub carried: BTreeSet<CarriedPort>,
 }
 
 /// One bridge network.
@@ -80,6 +82,20 @@ pub struct PublishedPort {
     pub from: Vec<IpNet>,
 }
 
+/// One port of the host at which the engine accepts connections and datagrams itself, to carry them over to
+/// an endpoint that packets cannot be redirected to. They come to the host, not through it: who may use the
+/// port is decided before its socket hears of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CarriedPort {
+    /// The host port; `container_port` is not part of it.
+    pub binding: PortBinding,
+    /// The bridge the endpoint is on.
+    pub bridge: IfName,
+    /// Who may use it; everybody if there is none. Networks of another family than the host address's mean
+    /// nobody.
+    pub from: Vec<IpNet>,
+}
+
 /// A part of a policy that comes and goes by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicyItem {
@@ -89,6 +105,8 @@ pub enum PolicyItem {
     Endpoint(EndpointPolicy),
     /// A published port.
     Port(PublishedPort),
+    /// A port whose connections are carried over.
+    Carried(CarriedPort),
 }
 
 /// One atomic change of the firewall. The backend compiles it; its cost is that of what it names.
@@ -120,6 +138,11 @@ impl fmt::Display for PolicyItem {
                 port.binding.proto,
                 port.target,
                 port.binding.container_port
+            ),
+            Self::Carried(port) => write!(
+                f,
+                "carried port {} {}/{} to {}",
+                port.binding.host_ip, port.binding.host_port, port.binding.proto, port.bridge
             ),
         }
     }

@@ -155,6 +155,7 @@ impl Display for Hook {
         };
         let point = match self.point {
             HookPoint::Prerouting => "prerouting",
+            HookPoint::Input => "input",
             HookPoint::Forward => "forward",
             HookPoint::Output => "output",
             HookPoint::Postrouting => "postrouting",
@@ -223,9 +224,11 @@ impl Display for Statement {
             Self::Masquerade => f.write_str("masquerade"),
             Self::SetPort(field, port, _) => write!(f, "{field} set {port}"),
             Self::Marked(bit) => write!(f, "meta mark & {bit:#010x} == {bit:#010x}"),
+            Self::Unmarked(bit) => write!(f, "meta mark & {bit:#010x} == 0x00000000"),
             Self::Mark(bit) => write!(f, "meta mark set meta mark | {bit:#010x}"),
             Self::Unmark(bit) => write!(f, "meta mark set meta mark & {:#010x}", !bit),
             Self::Counter => f.write_str("counter"),
+            Self::Reset => f.write_str("reject with tcp reset"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
         }
     }

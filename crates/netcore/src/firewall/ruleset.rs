@@ -86,6 +86,16 @@ pub enum SetName {
     Open4From,
     /// The same for IPv6.
     Open6From,
+    /// `family . protocol . port` of a port whose connections are carried over, on every address: verdict.
+    CarriedAny,
+    /// `host address . protocol . port` of one on a single address, IPv4: verdict.
+    Carried4,
+    /// The same for IPv6.
+    Carried6,
+    /// `source network . host address . protocol . port` of those that are for some sources only, IPv4.
+    Carried4From,
+    /// The same for IPv6.
+    Carried6From,
     /// Bridge ports that may only talk to their bridge (in table `bridge portolan`).
     IccOff,
     /// Bridge ports whose frames are checked for their source: verdict (in table `bridge portolan`).
@@ -122,6 +132,11 @@ impl SetName {
             Self::Published6From => "published6_from",
             Self::Open4From => "open4_from",
             Self::Open6From => "open6_from",
+            Self::CarriedAny => "carried_any",
+            Self::Carried4 => "carried4",
+            Self::Carried6 => "carried6",
+            Self::Carried4From => "carried4_from",
+            Self::Carried6From => "carried6_from",
             Self::IccOff => "icc_off",
             Self::Guarded => "guarded",
             Self::Own4 => "own4",
@@ -217,6 +232,8 @@ pub enum ChainKind {
 pub enum HookPoint {
     /// Before routing.
     Prerouting,
+    /// Packets for this host itself.
+    Input,
     /// Forwarded packets (or, in a bridge table, switched frames).
     Forward,
     /// Packets that this host sends.
@@ -316,12 +333,16 @@ pub enum Statement {
     SetPort(Field, u16, Proto),
     /// `meta mark & bit == bit`.
     Marked(u32),
+    /// `meta mark & bit == 0`.
+    Unmarked(u32),
     /// `meta mark set meta mark | bit`.
     Mark(u32),
     /// `meta mark set meta mark & ~bit`.
     Unmark(u32),
     /// `counter`.
     Counter,
+    /// `reject with tcp reset`: as the host answers where nobody listens.
+    Reset,
     /// What becomes of the packet.
     Verdict(Verdict),
 }

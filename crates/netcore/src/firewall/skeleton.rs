@@ -2,7 +2,8 @@
 //!
 //! A packet's way: `guard` (raw) drops what pretends to be loopback; `prerouting` and `output` turn a
 //! host port into a container's address by one look-up; `forward` sends the packet by the bridge it
-//! goes to into one of four chains, one a gateway mode; `postrouting` masquerades.
+//! goes to into one of four chains, one a gateway mode; `postrouting` masquerades. `input` decides on those
+//! for a port whose connections are carried over in the engine, before its socket hears of them.
 //!
 //! Direct routing to a container's address needs no rule of its own: only a translated
 //! destination (`ct status dnat`) opens the way to a bridge in mode nat.
@@ -30,6 +31,8 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_USER: i32 = -10;
+/// Before the user's table, which sees of these packets what may pass.
+const PRIORITY_CARRIED: i32 = PRIORITY_USER - 1;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
 /// `NF_BR_PRI_FILTER_OTHER`: after br_netfilter has taken a frame through the inet hooks, if it does.
@@ -47,8 +50,12 @@ const ICC_MARK: u32 = 0x2000_0000;
 /// other hosts and namespaces without a mark.
 pub const ACCEPT_MARK: u32 = 0x1000_0000;
 
-/// The bit that the first rule of iptables' chain FORWARD sets: its rules are in force. It exists
-/// between that chain and ours behind it only.
+/// The bit by which the user's rules know a packet for a port whose connections are carried over: it comes
+/// to the host itself, and so by no rule for what is forwarded.
+pub const CARRIED_MARK: u32 = 0x0800_0000;
+
+/// The bit of a packet that iptables' chain DOCKER-USER has accepted, which is final there. It is set before
+/// that chain, taken off behind it, and exists between chain FORWARD and ours behind it only.
 pub(super) const IPTABLES_MARK: u32 = 0x4000_0000;
 
 /// The chain of a bridge in mode nat.
@@ -61,6 +68,12 @@ pub(super) const ICC_OFF_CHAIN: &str = "icc_off";
 pub(super) const TO_NAT_DIRECT: &str = "to_nat_direct";
 /// The chain of frames from a guarded bridge port.
 pub(super) const SOURCE_GUARD: &str = "source_guard";
+/// The chain of packets for a port whose connections are carried over.
+pub(super) const CARRIED: &str = "carried";
+/// The same for a port that is for some sources only.
+pub(super) const CARRIED_SOME: &str = "carried_some";
+/// The same for a port of a bridge that keeps apart from all others.
+pub(super) const CARRIED_APART: &str = "carried_apart";
 const GUARD_ARP: &str = "guard_arp";
 const GUARD_IP6: &str = "guard_ip6";
 const TO_PUBLISHED: &str = "to_published";
@@ -71,9 +84,9 @@ pub fn skeleton() -> [Table; 2] {
     [inet_table(), bridge_table()]
 }
 
-/// Our tables behind iptables' rules, which decide: should they be gone, these are still there. What
-/// iptables' chain FORWARD has seen carries [`IPTABLES_MARK`] and passes; anything else is held to the same
-/// policy. The chains for translation are empty, and keep the kernel translating the connections that
+/// Our tables behind iptables' rules: the same policy once more, whatever becomes of those. Only what the
+/// user's chain DOCKER-USER has accepted carries [`IPTABLES_MARK`] and passes.
+/// The chains for translation are empty, and keep the kernel translating the connections that
 /// there are when the last of iptables' rules is flushed.
 pub fn floor() -> [Table; 2] {
     let mut inet = inet_table();
@@ -93,7 +106,7 @@ pub fn floor() -> [Table; 2] {
                     verdict(Verdict::Accept),
                 ];
                 // In place of what the user's table says: here that is the chain DOCKER-USER.
-                let user = std::mem::replace(&mut chain.rules, vec![rule("iptables has decided", decided)]);
+                let user = std::mem::replace(&mut chain.rules, vec![rule("DOCKER-USER accepts it", decided)]);
                 chain.rules.extend(user.into_iter().skip(1));
             }
             (ChainKind::Filter, _) => {}
@@ -102,14 +115,23 @@ pub fn floor() -> [Table; 2] {
     [inet, bridge_table()]
 }
 
-/// The user's table: an empty chain before our filter. A drop here is final; DOCKER-USER's place.
+/// The user's table: an empty chain before our filter, and one for what is carried over. A drop here is
+/// final; DOCKER-USER's place.
 pub fn user_table() -> Table {
     let forward = Chain {
         name: "forward",
         hook: hook(ChainKind::Filter, HookPoint::Forward, PRIORITY_USER),
         rules: Vec::new(),
     };
-    Table { family: TableFamily::Inet, name: USER_TABLE, sets: Vec::new(), chains: vec![forward] }
+    let carried = Chain {
+        name: "carried",
+        hook: hook(ChainKind::Filter, HookPoint::Input, PRIORITY_USER),
+        rules: vec![rule(
+            "below: only what comes to a published port that the engine carries over",
+            vec![Statement::Unmarked(CARRIED_MARK), verdict(Verdict::Accept)],
+        )],
+    };
+    Table { family: TableFamily::Inet, name: USER_TABLE, sets: Vec::new(), chains: vec![forward, carried] }
 }
 
 /// The table in a sandbox that rewrites port 53 of the resolver's address to the ports its sockets are
@@ -153,6 +175,7 @@ pub fn dns_table(udp: u16, tcp: u16) -> Table {
 
 fn inet_table() -> Table {
     let mut chains = filter_chains();
+    chains.extend(carried_chains());
     chains.extend(nat_chains());
     Table { family: TableFamily::Inet, name: TABLE, sets: sets(), chains }
 }
@@ -174,6 +197,11 @@ fn sets() -> Vec<Set> {
         networks(SetName::Published6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], to6),
         networks(SetName::Open4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], SetData::None),
         networks(SetName::Open6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], SetData::None),
+        set(SetName::CarriedAny, &[NfProto, InetProto, InetService], SetData::Verdict),
+        set(SetName::Carried4, &[Ipv4Addr, InetProto, InetService], SetData::Verdict),
+        set(SetName::Carried6, &[Ipv6Addr, InetProto, InetService], SetData::Verdict),
+        networks(SetName::Carried4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], SetData::None),
+        networks(SetName::Carried6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], SetData::None),
         set(SetName::Bridges, &[IfName], SetData::None),
         set(SetName::ToBridge, &[NfProto, IfName], SetData::Verdict),
         set(SetName::FromBridge, &[NfProto, IfName], SetData::Verdict),
@@ -274,6 +302,53 @@ fn filter_chains() -> Vec<Chain> {
                 between(Field::Oifname, Field::Iifname),
                 rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Iifname], SetName::FromBridge)]),
                 rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Oifname], SetName::ToBridge)]),
+            ],
+        },
+    ]
+}
+
+/// Packets for ports at which the engine itself listens. They are held to what holds for those that are
+/// forwarded: no bridge that is closed or keeps apart reaches them, and where a source may not connect it is
+/// refused, as where nobody listens.
+fn carried_chains() -> Vec<Chain> {
+    let accept = |matched: Option<Statement>| {
+        let mut statements: Vec<Statement> = matched.into_iter().collect();
+        statements.extend([Statement::Mark(CARRIED_MARK), verdict(Verdict::Accept)]);
+        rule("", statements)
+    };
+    let drop_from = |set| {
+        let matched = Statement::InSet(&[Field::Iifname], set);
+        rule("", vec![matched, Statement::Counter, verdict(Verdict::Drop)])
+    };
+    let closed =
+        || rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Iifname], SetName::FromBridge)]);
+    let tcp = is(Field::L4Proto, Value::Proto(Proto::Tcp));
+    let vmap = |fields, set| rule("", vec![Statement::VerdictMap(fields, set)]);
+    vec![
+        chain(CARRIED, vec![drop_from(SetName::Isolated), closed(), accept(None)]),
+        chain(
+            CARRIED_SOME,
+            vec![
+                drop_from(SetName::Isolated),
+                closed(),
+                accept(Some(Statement::Established)),
+                accept(Some(Statement::InSet(OPEN4_FROM, SetName::Carried4From))),
+                accept(Some(Statement::InSet(OPEN6_FROM, SetName::Carried6From))),
+                rule("to others nobody listens", vec![tcp, Statement::Counter, Statement::Reset]),
+                drop_rest(),
+            ],
+        ),
+        chain(
+            CARRIED_APART,
+            vec![drop_from(SetName::Bridges), rule("", vec![verdict(Verdict::Goto(CARRIED_SOME))])],
+        ),
+        Chain {
+            name: "input",
+            hook: hook(ChainKind::Filter, HookPoint::Input, PRIORITY_CARRIED),
+            rules: vec![
+                vmap(&[Field::NfProto, Field::L4Proto, Field::ThDport], SetName::CarriedAny),
+                vmap(&[Field::IpDaddr, Field::L4Proto, Field::ThDport], SetName::Carried4),
+                vmap(&[Field::Ip6Daddr, Field::L4Proto, Field::ThDport], SetName::Carried6),
             ],
         },
     ]

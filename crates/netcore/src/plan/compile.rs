@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Desired, HostState, Link, LinkKind, Ns, Proxied, Route, RouteKind, Settings, Touched};
-use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PublishedPort};
+use crate::firewall::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PublishedPort};
 use crate::model::{
     BridgeOptions, Driver, Endpoint, Family, GatewayMode, IPV6_MIN_MTU, IfName, IpvlanMode, MacAddr,
     MacvlanMode, MacvlanOptions, MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto,
@@ -329,6 +329,13 @@ fn add_ports(state: &mut HostState, desired: &Desired, endpoint: &Endpoint, opti
         let carries = desired.settings.proxy && !internal;
         if let Some(target) = proxy_target(endpoint, binding, options).filter(|_| carries) {
             let from = endpoint.sources(binding).to_vec();
+            if let Some(policy) = &mut state.firewall {
+                policy.carried.insert(CarriedPort {
+                    binding: hold(binding),
+                    bridge: options.bridge.clone(),
+                    from: from.clone(),
+                });
+            }
             state.proxied_ports.insert(hold(binding), Proxied { target, from });
         }
     }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::compile::{compile_touched, hold};
 use super::order::{Phase, Unordered, order_interfaces};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Touched};
-use crate::firewall::{BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
+use crate::firewall::{
+    BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction,
+};
 use crate::model::{Endpoint, EndpointId, MacAddr, PortBinding, Proto};
 use crate::shared::SharedSet;
 
@@ -396,6 +398,16 @@ fn diff_firewall(observed: Option<&FirewallPolicy>, wanted: Option<&FirewallPoli
     );
     let port = |port: &PublishedPort| PolicyItem::Port(port.clone());
     diff_items(&ports(observed), &ports(wanted), |item| port(item), &mut replace, &mut open, &mut close);
+    // Its socket listens until the port is let go of: the rules go after that.
+    let carried = |port: &CarriedPort| PolicyItem::Carried(port.clone());
+    diff_items(
+        &carried_ports(observed),
+        &carried_ports(wanted),
+        |item| carried(item),
+        &mut replace,
+        &mut open,
+        &mut late,
+    );
     // Connectionless flows live on in conntrack as long as packets come: those to a port that changed
     // hands would still go to its old holder.
     let changed = observed.published.symmetric_difference(&wanted.published).map(|port| &port.binding);
@@ -443,6 +455,10 @@ fn ports(policy: &FirewallPolicy) -> BTreeMap<(Proto, std::net::IpAddr, u16), &P
     policy.published.iter().map(|port| (port_key(&port.binding), port)).collect()
 }
 
+fn carried_ports(policy: &FirewallPolicy) -> BTreeMap<(Proto, std::net::IpAddr, u16), &CarriedPort> {
+    policy.carried.iter().map(|port| (port_key(&port.binding), port)).collect()
+}
+
 fn port_key(binding: &PortBinding) -> (Proto, std::net::IpAddr, u16) {
     (binding.proto, binding.host_ip, binding.host_port)
 }
@@ -456,9 +472,11 @@ fn diff_ports(observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
             plan.push(Phase::Proxy, Step::ProxyPort(port.clone(), proxied.clone()));
         }
     }
-    for port in observed_proxies.keys() {
-        // Letting go of a port ends its proxy.
-        if !wanted_proxies.contains_key(port) && wanted.contains(port) {
+    for (port, proxied) in observed_proxies {
+        // Letting go of a port ends its proxy. One that is to lead elsewhere leads nowhere while the rules
+        // change: what they let in is for the new place.
+        let stays = wanted_proxies.get(port).is_some_and(|wanted| wanted.target == proxied.target);
+        if !stays && wanted.contains(port) && observed.contains(port) {
             plan.push(Phase::Unproxy, Step::UnproxyPort(port.clone()));
         }
     }

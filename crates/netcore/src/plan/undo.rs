@@ -192,6 +192,7 @@ fn apply(firewall: &mut Option<FirewallPolicy>, transaction: &Transaction) {
                     PolicyItem::Bridge(bridge) => drop(policy.bridges.remove(&bridge.bridge)),
                     PolicyItem::Endpoint(endpoint) => drop(policy.endpoints.remove(&endpoint.id)),
                     PolicyItem::Port(port) => drop(policy.published.remove(port)),
+                    PolicyItem::Carried(port) => drop(policy.carried.remove(port)),
                 }
             }
             for item in add {
@@ -204,6 +205,9 @@ fn apply(firewall: &mut Option<FirewallPolicy>, transaction: &Transaction) {
                     }
                     PolicyItem::Port(port) => {
                         policy.published.insert(port.clone());
+                    }
+                    PolicyItem::Carried(port) => {
+                        policy.carried.insert(port.clone());
                     }
                 }
             }

@@ -21,8 +21,8 @@ const ATTEMPTS: usize = 5;
 pub(crate) struct IptablesFirewall {
     in_force: Mutex<Option<Compiled<Lines>>>,
     /// Tables of nf_tables that stand behind iptables' rules: the source guard, as iptables sees no ARP
-    /// and no frames, and the same policy once more, for when somebody flushes the rules. None where the
-    /// kernel has no nf_tables.
+    /// and no frames, and the same policy once more, whatever becomes of the rules. None where the kernel has
+    /// no nf_tables.
     floor: Option<NftFirewall>,
 }
 
@@ -34,7 +34,12 @@ impl IptablesFirewall {
         }
         let floor = NftFirewall::open_floor()
             .and_then(|floor| floor.probe().map(|()| floor))
-            .inspect_err(|error| tracing::warn!(%error, "no source guard: the kernel has no nf_tables"))
+            .inspect_err(|error| {
+                tracing::warn!(
+                    %error,
+                    "the kernel has no nf_tables: no source guard, and no connections carried from IPv6 to IPv4"
+                );
+            })
             .ok();
         Ok(Self { in_force: Mutex::new(None), floor })
     }
@@ -87,6 +92,11 @@ impl IptablesFirewall {
             }
         }
         Ok(Some(compiled.policy().clone()))
+    }
+
+    /// The kernel has nf_tables.
+    pub(crate) fn has_floor(&self) -> bool {
+        self.floor.is_some()
     }
 
     /// The netlink address of the floor's transactions.

@@ -155,6 +155,9 @@ pub(super) const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
 pub(super) const NFT_NAT_SNAT: u32 = 0;
 pub(super) const NFT_NAT_DNAT: u32 = 1;
 
+pub(super) const NFTA_REJECT_TYPE: u16 = 1;
+pub(super) const NFT_REJECT_TCP_RST: u32 = 1;
+
 pub(super) const NFTA_COUNTER_BYTES: u16 = 1;
 pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
 

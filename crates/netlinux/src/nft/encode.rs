@@ -82,6 +82,7 @@ fn add_chain(batch: &mut Batch, table: &Table, chain: &Chain) {
 fn hook_number(hook: &Hook) -> u32 {
     match hook.point {
         HookPoint::Prerouting => 0,
+        HookPoint::Input => 1,
         HookPoint::Forward => 2,
         HookPoint::Output => 3,
         HookPoint::Postrouting => 4,

@@ -100,12 +100,18 @@ fn write(w: &mut Writer, statement: &Statement) {
             mask(w, &bit.to_ne_bytes(), 0);
             compare(w, NFT_CMP_EQ, &bit.to_ne_bytes());
         }
+        Statement::Unmarked(bit) => {
+            load_meta(w, NFT_META_MARK, NFT_REG32_00);
+            mask(w, &bit.to_ne_bytes(), 0);
+            compare(w, NFT_CMP_EQ, &[0; 4]);
+        }
         Statement::Mark(bit) => set_mark(w, !bit, *bit),
         Statement::Unmark(bit) => set_mark(w, !bit, 0),
         Statement::Counter => expression(w, "counter", |w| {
             w.bytes(NFTA_COUNTER_BYTES, &0_u64.to_be_bytes());
             w.bytes(NFTA_COUNTER_PACKETS, &0_u64.to_be_bytes());
         }),
+        Statement::Reset => expression(w, "reject", |w| w.be32(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST)),
         Statement::Verdict(verdict) => immediate_verdict(w, *verdict),
     }
 }

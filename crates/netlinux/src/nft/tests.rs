@@ -69,6 +69,7 @@ fn policy() -> FirewallPolicy {
         bridges: [docker0, user].into_iter().map(|bridge| (bridge.bridge.clone(), bridge)).collect(),
         endpoints: [].into(),
         published: [port(18080, [172, 17, 0, 4], 80)].into(),
+        carried: std::collections::BTreeSet::new(),
     }
 }
 

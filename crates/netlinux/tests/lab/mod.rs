@@ -9,6 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use portolan_netcore::firewall::BridgePolicy;
+use portolan_netcore::model::{GatewayMode, IfName};
+
 /// How long a packet may take that arrives at all.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(400);
 
@@ -42,6 +45,32 @@ pub(crate) fn sh(script: &str) -> String {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{script}: {text}");
     text
+}
+
+/// The bridge `name` with the gateway at `.1` of 172.`number`.0.0/16 and fd`number`::/64.
+pub(crate) fn bridge(name: &str, number: u8) -> BridgePolicy {
+    sh(&format!(
+        "ip link add {name} type bridge; ip link set {name} up; ip address add 172.{number}.0.1/16 dev {name}
+         ip address add fd{number}::1/64 dev {name} nodad
+         echo 1 > /proc/sys/net/ipv4/conf/{name}/route_localnet"
+    ));
+    BridgePolicy {
+        bridge: IfName::new(name).unwrap(),
+        subnets: vec![
+            format!("172.{number}.0.0/16").parse().unwrap(),
+            format!("fd{number}::/64").parse().unwrap(),
+        ],
+        internal: false,
+        icc: true,
+        masquerade: true,
+        snat_ipv4: None,
+        snat_ipv6: None,
+        gateway_mode_ipv4: GatewayMode::Nat,
+        gateway_mode_ipv6: GatewayMode::Nat,
+        trusted_interfaces: Vec::new(),
+        direct_routing: false,
+        isolate: false,
+    }
 }
 
 /// A namespace with `lo` up and one link, `eth0`.
@@ -160,16 +189,31 @@ impl Node {
         self.inside(move || connect(to))
     }
 
+    /// On a busy machine the first packet may be lost, or late.
+    fn tries(&self, to: &str) -> Option<IpAddr> {
+        (0..3).find_map(|_| self.connect(to))
+    }
+
     /// Asserts that the server behind `to` sees `from`.
     #[track_caller]
     pub(crate) fn reaches(&self, to: &str, from: &str) {
-        assert_eq!(self.connect(to), Some(from.parse().unwrap()), "{} to {to}", self.name);
+        assert_eq!(self.tries(to), Some(from.parse().unwrap()), "{} to {to}", self.name);
     }
 
     /// Asserts that somebody answers at `to`.
     #[track_caller]
     pub(crate) fn gets_through(&self, to: &str) {
-        assert!(self.connect(to).is_some(), "{} to {to}", self.name);
+        assert!(self.tries(to).is_some(), "{} to {to}", self.name);
+    }
+
+    /// Asserts that `to` refuses connections.
+    #[allow(dead_code, reason = "not every test needs it")]
+    #[track_caller]
+    pub(crate) fn refused(&self, to: &str) {
+        let to: SocketAddr = to.parse().unwrap();
+        let result = self.inside(move || TcpStream::connect_timeout(&to, PATIENCE));
+        let refusal = result.expect_err("refused").kind();
+        assert_eq!(refusal, std::io::ErrorKind::ConnectionRefused, "{} to {to}", self.name);
     }
 
     /// Asserts that nobody answers at `to`.
