@@ -230,8 +230,14 @@ impl LinuxHost {
                 Ok(self.ports.stop_listening(binding)?)
             }
             Step::Announce(key, addresses) => self.announce(key, addresses),
-            Step::ForgetFlows(bindings) => Ok(conntrack::forget(bindings).map(drop)?),
-            Step::ForgetAddresses(addresses) => Ok(conntrack::forget_addresses(addresses).map(drop)?),
+            Step::ForgetFlows(bindings) => {
+                self.proxies.cut(bindings);
+                Ok(conntrack::forget(bindings).map(drop)?)
+            }
+            Step::ForgetAddresses(addresses) => {
+                self.proxies.forget(addresses);
+                Ok(conntrack::forget_addresses(addresses).map(drop)?)
+            }
             _ => unreachable!("way() sends {step} elsewhere"),
         }
     }

@@ -3,9 +3,13 @@
 //! no link. Connections and datagrams ([`proxy_udp`]) are carried over in this process, all by one
 //! thread; Docker has a program of its own for each port (`docker-proxy`).
 //!
-//! The endpoint sees the bridge's address as its client's, as behind Docker's proxy.
+//! Who may connect is decided by the firewall's chain `input`, before a socket here hears of it. The
+//! endpoint sees the bridge's address as its client's, as behind Docker's proxy.
+//!
+//! A connection outlives the port that it came by, as one does that the kernel translates: it ends with its
+//! endpoint, or when it is cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -19,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, copy_bidirectional};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinHandle, JoinSet};
 
 use crate::proxy_udp;
 
@@ -45,6 +49,10 @@ enum Command {
     Start(PortBinding, Listening, Proxied, std::sync::mpsc::Sender<()>),
     /// Answered once the thread's descriptor of the port is closed.
     Stop(PortBinding, std::sync::mpsc::Sender<()>),
+    /// Ends connections that came by these ports.
+    Cut(Vec<PortBinding>),
+    /// Ends connections to these addresses.
+    Forget(Vec<IpAddr>),
 }
 
 /// A held port's socket, ready to hear from clients.
@@ -88,8 +96,8 @@ impl Proxies {
         Ok(())
     }
 
-    /// Ends a port's proxy and its connections; nothing if it has none. The port can be taken by others
-    /// when this returns, if nobody else has it.
+    /// Ends a port's proxy; nothing if it has none. The port can be taken by others when this returns, if
+    /// nobody else has it. Connections go on.
     pub(crate) fn stop(&self, port: &PortBinding) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.ports.remove(port).is_some()
@@ -99,6 +107,24 @@ impl Proxies {
             // A thread that is gone proxies nothing: then both fail at once.
             let _ = thread.send(Command::Stop(port.clone(), done));
             let _ = wait.recv();
+        }
+    }
+
+    /// Ends connections that came by these ports.
+    pub(crate) fn cut(&self, ports: &[PortBinding]) {
+        self.tell(Command::Cut(ports.to_vec()));
+    }
+
+    /// Ends connections to addresses that are nobody's any more, or another's.
+    pub(crate) fn forget(&self, addresses: &[IpAddr]) {
+        self.tell(Command::Forget(addresses.to_vec()));
+    }
+
+    fn tell(&self, command: Command) {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = &state.thread {
+            // A thread that is gone has no connections.
+            let _ = thread.send(command);
         }
     }
 
@@ -120,41 +146,99 @@ fn start_thread() -> io::Result<UnboundedSender<Command>> {
     Ok(sender)
 }
 
+/// What the thread has: a task a port that accepts, and one a connection.
+struct Serving {
+    ports: BTreeMap<PortBinding, JoinHandle<()>>,
+    connections: JoinSet<()>,
+    /// What each connection is, until it has ended.
+    carried: HashMap<Id, Carried>,
+    /// To where the ports' tasks hand over whom they have accepted.
+    accepted: UnboundedSender<Accepted>,
+}
+
+/// A connection that is to be carried over.
+struct Accepted {
+    port: PortBinding,
+    client: TcpStream,
+    target: SocketAddr,
+}
+
+/// A connection that is being carried over.
+struct Carried {
+    port: PortBinding,
+    target: IpAddr,
+    task: AbortHandle,
+}
+
 async fn serve(mut commands: UnboundedReceiver<Command>) {
-    let mut ports: BTreeMap<PortBinding, JoinHandle<()>> = BTreeMap::new();
-    while let Some(command) = commands.recv().await {
+    let (accepted, mut arrivals) = unbounded_channel();
+    let mut serving =
+        Serving { ports: BTreeMap::new(), connections: JoinSet::new(), carried: HashMap::new(), accepted };
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(command) => serving.obey(command).await,
+                None => return,
+            },
+            Some(arrived) = arrivals.recv() => serving.carry(arrived),
+            Some(ended) = serving.connections.join_next_with_id() => {
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                serving.carried.remove(&id);
+            }
+        }
+    }
+}
+
+impl Serving {
+    async fn obey(&mut self, command: Command) {
         match command {
             Command::Start(port, listening, proxied, done) => {
-                end(ports.remove(&port)).await;
-                let task = match listening {
-                    Listening::Tcp(socket) => {
-                        // SAFETY: the `Arc` keeps the descriptor open, and the same, for as long as the
-                        // `AsyncFd` lives.
-                        unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }
-                            .map_err(io::Error::from)
-                            .map(|it| tokio::spawn(accept(it, proxied)))
-                    }
-                    Listening::Udp(socket) => {
-                        UdpSocket::from_std(socket).map(|it| tokio::spawn(proxy_udp::relay(it, proxied)))
-                    }
-                };
-                match task {
-                    Ok(task) => drop(ports.insert(port, task)),
+                end(self.ports.remove(&port)).await;
+                match self.listen(&port, listening, proxied) {
+                    Ok(task) => drop(self.ports.insert(port, task)),
                     Err(error) => tracing::error!(%error, ?port, "cannot proxy a published port"),
                 }
                 // Nobody may be waiting any more.
                 let _ = done.send(());
             }
             Command::Stop(port, done) => {
-                end(ports.remove(&port)).await;
+                end(self.ports.remove(&port)).await;
                 // Nobody may be waiting any more.
                 let _ = done.send(());
             }
+            Command::Cut(ports) => self.end_if(|carried| ports.contains(&carried.port)),
+            Command::Forget(addresses) => self.end_if(|carried| addresses.contains(&carried.target)),
         }
+    }
+
+    fn listen(
+        &self,
+        port: &PortBinding,
+        listening: Listening,
+        proxied: Proxied,
+    ) -> io::Result<JoinHandle<()>> {
+        Ok(match listening {
+            Listening::Tcp(socket) => {
+                // SAFETY: the `Arc` keeps the descriptor open, and the same, for as long as the
+                // `AsyncFd` lives.
+                let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+                tokio::spawn(accept(socket, port.clone(), proxied, self.accepted.clone()))
+            }
+            Listening::Udp(socket) => tokio::spawn(proxy_udp::relay(UdpSocket::from_std(socket)?, proxied)),
+        })
+    }
+
+    fn carry(&mut self, Accepted { port, client, target }: Accepted) {
+        let task = self.connections.spawn(carry(client, target));
+        self.carried.insert(task.id(), Carried { port, target: target.ip(), task });
+    }
+
+    fn end_if(&self, doomed: impl Fn(&Carried) -> bool) {
+        self.carried.values().filter(|carried| doomed(carried)).for_each(|carried| carried.task.abort());
     }
 }
 
-/// Ends the proxy of one port, and its connections.
+/// Ends the proxy of one port.
 async fn end(task: Option<JoinHandle<()>>) {
     if let Some(task) = task {
         task.abort();
@@ -163,24 +247,27 @@ async fn end(task: Option<JoinHandle<()>>) {
     }
 }
 
-/// Accepts until aborted; the connections are aborted with it.
-async fn accept(listener: AsyncFd<Arc<OwnedFd>>, proxied: Proxied) {
+/// Accepts until aborted.
+async fn accept(
+    listener: AsyncFd<Arc<OwnedFd>>,
+    port: PortBinding,
+    proxied: Proxied,
+    accepted: UnboundedSender<Accepted>,
+) {
     let target = proxied.target;
-    let mut connections = JoinSet::new();
     loop {
-        tokio::select! {
-            accepted = next_client(&listener) => match accepted {
-                Ok((client, address)) if proxied.admits(address) => {
-                    connections.spawn(carry(client, target));
-                }
-                Ok((stranger, _)) => refuse(&stranger),
-                // Of the connection, or of the whole process: others may do better.
-                Err(error) => {
-                    tracing::debug!(%error, %target, "cannot accept a connection to a published port");
-                    tokio::time::sleep(EXHAUSTED).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
+        match next_client(&listener).await {
+            Ok((client, address)) if proxied.admits(address) => {
+                // The thread ends if nobody is there to hear.
+                let _ = accepted.send(Accepted { port: port.clone(), client, target });
+            }
+            // The firewall has not let them come so far, unless there is none.
+            Ok((stranger, _)) => reset(&stranger),
+            // Of the connection, or of the whole process: others may do better.
+            Err(error) => {
+                tracing::debug!(%error, %target, "cannot accept a connection to a published port");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
         }
     }
 }
@@ -198,17 +285,27 @@ async fn next_client(listener: &AsyncFd<Arc<OwnedFd>>) -> io::Result<(TcpStream,
     }
 }
 
-/// Resets a connection, as the host does where nobody listens.
-fn refuse(stranger: &TcpStream) {
+/// Makes closing a connection reset it, as the host does where nobody listens.
+fn reset(connection: &TcpStream) {
     // Without it the connection is closed instead, which is no harm.
-    let _ = rustix::net::sockopt::set_socket_linger(stranger, Some(Duration::ZERO));
+    let _ = rustix::net::sockopt::set_socket_linger(connection, Some(Duration::ZERO));
 }
 
-/// Carries one connection, each direction until its own end (half-close is passed on).
-async fn carry(mut client: TcpStream, target: SocketAddr) -> io::Result<()> {
-    let mut server = TcpStream::connect(target).await?;
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
-    copy_bidirectional(&mut client, &mut server).await?;
-    Ok(())
+/// Carries one connection, each direction until its own end (half-close is passed on). An endpoint that
+/// refuses or resets it does so to the client.
+async fn carry(mut client: TcpStream, target: SocketAddr) {
+    let mut server = match TcpStream::connect(target).await {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::debug!(%error, %target, "a published port's endpoint does not answer");
+            return reset(&client);
+        }
+    };
+    // Without them small writes wait for answers, which is no harm.
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    if copy_bidirectional(&mut client, &mut server).await.is_err() {
+        reset(&client);
+        reset(&server);
+    }
 }

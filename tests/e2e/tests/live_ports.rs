@@ -80,6 +80,19 @@ fn a_port_for_some_is_closed_to_others() {
     run_server(&engine, "web", 7000, "hello", &["-p", "8000:7000", "--label", label]);
     eventually("a friend is let in", 10, || (hear(&friend, "198.51.100.2", 8000) == "hello").then_some(()));
     assert_eq!(hear(&stranger, "203.0.113.2", 8000), "", "a stranger is not");
+    // By the other family, too, where the engine carries connections over: refused, not accepted and reset.
+    for (host, address) in [(&friend, "2001:db8:1::1/64"), (&stranger, "2001:db8:2::1/64")] {
+        host.sh(&format!("ip address add {address} dev up0 nodad")).ok();
+    }
+    host.sh("ip address add 2001:db8:1::2/64 dev up1 nodad; ip address add 2001:db8:2::2/64 dev up2 nodad")
+        .ok();
+    portolan(&engine, &["port", "add", "--from", "2001:db8:1::/64", "web", "8002:7000"]).ok();
+    eventually("a friend is let in", 5, || (hear(&friend, "[2001:db8:1::2]", 8002) == "hello").then_some(()));
+    let mut tried = Script::in_host(&stranger, TRY, &["2001:db8:2::2", "8002"]);
+    assert_eq!(tried.line(), "ConnectionRefusedError");
+    portolan(&engine, &["port", "add", "web", "8003:7999"]).ok();
+    let mut tried = Script::in_host(host, TRY, &["::1", "8003"]);
+    assert_eq!(tried.line(), "ConnectionResetError", "nobody listens in the container");
     portolan(&engine, &["port", "add", "--from", "203.0.113.1", "web", "8001:7000"]).ok();
     eventually("nor the other way", 5, || (hear(&stranger, "203.0.113.2", 8001) == "hello").then_some(()));
     assert_eq!(hear(&friend, "198.51.100.2", 8001), "");
@@ -156,6 +169,13 @@ while True:
     sys.stdin.readline()
 ";
 
+/// How a connection fails.
+const TRY: &str = "
+import socket, sys
+try: print(repr(socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).recv(1)))
+except OSError as e: print(type(e).__name__)
+";
+
 #[test]
 fn connections_of_a_port_that_goes_are_kept_or_cut() {
     let engine = Engine::start();
@@ -176,6 +196,21 @@ fn connections_of_a_port_that_goes_are_kept_or_cut() {
     portolan(&engine, &["port", "rm", "--cut", "web", "8001"]).ok();
     assert_eq!(other.go_on(), "ended", "cut");
     assert_eq!(client.go_on(), "alive", "it came by another port");
+
+    // The same of connections that the engine carries over.
+    portolan(&engine, &["port", "add", "web", "8002:7000"]).ok();
+    let mut carried = Script::in_host(engine.host(), TALK, &["::1", "8002"]);
+    assert_eq!(carried.line(), "alive");
+    portolan(&engine, &["port", "move", "web", "8002", "8003"]).ok();
+    assert_eq!(carried.go_on(), "alive", "kept");
+    let mut cut = Script::in_host(engine.host(), TALK, &["::1", "8003"]);
+    let mut left = Script::in_host(engine.host(), TALK, &["::1", "8003"]);
+    assert_eq!((cut.line().as_str(), left.line().as_str()), ("alive", "alive"));
+    portolan(&engine, &["port", "rm", "--cut", "web", "8003"]).ok();
+    assert_eq!((cut.go_on().as_str(), left.go_on().as_str()), ("ended", "ended"), "cut");
+    assert_eq!(carried.go_on(), "alive", "it came by another port");
+    engine.docker(&["rm", "-f", "web"]).ok();
+    assert_eq!(carried.go_on(), "ended", "with its container");
 }
 
 const ANSWER: &str = "

@@ -64,12 +64,12 @@ pub enum Step {
     Firewall(Transaction),
     /// Bind the host port so that nobody else can.
     HoldPort(PortBinding),
-    /// Let go of a host port, and end its proxy.
+    /// Let go of a host port, and end its proxy; connections go on.
     ReleasePort(PortBinding),
     /// Carry TCP connections to a held port over to an address that packets cannot be redirected to,
     /// being of another family. In place of an earlier proxy of the port.
     ProxyPort(PortBinding, Proxied),
-    /// End the proxy of a port that stays held.
+    /// End the proxy of a port that stays held; connections go on.
     UnproxyPort(PortBinding),
     /// Lead port 53 of 127.0.0.11 in the sandbox to these ports, without conntrack entries.
     RedirectDns {
@@ -82,9 +82,10 @@ pub enum Step {
     },
     /// Announce the endpoint's addresses (gratuitous ARP and unsolicited NA) on its network.
     Announce(LinkKey, Vec<IpNet>),
-    /// Delete conntrack entries of published ports that changed hands.
+    /// Forget connections of published ports that changed hands: delete their conntrack entries, end those
+    /// that are carried over.
     ForgetFlows(Vec<PortBinding>),
-    /// Delete conntrack entries of connections from and to addresses that changed hands.
+    /// Forget connections from and to addresses that changed hands, likewise.
     ForgetAddresses(Vec<IpAddr>),
 }
 
