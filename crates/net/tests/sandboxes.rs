@@ -57,7 +57,8 @@ async fn publish_holds_opens_and_closes() {
     let start = "\
 [host] hold 0.0.0.0 8080/tcp
 [host] hold :: 8080/tcp
-[host] firewall change: +[endpoint VETH0] +[port 0.0.0.0 8080/tcp to 172.17.0.2 80]
+[host] firewall change: +[endpoint VETH0] +[port 0.0.0.0 8080/tcp to 172.17.0.2 80] \
++[carried port :: 8080/tcp to docker0]
 netns add SANDBOX";
     assert!(log.starts_with(start), "{log}");
     assert!(log.ends_with("[host] proxy :: 8080/tcp to 172.17.0.2:80"), "{log}");
@@ -71,7 +72,7 @@ netns add SANDBOX";
 [host] release :: 8080/tcp
 [host] bridge link set dev VETH0 state disabled
 netns del SANDBOX
-[host] firewall change: -[endpoint VETH0]"
+[host] firewall change: -[endpoint VETH0] -[carried port :: 8080/tcp to docker0]"
     );
 }
 
@@ -83,7 +84,7 @@ async fn a_port_beside_many_is_one_transaction_of_its_own() {
         "\
 [host] hold 0.0.0.0 8080/tcp
 [host] hold :: 8080/tcp
-[host] firewall change: +[port 0.0.0.0 8080/tcp to 172.17.0.2 81]
+[host] firewall change: +[port 0.0.0.0 8080/tcp to 172.17.0.2 81] +[carried port :: 8080/tcp to docker0]
 [host] proxy :: 8080/tcp to 172.17.0.2:81"
     );
     assert_eq!(
@@ -91,7 +92,8 @@ async fn a_port_beside_many_is_one_transaction_of_its_own() {
         "\
 [host] firewall change: -[port 0.0.0.0 8080/tcp to 172.17.0.2 81]
 [host] release 0.0.0.0 8080/tcp
-[host] release :: 8080/tcp"
+[host] release :: 8080/tcp
+[host] firewall change: -[carried port :: 8080/tcp to docker0]"
     );
     for sources in [&[][..], &["10.0.0.0/8"]] {
         let beside_none = one_port_beside(0, sources).await;
@@ -346,11 +348,13 @@ async fn connect_and_disconnect_move_gateway_and_ports() {
     let (front, back) = (&both.endpoints[0].endpoint, &both.endpoints[1].endpoint);
     assert!(back.is_gateway && !front.is_gateway, "the lower name wins");
     assert_eq!((back.ifname.as_str(), back.published.len(), front.published.len()), ("eth1", 2, 0));
-    let bridge = format!("br-{}", back.network.short());
+    let [front, back] = [front, back].map(|endpoint| format!("br-{}", endpoint.network.short()));
     assert_eq!(
-        lab.log_from(from, &both).replace(&bridge, "BACK"),
+        lab.log_from(from, &both).replace(&back, "BACK").replace(&front, "FRONT"),
         "\
-[host] firewall change: -[port 0.0.0.0 80/tcp to 172.19.0.2 80] +[endpoint VETH1] +[port 0.0.0.0 80/tcp to 172.18.0.2 80]
+[host] unproxy :: 80/tcp
+[host] firewall change: -[port 0.0.0.0 80/tcp to 172.19.0.2 80] -[carried port :: 80/tcp to FRONT] \
++[endpoint VETH1] +[port 0.0.0.0 80/tcp to 172.18.0.2 80] +[carried port :: 80/tcp to BACK]
 [host] link add VETH1 master BACK up type veth peer eth1 netns SANDBOX address 02:42:ac:12:00:02
 [SANDBOX] addr add 172.18.0.2/16 dev eth1
 [SANDBOX] link set eth1 up
