@@ -8,7 +8,7 @@ for purpose in "$@"; do
     build) packages gcc libc6-dev ;;
     run) packages iproute2 nftables curl ;;
     images) packages mmdebstrap busybox-static ;;
-    test) packages busybox-static iproute2 nftables iptables bridge-utils net-tools curl bsdutils procps python3 runc strace skopeo openssl dnsmasq-base
+    test) packages busybox-static iproute2 nftables iptables bridge-utils net-tools curl bsdutils procps python3 runc strace skopeo openssl dnsmasq-base socat
       # Where services start when they are installed, this would change the machine's own firewall.
       [[ -d /run/systemd/system ]] || packages dbus firewalld python3-nftables ;;
     *) die "unknown purpose: $purpose" ;;
