@@ -126,6 +126,7 @@ fn bridge_link() -> Result<Link, Box<dyn Error>> {
         alias: Some("portolan:bench".to_owned()),
         vlan: None,
         learns_link_local: false,
+        altered: Default::default(),
     })
 }
 

@@ -36,14 +36,21 @@ pub(crate) fn run(host: &dyn Host, steps: &[Step]) -> Result<(), Stopped> {
 
 /// All steps, whatever fails on the way: for taking down. The failures.
 pub(crate) fn run_whatever_fails(host: &dyn Host, steps: &[Step]) -> Vec<StepError> {
-    let mut errors = Vec::new();
+    run_each(host, steps).1
+}
+
+/// The same; which steps took effect, and what kept the others from it.
+pub(crate) fn run_each(host: &dyn Host, steps: &[Step]) -> (Vec<Step>, Vec<StepError>) {
+    let (mut done, mut errors) = (Vec::new(), Vec::new());
     let mut rest = Cow::Borrowed(steps);
     while let Err(stopped) = run(host, &rest) {
         tracing::warn!(step = %stopped.error.step, reason = %stopped.error.reason, "step failed, going on");
+        done.extend_from_slice(rest.get(..stopped.done).unwrap_or_default());
         rest = Cow::Owned(behind(&rest, stopped.done));
         errors.push(stopped.error);
     }
-    errors
+    done.extend(rest.into_owned());
+    (done, errors)
 }
 
 /// What is left to do of a plan whose step at `failed` failed.

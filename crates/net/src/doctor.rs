@@ -9,6 +9,7 @@ use portolan_netcore::host::Host;
 use portolan_netcore::model::{Driver, Network, SandboxId};
 use portolan_netcore::plan::{Desired, Link, LinkKey, Ns, compile};
 
+use crate::failing::Trouble;
 use crate::networks::Shared;
 use crate::owner::Owner;
 use crate::{Conflict, Error};
@@ -93,8 +94,33 @@ pub(crate) fn examine(
     all.extend(sizes(host, &wanted.desired)?);
     all.push(connections(host));
     all.push(resolver(names));
+    all.extend(repairs(&shared.healing.troubles()));
     all.extend(leftovers(host, wanted)?);
     Ok(all)
+}
+
+/// Somebody else has a link of that name.
+const EEXIST: i32 = 17;
+
+/// What self-healing cannot put right.
+fn repairs(troubles: &[Trouble]) -> Vec<Diagnosis> {
+    if troubles.is_empty() {
+        return vec![Diagnosis::fine("repairs", "what others did to our links and rules is put right")];
+    }
+    let each = |trouble: &Trouble| {
+        let name = trouble.step.strip_prefix("[host] link add ").and_then(|rest| rest.split(' ').next());
+        let fix = match name.filter(|_| trouble.errno == Some(EEXIST)) {
+            Some(name) => vec![format!("ip link del {name}")],
+            None => Vec::new(),
+        };
+        Diagnosis::problem(
+            "repairs",
+            format!("{}: {} ({} times so far)", trouble.step, trouble.reason, trouble.times),
+            "somebody touched what is ours, and it cannot be put right while this is so; it is tried again every half a minute",
+            fix,
+        )
+    };
+    troubles.iter().map(each).collect()
 }
 
 fn resolver(names: std::io::Result<()>) -> Diagnosis {

@@ -12,24 +12,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portolan_netcore::host::{Disturbance, StepError, Watch};
+use portolan_netcore::firewall::USER_TABLE;
+use portolan_netcore::host::{Disturbance, Restored, StepError, Watch};
 use portolan_netcore::plan::Step;
 use tokio::sync::broadcast;
 
+use crate::failing::{Failing, Trouble};
 use crate::foreign::Changed;
 use crate::networks::Shared;
 use crate::owner::Task;
 use crate::{Error, HostEvent};
 
-/// What no event tells of (a sysctl, rules of iptables-legacy) is looked at this often.
+/// What no event tells of (a sysctl written by way of another procfs, rules of iptables-legacy) is looked at
+/// this often.
 const SLOW: Duration = Duration::from_secs(10);
 /// After a repair, and while sandboxes are being changed, the next look comes this soon.
 const SOON: Duration = Duration::from_millis(50);
-/// After a repair that failed.
+/// After the kernel could not be listened to.
 const LATER: Duration = Duration::from_secs(1);
 /// Longest text of steps in an event, in bytes.
 const TOLD: usize = 2048;
@@ -47,7 +50,7 @@ pub struct Healing {
     pub addresses: u64,
     /// Sysctls written again.
     pub settings: u64,
-    /// Repairs that failed and are tried again.
+    /// Attempts at a repair that failed, and are made again.
     pub failures: u64,
     /// Time from the kernel's message to the end of the latest repair, in microseconds.
     pub last_us: u64,
@@ -66,9 +69,19 @@ pub(crate) struct Counters {
     failures: AtomicU64,
     last_us: AtomicU64,
     max_us: AtomicU64,
+    /// Links, addresses and settings that cannot be put right.
+    failing: Arc<Mutex<Failing>>,
+    /// Rules that cannot.
+    failing_rules: Arc<Mutex<Failing>>,
 }
 
 impl Counters {
+    /// Repairs that failed when they were tried last.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let lists = [&self.failing, &self.failing_rules].map(|failing| lock(failing).list());
+        lists.concat()
+    }
+
     pub(crate) fn snapshot(&self) -> Healing {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Healing {
@@ -85,12 +98,14 @@ impl Counters {
 
     fn count(&self, repair: &Repair, took: Duration) {
         let add = |counter: &AtomicU64, by: usize| counter.fetch_add(by as u64, Ordering::Relaxed);
-        add(&self.firewall, usize::from(repair.firewall));
+        let Restored { rules, users } = repair.firewall;
+        add(&self.firewall, usize::from(rules || users));
         for step in &repair.steps {
             match step {
                 Step::AddAddress(..)
                 | Step::RemoveAddress(..)
                 | Step::AddRoute(..)
+                | Step::AddConnected(..)
                 | Step::RemoveRoute(..) => add(&self.addresses, 1),
                 Step::SetSysctl(..) => add(&self.settings, 1),
                 _ => add(&self.links, 1),
@@ -106,7 +121,8 @@ impl Counters {
 /// What one look found and did.
 #[derive(Debug, Default)]
 pub(crate) struct Repair {
-    pub(crate) firewall: bool,
+    pub(crate) firewall: Restored,
+    /// Those that took effect.
     pub(crate) steps: Vec<Step>,
     pub(crate) errors: Vec<StepError>,
     /// Sandboxes were being changed: they were left alone.
@@ -115,14 +131,15 @@ pub(crate) struct Repair {
 
 impl Repair {
     fn join(&mut self, other: Self) {
-        self.firewall |= other.firewall;
+        self.firewall.rules |= other.firewall.rules;
+        self.firewall.users |= other.firewall.users;
         self.steps.extend(other.steps);
         self.errors.extend(other.errors);
         self.busy |= other.busy;
     }
 
     fn is_empty(&self) -> bool {
-        !self.firewall && self.steps.is_empty() && self.errors.is_empty()
+        self.firewall == Restored::default() && self.steps.is_empty() && self.errors.is_empty()
     }
 }
 
@@ -147,9 +164,9 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<(), Error> {
 type Heard = (Vec<Disturbance>, Instant);
 
 fn listen(mut watch: Box<dyn Watch>, rules: &mpsc::Sender<Heard>, weak: &Weak<Shared>) {
-    let mut limit = SLOW;
+    let mut due = Instant::now() + SLOW;
     loop {
-        let heard = watch.next(limit);
+        let heard = watch.next(due.saturating_duration_since(Instant::now()));
         let begun = Instant::now();
         let Some(shared) = weak.upgrade() else { return };
         let heard = heard.unwrap_or_else(|error| {
@@ -171,9 +188,13 @@ fn listen(mut watch: Box<dyn Watch>, rules: &mpsc::Sender<Heard>, weak: &Weak<Sh
             // That thread ends with the networks only.
             let _ = rules.send((touched, begun));
         }
-        match mend(&shared, &heard) {
-            Ok(None) => limit = SLOW,
-            Ok(Some(repair)) => limit = conclude(&shared, &[], &repair, begun),
+        if heard.iter().any(is_about_others) {
+            lock(&shared.healing.failing).hurry();
+        }
+        // What is heard does not put the next look off.
+        match mend(&shared, &heard, begun >= due) {
+            Ok(None) => {}
+            Ok(Some(repair)) => due = conclude(&shared, &shared.healing.failing, &[], &repair, begun),
             // The networks are closed.
             Err(()) => return,
         }
@@ -182,9 +203,9 @@ fn listen(mut watch: Box<dyn Watch>, rules: &mpsc::Sender<Heard>, weak: &Weak<Sh
 
 /// Puts the rules back whenever they were touched, and looks at them now and then.
 fn keep_rules(touched: &mpsc::Receiver<Heard>, weak: &Weak<Shared>) {
-    let mut limit = SLOW;
+    let mut due = Instant::now() + SLOW;
     loop {
-        let (mut heard, begun) = match touched.recv_timeout(limit) {
+        let (mut heard, begun) = match touched.recv_timeout(due.saturating_duration_since(Instant::now())) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => (Vec::new(), Instant::now()),
             Err(RecvTimeoutError::Disconnected) => return,
@@ -194,38 +215,60 @@ fn keep_rules(touched: &mpsc::Receiver<Heard>, weak: &Weak<Shared>) {
         let Some(shared) = weak.upgrade() else { return };
         shared.healing.looks.fetch_add(1, Ordering::Relaxed);
         let repair = match shared.host.restore_firewall() {
-            Ok(firewall) => Repair { firewall, ..Repair::default() },
+            Ok(firewall) => {
+                lock(&shared.healing.failing_rules).keep(|_| false);
+                Repair { firewall, ..Repair::default() }
+            }
             Err(error) => Repair { errors: vec![error], ..Repair::default() },
         };
-        limit = conclude(&shared, &heard, &repair, begun);
+        due = conclude(&shared, &shared.healing.failing_rules, &heard, &repair, begun);
     }
 }
 
-/// Counts and tells a repair. How long until the next look.
-fn conclude(shared: &Shared, heard: &[Disturbance], repair: &Repair, begun: Instant) -> Duration {
+/// Counts and tells a repair. When to look next.
+fn conclude(
+    shared: &Shared,
+    failing: &Mutex<Failing>,
+    heard: &[Disturbance],
+    repair: &Repair,
+    begun: Instant,
+) -> Instant {
+    let now = Instant::now();
+    let mut failing = lock(failing);
+    for step in &repair.steps {
+        failing.succeeded(&step.to_string());
+    }
+    let news: Vec<&StepError> = repair.errors.iter().filter(|error| failing.failed(error, now)).collect();
+    let retry = failing.next();
+    drop(failing);
     if !repair.is_empty() {
-        shared.healing.count(repair, begun.elapsed());
-        tell(&shared.host_events, heard, repair, begun.elapsed());
+        let took = begun.elapsed();
+        shared.healing.count(repair, took);
+        tell(&shared.host_events, heard, repair, &news, took);
     }
-    match repair {
-        Repair { errors, .. } if !errors.is_empty() => LATER,
-        Repair { busy: true, .. } => SOON,
-        Repair { firewall: false, steps, .. } if steps.is_empty() => SLOW,
-        _ => SOON,
-    }
+    let nothing_done = repair.firewall == Restored::default() && repair.steps.is_empty();
+    let next = now + if nothing_done && !repair.busy { SLOW } else { SOON };
+    retry.map_or(next, |retry| next.min(retry.max(now)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_about_others(heard: &Disturbance) -> bool {
+    matches!(heard, Disturbance::Surroundings | Disturbance::RouteReplaced(_))
 }
 
 /// Puts right what is not a rule. None if all that was heard was our own doing.
-fn mend(shared: &Shared, heard: &[Disturbance]) -> Result<Option<Repair>, ()> {
-    // Nothing heard is the timer.
-    let timer = heard.is_empty() || heard.contains(&Disturbance::Lost);
+fn mend(shared: &Shared, heard: &[Disturbance], due: bool) -> Result<Option<Repair>, ()> {
+    let timer = due || heard.contains(&Disturbance::Lost);
     let (answer, answered) = mpsc::channel();
-    let heard = heard.to_vec();
+    let (heard, failing) = (heard.to_vec(), Arc::clone(&shared.healing.failing));
     let task: Task = Box::new(move |owner| {
         let look = timer || heard.iter().any(|one| owner.is_disturbance(one));
-        let around = timer || heard.contains(&Disturbance::Surroundings);
+        let around = timer || heard.iter().any(is_about_others);
         let followed = around.then(|| owner.look_around());
-        let mut repair = look.then(|| owner.repair());
+        let mut repair = look.then(|| owner.repair(&failing));
         match (&mut repair, followed) {
             (Some(repair), Some(followed)) => repair.join(followed),
             (None, Some(followed)) if followed.busy || !followed.is_empty() => repair = Some(followed),
@@ -242,10 +285,23 @@ fn mend(shared: &Shared, heard: &[Disturbance]) -> Result<Option<Repair>, ()> {
     Ok(repair)
 }
 
-fn tell(events: &broadcast::Sender<HostEvent>, heard: &[Disturbance], repair: &Repair, took: Duration) {
+/// Tells what was done, and what cannot be: that only once, however often it is tried.
+fn tell(
+    events: &broadcast::Sender<HostEvent>,
+    heard: &[Disturbance],
+    repair: &Repair,
+    news: &[&StepError],
+    took: Duration,
+) {
     let mut steps: Vec<String> = repair.steps.iter().map(ToString::to_string).collect();
-    if repair.firewall {
+    if repair.firewall.users {
+        steps.insert(0, format!("[host] table inet {USER_TABLE} made again, empty"));
+    }
+    if repair.firewall.rules {
         steps.insert(0, "[host] firewall restored".to_owned());
+    }
+    if steps.is_empty() && news.is_empty() {
+        return;
     }
     let mut attributes = BTreeMap::from([("took_us".to_owned(), took.as_micros().to_string())]);
     let by: BTreeSet<&str> = heard
@@ -258,6 +314,10 @@ fn tell(events: &broadcast::Sender<HostEvent>, heard: &[Disturbance], repair: &R
     if !by.is_empty() {
         attributes.insert("by".to_owned(), by.into_iter().collect::<Vec<_>>().join(", "));
     }
+    if repair.firewall.users {
+        let lost = format!("the rules in table inet {USER_TABLE}, which were yours, not ours to keep");
+        attributes.insert("lost".to_owned(), lost);
+    }
     let mut text = steps.join("; ");
     if text.len() > TOLD {
         let end = (0..=TOLD).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
@@ -265,9 +325,9 @@ fn tell(events: &broadcast::Sender<HostEvent>, heard: &[Disturbance], repair: &R
         text.push_str(" ...");
     }
     attributes.insert("steps".to_owned(), text);
-    let action = if repair.errors.is_empty() { "repair" } else { "repair-failed" };
-    if !repair.errors.is_empty() {
-        let errors: Vec<String> = repair.errors.iter().map(ToString::to_string).collect();
+    let action = if news.is_empty() { "repair" } else { "repair-failed" };
+    if !news.is_empty() {
+        let errors: Vec<String> = news.iter().map(ToString::to_string).collect();
         attributes.insert("error".to_owned(), errors.join("; "));
     }
     tracing::warn!(?attributes, "somebody touched what is ours: {action}");

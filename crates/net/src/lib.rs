@@ -10,6 +10,7 @@ mod create;
 mod doctor;
 mod error;
 mod exposure;
+mod failing;
 mod foreign;
 mod heal;
 mod info;

@@ -36,7 +36,7 @@ async fn a_link_does_not_wait_for_a_repair_of_the_rules() {
     tell.send(vec![Disturbance::Ruleset { by: "nft (pid 7)".to_owned(), ours: true }]).unwrap();
     host.alter(|state| state.links.get_mut(&docker0).unwrap().up = false);
     let name = docker0.1.clone();
-    tell.send(vec![Disturbance::Link { name, alias, up: false, master: None }]).unwrap();
+    tell.send(vec![Disturbance::Link { name, alias, found: Some(Box::new(bridge())) }]).unwrap();
     until("the bridge is up again", || bridge().up);
     until("the repair is counted", || lab.networks.healing().links > 0);
     assert_eq!(lab.networks.healing().firewall, 0, "the rules are not back yet");

@@ -32,6 +32,7 @@ async fn a_new_host_has_the_three_networks_and_docker0() {
         "\
 [host] firewall replace: 1 bridges, 0 endpoints, 0 ports
 [host] link add docker0 address MAC type bridge
+[host] sysctl net.ipv4.conf.docker0.forwarding=1
 [host] sysctl net.ipv4.conf.docker0.route_localnet=1
 [host] sysctl net.ipv4.ip_forward=1
 [host] sysctl net.ipv6.conf.docker0.accept_ra=0
@@ -54,6 +55,7 @@ async fn create_plans_these_steps_and_remove_takes_them_back() {
         "\
 [host] firewall change: +[bridge BR]
 [host] link add BR address MAC type bridge
+[host] sysctl net.ipv4.conf.BR.forwarding=1
 [host] sysctl net.ipv4.conf.BR.route_localnet=1
 [host] sysctl net.ipv6.conf.BR.accept_ra=0
 [host] addr add 172.18.0.1/16 dev BR

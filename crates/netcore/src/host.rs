@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::model::{IfName, PortRange};
-use crate::plan::{HostState, Step};
+use crate::plan::{HostState, Link, Step};
 
 /// A step that could not be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,9 +112,9 @@ pub trait Host: Send + Sync + fmt::Debug {
     }
 
     /// Puts the firewall's rules back if they are not those that the last transaction left: whole, in
-    /// one transaction. True if they were not.
-    fn restore_firewall(&self) -> Result<bool, StepError> {
-        Ok(false)
+    /// one transaction. So is the place for the user's own rules, without them.
+    fn restore_firewall(&self) -> Result<Restored, StepError> {
+        Ok(Restored::default())
     }
 
     /// Starts watching the host's namespace; none where that cannot be done.
@@ -131,6 +131,15 @@ pub trait Host: Send + Sync + fmt::Debug {
     }
 }
 
+/// What [`Host::restore_firewall`] had to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The rules were not as we left them.
+    pub rules: bool,
+    /// The user's table was gone, and is there again: empty, as nobody but the user knows what was in it.
+    pub users: bool,
+}
+
 /// A subscription to changes of the host's namespace, whoever makes them.
 pub trait Watch: Send + fmt::Debug {
     /// Waits for changes, at most as long as `limit`; none then.
@@ -140,21 +149,23 @@ pub trait Watch: Send + fmt::Debug {
 /// A change of the host's namespace that may be one of what is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disturbance {
-    /// A link with our alias changed, or is gone.
+    /// A link that has, or had, our alias changed, or is gone.
     Link {
         /// Its name now.
         name: IfName,
-        /// Its alias: `portolan:` and the id of a network or an endpoint.
+        /// The alias it got from us: `portolan:` and the id of a network or an endpoint.
         alias: String,
-        /// `IFF_UP`, and it is still there.
-        up: bool,
-        /// The bridge it is a port of.
-        master: Option<IfName>,
+        /// As it is now, addresses aside; none if it is gone. A veth's peer is itself.
+        found: Option<Box<Link>>,
     },
     /// An address was removed from a link.
     AddressGone(std::net::IpAddr),
     /// A route of ours was removed.
     RouteGone,
+    /// Somebody's route took the place of another one to the same destination.
+    RouteReplaced(ipnet::IpNet),
+    /// The route to the subnet of an address was removed from the link that has this alias of ours.
+    SubnetGone(String),
     /// Forwarding or another of the settings that the kernel tells about was changed.
     Setting,
     /// Somebody else committed a transaction of nf_tables.

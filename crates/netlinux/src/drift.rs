@@ -5,30 +5,33 @@
 //! process that committed it (`nf_tables_fill_gen_info`).
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use portolan_netcore::firewall::TABLE;
+use portolan_netcore::firewall::{TABLE, USER_TABLE};
 use portolan_netcore::host::{Disturbance, StepError, Watch};
-use portolan_netcore::model::IfName;
-use portolan_netcore::plan::{HostState, LinkKind, Ns};
+use portolan_netcore::plan::{ALIAS_PREFIX, HostState, LinkKind, Ns, Stray};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::error::Failure;
-use crate::host::{ALIAS_PREFIX, LinuxHost, is_ours, stacked, to_link};
+use crate::host::{Aliases, LinuxHost, is_ours, look, stacked, to_link};
 use crate::iptables;
-use crate::netlink::{NetlinkError, Protocol, Reply, Socket};
+use crate::netlink::{NetlinkError, Protocol, Reply, Socket, flags};
 use crate::observe;
 use crate::rt::{
-    IFA_ADDRESS, IFA_LOCAL, IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MASTER,
-    PROTOCOL, RT_TABLE_LOCAL, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_DELRULE, RTM_NEWLINK, RTM_NEWROUTE,
-    RTM_NEWRULE, RTMSG_LEN, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE,
-    RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE, RTNLGRP_LINK,
-    address_from,
+    AF_BRIDGE, IFA_ADDRESS, IFA_LOCAL, IFADDRMSG_LEN, PROTOCOL, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_OIF,
+    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_DELRULE, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTMSG_LEN,
+    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE, RTNLGRP_LINK, RTPROT_KERNEL, address_from,
 };
+use crate::settings::WatchedSettings;
 
 const NFNLGRP_NFTABLES: u32 = 7;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWGEN: u16 = 15;
 /// Every other message of nf_tables has the name of its table as attribute 1.
 const NFTA_TABLE: u16 = 1;
@@ -60,10 +63,16 @@ pub(crate) struct NamespaceWatch {
     own_port: Option<u32>,
     /// The transaction of nf_tables whose end has not come yet touched a table that matters.
     touched: bool,
+    aliases: Aliases,
+    settings: Arc<WatchedSettings>,
 }
 
 impl NamespaceWatch {
-    pub(crate) fn open(own_port: Option<u32>) -> Result<Self, NetlinkError> {
+    pub(crate) fn open(
+        own_port: Option<u32>,
+        aliases: Aliases,
+        settings: Arc<WatchedSettings>,
+    ) -> Result<Self, NetlinkError> {
         // Sockets are bound on opening: a group must not be joined before.
         let mut route = Socket::open(Protocol::Route)?;
         route.reserve_receive(QUEUE)?;
@@ -85,35 +94,53 @@ impl NamespaceWatch {
             socket.join(NFNLGRP_NFTABLES)?;
             Ok(socket)
         });
-        Ok(Self { route, nft: nft.ok(), own_port, touched: false })
+        Ok(Self { route, nft: nft.ok(), own_port, touched: false, aliases, settings })
     }
 
-    fn wait(&self, limit: Duration) -> Result<(bool, bool), Errno> {
+    fn wait(&self, limit: Duration) -> Result<Ready, Errno> {
         let timeout = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
-        let mut sockets = vec![PollFd::new(&self.route, PollFlags::IN)];
-        sockets.extend(self.nft.iter().map(|nft| PollFd::new(nft, PollFlags::IN)));
-        match poll(&mut sockets, Some(&timeout)) {
+        let route = self.route.as_fd();
+        // Those that are not there are asked for nothing.
+        let nft = self.nft.as_ref().map_or(PollFd::from_borrowed_fd(route, PollFlags::empty()), |nft| {
+            PollFd::new(nft, PollFlags::IN)
+        });
+        let settings = match self.settings.fd() {
+            Some(fd) => PollFd::from_borrowed_fd(fd, PollFlags::IN),
+            None => PollFd::from_borrowed_fd(route, PollFlags::empty()),
+        };
+        let mut sources = [PollFd::from_borrowed_fd(route, PollFlags::IN), nft, settings];
+        match poll(&mut sources, Some(&timeout)) {
             Ok(_) => {
-                let ready =
-                    |at: usize| sockets.get(at).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
-                Ok((ready(0), ready(1)))
+                let [route, nft, settings] = sources.map(|source| !source.revents().is_empty());
+                Ok(Ready { route, nft, settings })
             }
-            Err(Errno::INTR) => Ok((false, false)),
+            Err(Errno::INTR) => Ok(Ready::default()),
             Err(errno) => Err(errno),
         }
     }
 
-    fn read(&mut self, route: bool, nft: bool, found: &mut Vec<Disturbance>) -> Result<(), NetlinkError> {
-        if route {
-            let socket = &self.route;
-            lossy(socket.receive(|reply| found.extend(of_route(socket, &reply))), found)?;
+    fn read(&mut self, ready: &Ready, found: &mut Vec<Disturbance>) -> Result<(), NetlinkError> {
+        if ready.route {
+            let (socket, aliases) = (&self.route, &self.aliases);
+            lossy(socket.receive(|reply| found.extend(of_route(socket, aliases, &reply))), found)?;
         }
-        if let Some(socket) = self.nft.as_ref().filter(|_| nft) {
+        if let Some(socket) = self.nft.as_ref().filter(|_| ready.nft) {
             let (touched, own) = (&mut self.touched, self.own_port);
             lossy(socket.receive(|reply| found.extend(of_nft(&reply, own, touched))), found)?;
         }
+        if ready.settings && self.settings.heard() {
+            found.push(Disturbance::Setting);
+        }
         Ok(())
     }
+}
+
+/// Which sources have something to say.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    route: bool,
+    nft: bool,
+    settings: bool,
 }
 
 impl Watch for NamespaceWatch {
@@ -128,10 +155,10 @@ impl Watch for NamespaceWatch {
             } else {
                 Duration::ZERO
             };
-            let (route, nft) = self
+            let ready = self
                 .wait(rest)
                 .map_err(|errno| failed(NetlinkError::Io { operation: "poll", source: errno.into() }))?;
-            if !(route || nft) || reads == AT_A_TIME {
+            if !(ready.route || ready.nft || ready.settings) || reads == AT_A_TIME {
                 if !found.is_empty() || Instant::now() >= deadline {
                     found.dedup();
                     return Ok(found);
@@ -140,7 +167,7 @@ impl Watch for NamespaceWatch {
                 continue;
             }
             reads += 1;
-            self.read(route, nft, &mut found).map_err(failed)?;
+            self.read(&ready, &mut found).map_err(failed)?;
         }
     }
 }
@@ -156,28 +183,9 @@ fn lossy(result: Result<(), NetlinkError>, found: &mut Vec<Disturbance>) -> Resu
     Ok(())
 }
 
-fn of_route(socket: &Socket, reply: &Reply<'_>) -> Option<Disturbance> {
+fn of_route(socket: &Socket, aliases: &Aliases, reply: &Reply<'_>) -> Option<Disturbance> {
     match reply.kind {
-        RTM_NEWLINK | RTM_DELLINK => {
-            let header = reply.payload.first_chunk::<IFINFOMSG_LEN>()?;
-            // Bridges tell about their ports once more, in their own family.
-            if header[0] != libc::AF_UNSPEC as u8 {
-                return None;
-            }
-            let attrs = reply.attrs(IFINFOMSG_LEN);
-            let alias = attrs.get(IFLA_IFALIAS).and_then(|alias| alias.text());
-            let Some(alias) = alias.filter(|alias| alias.starts_with(ALIAS_PREFIX)) else {
-                return Some(Disturbance::Surroundings);
-            };
-            let flags = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
-            let master = attrs.get(IFLA_MASTER).and_then(|index| index.u32());
-            Some(Disturbance::Link {
-                name: IfName::new(attrs.get(IFLA_IFNAME)?.text()?).ok()?,
-                alias: alias.to_owned(),
-                up: reply.kind == RTM_NEWLINK && flags & IFF_UP != 0,
-                master: master.and_then(|index| socket.name_of(index)),
-            })
-        }
+        RTM_NEWLINK | RTM_DELLINK => of_link(socket, &mut known(aliases), reply),
         RTM_DELADDR => {
             let attrs = reply.attrs(IFADDRMSG_LEN);
             let address = attrs.get(IFA_LOCAL).or_else(|| attrs.get(IFA_ADDRESS))?;
@@ -188,6 +196,16 @@ fn of_route(socket: &Socket, reply: &Reply<'_>) -> Option<Disturbance> {
             match (header[4], header[5], reply.kind) {
                 (_, PROTOCOL, RTM_DELROUTE) => Some(Disturbance::RouteGone),
                 (_, PROTOCOL, _) => None,
+                (RT_TABLE_MAIN, RTPROT_KERNEL, RTM_DELROUTE) => {
+                    let device = reply.attrs(RTMSG_LEN).get(RTA_OIF).and_then(|device| device.u32());
+                    let alias = device.and_then(|device| known(aliases).get(&device).cloned());
+                    Some(alias.map_or(Disturbance::Surroundings, Disturbance::SubnetGone))
+                }
+                // Of the route that was there before nothing is told.
+                (RT_TABLE_MAIN, ..) if reply.flags & flags::REPLACE != 0 => {
+                    let destination = observe::route(reply).map(|route| route.destination);
+                    Some(destination.map_or(Disturbance::Surroundings, Disturbance::RouteReplaced))
+                }
                 // The kernel's own, of addresses.
                 (RT_TABLE_LOCAL, ..) => None,
                 _ => Some(Disturbance::Surroundings),
@@ -203,6 +221,41 @@ fn of_route(socket: &Socket, reply: &Reply<'_>) -> Option<Disturbance> {
     }
 }
 
+/// Of a link that has an alias of ours, or has lost it.
+fn of_link(socket: &Socket, aliases: &mut BTreeMap<u32, String>, reply: &Reply<'_>) -> Option<Disturbance> {
+    let family = *reply.payload.first()?;
+    let seen = observe::link(reply)?;
+    let of_port = family == AF_BRIDGE;
+    // Bridges tell about their ports in their own family: attributes of a port come by that alone. That a
+    // port is gone comes by the other one as well.
+    if of_port && (reply.kind == RTM_DELLINK || seen.master.is_none()) {
+        return None;
+    }
+    if let Some(alias) = seen.alias.as_ref().filter(|alias| alias.starts_with(ALIAS_PREFIX)) {
+        aliases.insert(seen.index, alias.clone());
+    }
+    let Some(alias) = aliases.get(&seen.index).cloned() else {
+        return (!of_port).then_some(Disturbance::Surroundings);
+    };
+    if reply.kind == RTM_DELLINK {
+        aliases.remove(&seen.index);
+        return Some(Disturbance::Link { name: seen.name, alias, found: None });
+    }
+    let kind = match seen.kind.as_deref() {
+        Some("bridge") => LinkKind::Bridge,
+        Some("veth") => LinkKind::Veth { peer: (Ns::Host, seen.name.clone()) },
+        // Only our pairs are ports.
+        _ if of_port => LinkKind::Veth { peer: (Ns::Host, seen.name.clone()) },
+        _ => LinkKind::Dummy,
+    };
+    let mut found = to_link(&seen, kind, seen.master.and_then(|index| socket.name_of(index)), None);
+    if of_port {
+        // It is not told.
+        found.alias = Some(alias.clone());
+    }
+    Some(Disturbance::Link { name: seen.name, alias, found: Some(Box::new(found)) })
+}
+
 fn of_nft(reply: &Reply<'_>, own_port: Option<u32>, touched: &mut bool) -> Option<Disturbance> {
     if reply.kind >> 8 != NFNL_SUBSYS_NFTABLES {
         return None;
@@ -210,7 +263,9 @@ fn of_nft(reply: &Reply<'_>, own_port: Option<u32>, touched: &mut bool) -> Optio
     let attrs = reply.attrs(NFGENMSG_LEN);
     if reply.kind & 0xff != NFT_MSG_NEWGEN {
         let table = attrs.get(NFTA_TABLE).and_then(|name| name.text());
-        *touched |= table.is_some_and(|name| name == TABLE || XTABLES.contains(&name));
+        // What is in the user's table is the user's affair; that it is there is ours.
+        let users = || reply.kind & 0xff == NFT_MSG_DELTABLE && table == Some(USER_TABLE);
+        *touched |= table.is_some_and(|name| name == TABLE || XTABLES.contains(&name)) || users();
         return None;
     }
     let ours = std::mem::take(touched);
@@ -225,41 +280,50 @@ fn of_nft(reply: &Reply<'_>, own_port: Option<u32>, touched: &mut bool) -> Optio
 impl LinuxHost {
     /// What is ours in the host's namespace, without a look into sandboxes.
     pub(crate) fn observe_namespace(&self) -> Result<HostState, Failure> {
-        let read = |socket: &mut Socket| {
-            Ok((observe::links(socket)?, observe::addresses(socket)?, observe::routes(socket)?))
-        };
-        let (links, addresses, routes) = self.with_socket(read)?;
+        let look = self.with_socket(look)?;
+        self.note_aliases(&look.links);
         let mut state = HostState::default();
-        for link in links.values().filter(|link| is_ours(link)) {
+        for link in look.links.values() {
             let key = (Ns::Host, link.name.clone());
             let kind = match link.kind.as_deref() {
                 Some("bridge") => LinkKind::Bridge,
                 Some("veth") => LinkKind::Veth { peer: key.clone() },
-                _ => match stacked(link, &links) {
+                _ => match stacked(link, &look.links) {
                     Some(kind) => kind,
                     None => continue,
                 },
             };
-            let master = link.master.and_then(|index| links.get(&index)).map(|master| master.name.clone());
-            state.links.insert(key, to_link(link, kind, master, addresses.get(&link.index)));
-        }
-        for route in routes.iter().filter(|route| route.is_ours()) {
-            if let Some(link) = route.device.and_then(|index| links.get(&index)) {
-                state.routes.insert((Ns::Host, route.to_route(link.name.clone())));
+            if is_ours(link) {
+                state.links.insert(key, look.host_link(link, kind));
+            } else if let Some(alias) = known(&self.aliases).get(&link.index) {
+                let stray = Stray { once: Some(alias.clone()), ..look.stray(link, kind) };
+                state.strays.insert(key.1, stray);
             }
         }
-        let keys: Vec<String> = self
-            .memory()
-            .sysctls
-            .iter()
-            .filter(|(ns, _)| *ns == Ns::Host)
-            .map(|(_, key)| key.clone())
-            .collect();
-        let values: BTreeMap<_, _> = keys
-            .into_iter()
-            .filter_map(|key| Some(((Ns::Host, key.clone()), self.sysctls.read(&key).ok()?)))
-            .collect();
-        state.sysctls = values;
+        state.routes.extend(look.our_routes());
+        state.sysctls = self.observe_settings();
         Ok(state)
     }
+
+    /// The host's sysctls that we have set. Those of links that are gone are forgotten.
+    fn observe_settings(&self) -> BTreeMap<(Ns, String), String> {
+        let mut values = BTreeMap::new();
+        self.memory().sysctls.retain(|(ns, key)| {
+            if *ns != Ns::Host {
+                return true;
+            }
+            let value = self.sysctls.read(key);
+            let gone = value.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            if gone {
+                self.settings.forget(key);
+            }
+            values.extend(value.ok().map(|value| ((Ns::Host, key.clone()), value)));
+            !gone
+        });
+        values
+    }
+}
+
+pub(crate) fn known(aliases: &Aliases) -> MutexGuard<'_, BTreeMap<u32, String>> {
+    aliases.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,6 +10,7 @@ use portolan_netcore::plan::{Link, LinkKey, LinkKind, Ns, Step};
 
 use crate::announce::Announcement;
 use crate::conntrack;
+use crate::drift::known;
 use crate::error::Failure;
 use crate::host::{LinuxHost, is_ours};
 use crate::netlink::{Batch, NetlinkError, Socket};
@@ -45,6 +46,10 @@ fn way(step: &Step) -> Way<'_> {
         | Step::RemoveAddress((ns, _), _)
         | Step::SetUp((ns, _), _)
         | Step::SetMtu((ns, _), _)
+        | Step::SetMac((ns, _), _)
+        | Step::SetAlias((ns, _), _)
+        | Step::Reset((ns, _), _)
+        | Step::AddConnected((ns, _), _)
         | Step::AddRoute(ns, _)
         | Step::RemoveRoute(ns, _) => Way::Request(ns),
         Step::SetSysctl(Ns::Sandbox(id), ..) | Step::RedirectDns { sandbox: id, .. } => Way::Inside(id),
@@ -183,7 +188,7 @@ impl LinuxHost {
             Ns::Host => {
                 let mut outcome = Ok(());
                 let sent = self.with_socket(|socket| {
-                    if !is_strangers(socket, steps)? {
+                    if !self.is_strangers(socket, steps)? {
                         outcome = send(socket, steps);
                     }
                     Ok(())
@@ -201,6 +206,21 @@ impl LinuxHost {
         }
     }
 
+    /// The last line of defence, whatever was planned: a link of the host that is not recognisably ours is
+    /// not to be removed or cut, and ours is not there.
+    fn is_strangers(&self, socket: &mut Socket, steps: &[Step]) -> Result<bool, NetlinkError> {
+        let [Step::RemoveLink((_, name)) | Step::CutPort((_, name))] = steps else { return Ok(false) };
+        let found = observe::link_named(socket, name)?;
+        let strangers = found.is_some_and(|link| {
+            // An alias can be taken away from ours, too.
+            !is_ours(&link) && !known(&self.aliases).contains_key(&link.index)
+        });
+        if strangers {
+            tracing::warn!(link = %name, "a link that is not ours has the name of one that was to go: it stays");
+        }
+        Ok(strangers)
+    }
+
     fn alone(&self, step: &Step) -> Result<(), Failure> {
         match step {
             Step::RemoveNamespace(id) => self.remove_namespace(id),
@@ -211,6 +231,7 @@ impl LinuxHost {
             }
             Step::SetSysctl(_, key, value) => {
                 self.sysctls.write(key, value)?;
+                self.settings.watch(key);
                 self.remember(std::slice::from_ref(step));
                 Ok(())
             }
@@ -439,6 +460,12 @@ fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure
         }
         Step::SetUp((_, name), up) => link::set_up(batch, name, *up),
         Step::SetMtu((_, name), mtu) => link::set_mtu(batch, name, *mtu),
+        Step::SetMac((_, name), mac) => link::set_mac(batch, name, *mac),
+        Step::SetAlias((_, name), alias) => link::set_alias(batch, name, alias),
+        Step::Reset((_, name), attribute) => link::reset(batch, name, *attribute),
+        Step::AddConnected((_, name), address) => {
+            route::add_connected(batch, index(socket, name)?, *address);
+        }
         Step::AddRoute(_, wanted) => route::add(batch, index(socket, &wanted.dev)?, wanted),
         Step::RemoveRoute(_, unwanted) => {
             if let Some(index) = socket.index_of(unwanted.dev.as_str())? {
@@ -448,18 +475,6 @@ fn encode(socket: &Socket, batch: &mut Batch, step: &Step) -> Result<(), Failure
         _ => unreachable!("way() sends {step} elsewhere"),
     }
     Ok(())
-}
-
-/// The last line of defence, whatever was planned: a link of the host that is not recognisably ours is
-/// not to be removed or cut, and ours is not there.
-fn is_strangers(socket: &mut Socket, steps: &[Step]) -> Result<bool, NetlinkError> {
-    let [Step::RemoveLink((_, name)) | Step::CutPort((_, name))] = steps else { return Ok(false) };
-    let found = observe::link_named(socket, name)?;
-    let strangers = found.is_some_and(|link| !is_ours(&link));
-    if strangers {
-        tracing::warn!(link = %name, "a link that is not ours has the name of one that was to go: it stays");
-    }
-    Ok(strangers)
 }
 
 fn is_removal(step: &Step) -> bool {

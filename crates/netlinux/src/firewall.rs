@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use portolan_netcore::firewall::{FirewallPolicy, Transaction};
-use portolan_netcore::host::StepError;
+use portolan_netcore::host::{Restored, StepError};
 
 use crate::iptables::{self, IptablesFirewall};
 use crate::nft::{self, NftFirewall};
@@ -172,12 +172,12 @@ impl Firewall {
     }
 
     /// Puts the rules back, whole and in one transaction (for each family with iptables), if the kernel's
-    /// are not those of the last transaction any more. True if they were not.
-    pub fn restore(&self) -> Result<bool, FirewallError> {
+    /// are not those of the last transaction any more; and makes the user's table again if it is gone.
+    pub fn restore(&self) -> Result<Restored, FirewallError> {
         match &self.backend {
             Backend::Nft(nft) => nft.restore(),
-            Backend::Iptables(iptables) => iptables.restore(),
-            Backend::Off => Ok(false),
+            Backend::Iptables(iptables) => Ok(Restored { rules: iptables.restore()?, users: false }),
+            Backend::Off => Ok(Restored::default()),
         }
     }
 

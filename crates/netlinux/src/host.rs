@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_netcore::foreign;
-use portolan_netcore::host::{Feature, ForeignRoute, Host, HostFacts, Report, StepError, Watch};
+use portolan_netcore::host::{Feature, ForeignRoute, Host, HostFacts, Report, Restored, StepError, Watch};
 use portolan_netcore::model::{IfName, PortRange, SandboxId};
-use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Step};
+use portolan_netcore::plan::{
+    ALIAS_PREFIX, Altered, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Stray,
+};
 
 use crate::announce::Announcer;
 use crate::drift::NamespaceWatch;
@@ -25,11 +27,9 @@ use crate::ports::HeldPorts;
 use crate::proxy::Proxies;
 use crate::rt::{ROUTE_KINDS, RTPROT_RA};
 use crate::sandbox::Sandboxes;
+use crate::settings::WatchedSettings;
 use crate::sysctl::{SharedSysctls, Sysctls};
 use crate::watch;
-
-/// Links whose alias begins with this are ours.
-pub(crate) const ALIAS_PREFIX: &str = "portolan:";
 
 /// How to open a [`LinuxHost`].
 #[derive(Clone, Debug)]
@@ -85,9 +85,16 @@ pub struct LinuxHost {
     pub(crate) sandbox_sysctls: SharedSysctls,
     pub(crate) announcer: Announcer,
     pub(crate) memory: Mutex<Memory>,
+    /// Links of the host's namespace that were seen with an alias of ours, by index.
+    pub(crate) aliases: Aliases,
+    /// The host's sysctls that we have set, and who hears of it when others do.
+    pub(crate) settings: Arc<WatchedSettings>,
     /// Idle NETLINK_ROUTE sockets in the host's namespace.
     idle: Mutex<Vec<Socket>>,
 }
+
+/// Aliases by index of the link, shared with the watch.
+pub(crate) type Aliases = Arc<Mutex<BTreeMap<u32, String>>>;
 
 /// See [`LinuxHost`].
 #[derive(Debug, Default)]
@@ -112,6 +119,8 @@ impl LinuxHost {
             sandbox_sysctls: SharedSysctls::default(),
             announcer: Announcer::start().map_err(resource("the announcing thread"))?,
             memory: Mutex::default(),
+            aliases: Aliases::default(),
+            settings: Arc::new(WatchedSettings::new()),
             idle: Mutex::new(vec![Socket::open(Protocol::Route)?]),
         })
     }
@@ -149,6 +158,13 @@ impl LinuxHost {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps in mind which links are ours, whatever becomes of their aliases.
+    pub(crate) fn note_aliases(&self, links: &BTreeMap<u32, LinkSeen>) {
+        let ours = links.values().filter(|link| is_ours(link));
+        let ours = ours.filter_map(|link| Some((link.index, link.alias.clone()?)));
+        self.aliases.lock().unwrap_or_else(PoisonError::into_inner).extend(ours);
+    }
+
     fn observe_all(&self) -> Result<HostState, Failure> {
         let mut state = HostState {
             namespaces: self.sandboxes.pins().list()?,
@@ -157,13 +173,18 @@ impl LinuxHost {
             firewall: self.firewall.verify()?,
             ..HostState::default()
         };
-        let (links, addresses, routes) = self.with_socket(look)?;
-        let ours: Vec<&LinkSeen> = links.values().filter(|link| is_ours(link)).collect();
+        let look = self.with_socket(look)?;
+        let (ours, others): (Vec<&LinkSeen>, Vec<&LinkSeen>) =
+            look.links.values().partition(|link| is_ours(link));
+        for link in others.iter().filter(|link| link.kind.as_deref() == Some("bridge")) {
+            state.strays.insert(link.name.clone(), look.stray(link, LinkKind::Bridge));
+        }
+        let pairs = ours.iter().chain(others.iter().filter(|link| link.kind.as_deref() == Some("veth")));
         let ends: HostEnds<'_> =
-            ours.iter().filter_map(|link| Some(((link.peer_namespace?, link.peer?), *link))).collect();
+            pairs.filter_map(|link| Some(((link.peer_namespace?, link.peer?), *link))).collect();
         let mut peers: BTreeMap<u32, LinkKey> = BTreeMap::new();
         for id in state.namespaces.clone() {
-            let host = Seen { links: &links, ends: &ends };
+            let host = Seen { look: &look, ends: &ends };
             let seen = self.observe_sandbox(&id, &host, &mut peers, &mut state);
             self.sandboxes.close([&id]);
             seen?;
@@ -174,7 +195,7 @@ impl LinuxHost {
                 Some("bridge") => LinkKind::Bridge,
                 // Without its other end in a pinned sandbox it is about to go, or left over: then it
                 // names itself.
-                Some("macvlan" | "ipvlan" | "vlan" | "dummy") => match stacked(link, &links) {
+                Some("macvlan" | "ipvlan" | "vlan" | "dummy") => match stacked(link, &look.links) {
                     Some(kind) => kind,
                     None => continue,
                 },
@@ -183,15 +204,9 @@ impl LinuxHost {
                 }
                 _ => continue,
             };
-            let master = link.master.and_then(|index| links.get(&index)).map(|master| master.name.clone());
-            state.links.insert(key, to_link(link, kind, master, addresses.get(&link.index)));
+            state.links.insert(key, look.host_link(link, kind));
         }
-        let name_of = |index: u32| links.get(&index).map(|link| link.name.clone());
-        for route in routes.iter().filter(|route| route.is_ours()) {
-            if let Some(dev) = route.device.and_then(name_of) {
-                state.routes.insert((Ns::Host, route.to_route(dev)));
-            }
-        }
+        state.routes.extend(look.our_routes());
         self.observe_memory(&mut state);
         Ok(state)
     }
@@ -209,16 +224,24 @@ impl LinuxHost {
         };
         let ns = Ns::Sandbox(id.clone());
         let ns_id = self.with_socket(|socket| observe::namespace_id(socket, sandbox.namespace()))?;
-        let (links, addresses, routes) = look(&mut sandbox.route())?;
+        let Look { links, addresses, routes } = look(&mut sandbox.route())?;
         for link in links.values() {
             let key = (ns.clone(), link.name.clone());
             // Links that the container made for itself are its own affair.
             if let Some(host_end) = ns_id.and_then(|ns_id| host.ends.get(&(ns_id, link.index))) {
                 let kind = LinkKind::Veth { peer: (Ns::Host, host_end.name.clone()) };
-                peers.insert(host_end.index, key.clone());
-                state.links.insert(key, to_link(link, kind, None, addresses.get(&link.index)));
+                let seen = to_link(link, kind, None, addresses.get(&link.index));
+                if is_ours(host_end) {
+                    peers.insert(host_end.index, key.clone());
+                    state.links.insert(key, seen);
+                } else {
+                    let peer = (Ns::Host, host_end.name.clone());
+                    let mut stray = host.look.stray(host_end, LinkKind::Veth { peer });
+                    stray.end = Some((key, seen));
+                    state.strays.insert(host_end.name.clone(), stray);
+                }
             } else if is_ours(link)
-                && let Some(kind) = stacked(link, host.links)
+                && let Some(kind) = stacked(link, &host.look.links)
             {
                 state.links.insert(key, to_link(link, kind, None, addresses.get(&link.index)));
             } else if link.index == crate::link::LOOPBACK_INDEX {
@@ -304,13 +327,20 @@ impl Host for LinuxHost {
         self.observe_namespace().map_err(|failure| failure.at("observe the host's namespace"))
     }
 
-    fn restore_firewall(&self) -> Result<bool, StepError> {
+    fn restore_firewall(&self) -> Result<Restored, StepError> {
         self.firewall.restore().map_err(|error| error.into_step_error("restore the firewall"))
     }
 
     fn watch(&self) -> Result<Option<Box<dyn Watch>>, StepError> {
-        let watch = NamespaceWatch::open(self.firewall.port())
-            .map_err(|error| Failure::from(error).at("watch the host's namespace"))?;
+        let (aliases, settings) = (Arc::clone(&self.aliases), Arc::clone(&self.settings));
+        let open = || {
+            let watch = NamespaceWatch::open(self.firewall.port(), aliases, settings)?;
+            // From here on the watch hears of new ones.
+            self.note_aliases(&self.with_socket(observe::links)?);
+            Ok(watch)
+        };
+        let watch =
+            open().map_err(|error: NetlinkError| Failure::from(error).at("watch the host's namespace"))?;
         Ok(Some(Box::new(watch)))
     }
 
@@ -417,7 +447,7 @@ type HostEnds<'a> = BTreeMap<(i32, u32), &'a LinkSeen>;
 
 /// What is seen of the host before its sandboxes are looked at.
 struct Seen<'a> {
-    links: &'a BTreeMap<u32, LinkSeen>,
+    look: &'a Look,
     ends: &'a HostEnds<'a>,
 }
 
@@ -433,10 +463,52 @@ pub(crate) fn stacked(link: &LinkSeen, host: &BTreeMap<u32, LinkSeen>) -> Option
     })
 }
 
-type Look = (BTreeMap<u32, LinkSeen>, BTreeMap<u32, BTreeSet<IpNet>>, Vec<observe::RouteSeen>);
+/// What is in a namespace.
+pub(crate) struct Look {
+    pub(crate) links: BTreeMap<u32, LinkSeen>,
+    addresses: BTreeMap<u32, BTreeSet<IpNet>>,
+    routes: Vec<observe::RouteSeen>,
+}
 
-fn look(socket: &mut Socket) -> Result<Look, NetlinkError> {
-    Ok((observe::links(socket)?, observe::addresses(socket)?, observe::routes(socket)?))
+pub(crate) fn look(socket: &mut Socket) -> Result<Look, NetlinkError> {
+    let (links, addresses) = (observe::links(socket)?, observe::addresses(socket)?);
+    Ok(Look { links, addresses, routes: observe::routes(socket)? })
+}
+
+impl Look {
+    /// A link of the host in the core's words.
+    pub(crate) fn host_link(&self, link: &LinkSeen, kind: LinkKind) -> Link {
+        let master = link.master.and_then(|index| self.links.get(&index)).map(|master| master.name.clone());
+        let mut seen = to_link(link, kind, master, self.addresses.get(&link.index));
+        // The routes of a link that is down are gone rightly.
+        if link.up {
+            let unrouted = seen.addresses.iter().filter(|address| !self.is_routed(link.index, **address));
+            seen.altered.unrouted = unrouted.copied().collect();
+        }
+        seen
+    }
+
+    /// The same of one that does not bear our alias.
+    pub(crate) fn stray(&self, link: &LinkSeen, kind: LinkKind) -> Stray {
+        Stray { link: self.host_link(link, kind), once: None, end: None }
+    }
+
+    /// There is the route that the kernel makes for an address, whoever made it.
+    fn is_routed(&self, index: u32, address: IpNet) -> bool {
+        let to_subnet = |route: &observe::RouteSeen| {
+            route.device == Some(index) && route.gateway.is_none() && route.destination == address.trunc()
+        };
+        address.prefix_len() == address.max_prefix_len() || self.routes.iter().any(to_subnet)
+    }
+
+    /// The host's routes of ours.
+    pub(crate) fn our_routes(&self) -> impl Iterator<Item = (Ns, Route)> {
+        let ours = self.routes.iter().filter(|route| route.is_ours());
+        ours.filter_map(|route| {
+            let dev = self.links.get(&route.device?)?.name.clone();
+            Some((Ns::Host, route.to_route(dev)))
+        })
+    }
 }
 
 pub(crate) fn is_ours(link: &LinkSeen) -> bool {
@@ -463,6 +535,7 @@ pub(crate) fn to_link(
             _ => None,
         },
         learns_link_local: matches!(seen.details, Some(Details::Bridge { learns_link_local: true, .. })),
+        altered: Altered { attributes: seen.altered.clone(), ..Altered::default() },
     }
 }
 

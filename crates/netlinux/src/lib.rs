@@ -27,6 +27,7 @@ mod proxy_udp;
 mod route;
 mod rt;
 mod sandbox;
+mod settings;
 mod shelf;
 pub mod sysctl;
 pub mod watch;

@@ -2,17 +2,18 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use portolan_netcore::model::IfName;
-use portolan_netcore::plan::{Link, LinkKind};
+use portolan_netcore::model::{IfName, MacAddr};
+use portolan_netcore::plan::{Attribute, Link, LinkKind};
 
 use crate::netlink::{Batch, Message, flags};
 use crate::rt::{
-    AF_BRIDGE, BR_BOOLOPT_NO_LL_LEARN, BR_STATE_DISABLED, BRIDGE_VLAN_INFO_PVID_UNTAGGED, IFF_UP,
-    IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_BR_MULTI_BOOLOPT, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING,
-    IFLA_BRIDGE_VLAN_INFO, IFLA_BRPORT_FLUSH, IFLA_BRPORT_MODE, IFLA_BRPORT_STATE, IFLA_IFALIAS, IFLA_IFNAME,
-    IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_IPVLAN_FLAGS,
-    IFLA_IPVLAN_MODE, IFLA_LINK, IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD,
-    IFLA_TXQLEN, IFLA_VLAN_ID, IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, RTM_DELLINK, RTM_NEWLINK,
+    AF_BRIDGE, BR_BOOLOPT_NO_LL_LEARN, BR_STATE_DISABLED, BR_STATE_FORWARDING,
+    BRIDGE_VLAN_INFO_PVID_UNTAGGED, IFF_UP, IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_BR_MULTI_BOOLOPT,
+    IFLA_BR_STP_STATE, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BRIDGE_VLAN_INFO,
+    IFLA_BRPORT_FLUSH, IFLA_BRPORT_MODE, IFLA_BRPORT_STATE, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA,
+    IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE,
+    IFLA_LINK, IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_TXQLEN,
+    IFLA_VLAN_ID, IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, PORT_DEFAULTS, RTM_DELLINK, RTM_NEWLINK,
     RTM_SETLINK, VETH_INFO_PEER, ifinfomsg, number_of,
 };
 
@@ -154,11 +155,7 @@ pub(crate) fn set_master(batch: &mut Batch, name: &IfName, master_index: u32) {
 
 /// Lets a bridge send frames back out of the port they came in by.
 pub(crate) fn set_hairpin(batch: &mut Batch, name: &IfName, on: bool) {
-    by_name(batch, RTM_NEWLINK, name, 0, 0).nest(IFLA_LINKINFO, |info| {
-        info.attr_text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
-            port.attr_u8(IFLA_BRPORT_MODE, u8::from(on));
-        });
-    });
+    set_port(batch, name, IFLA_BRPORT_MODE, u8::from(on));
 }
 
 /// Keeps a bridge port from passing frames and flushes its forwarding entries. Unlike taking it out of
@@ -184,6 +181,38 @@ pub(crate) fn set_loopback_up(batch: &mut Batch) {
 /// Sets the MTU.
 pub(crate) fn set_mtu(batch: &mut Batch, name: &IfName, mtu: u32) {
     by_name(batch, RTM_SETLINK, name, 0, 0).attr_u32(IFLA_MTU, mtu);
+}
+
+/// Sets the hardware address.
+pub(crate) fn set_mac(batch: &mut Batch, name: &IfName, mac: MacAddr) {
+    by_name(batch, RTM_SETLINK, name, 0, 0).attr(IFLA_ADDRESS, &mac.0);
+}
+
+/// Brings an attribute of a bridge or a port back to the kernel's default.
+pub(crate) fn reset(batch: &mut Batch, name: &IfName, attribute: Attribute) {
+    match attribute {
+        Attribute::SpanningTree => {
+            by_name(batch, RTM_NEWLINK, name, 0, 0).nest(IFLA_LINKINFO, |info| {
+                info.attr_text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |bridge| {
+                    bridge.attr_u32(IFLA_BR_STP_STATE, 0);
+                });
+            });
+        }
+        Attribute::Blocked => set_port(batch, name, IFLA_BRPORT_STATE, BR_STATE_FORWARDING),
+        flag => {
+            for (_, kind, value) in PORT_DEFAULTS.into_iter().filter(|(known, ..)| *known == flag) {
+                set_port(batch, name, kind, value);
+            }
+        }
+    }
+}
+
+fn set_port(batch: &mut Batch, name: &IfName, kind: u16, value: u8) {
+    by_name(batch, RTM_NEWLINK, name, 0, 0).nest(IFLA_LINKINFO, |info| {
+        info.attr_text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
+            port.attr_u8(kind, value);
+        });
+    });
 }
 
 fn by_name<'a>(batch: &'a mut Batch, kind: u16, name: &IfName, up: u32, change: u32) -> Message<'a> {

@@ -6,19 +6,21 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
 use portolan_netcore::model::{IfName, IpvlanFlag, IpvlanMode, MacAddr, MacvlanMode};
-use portolan_netcore::plan::Route;
+use portolan_netcore::plan::{Attribute, Route};
 
 use crate::netlink::{Attrs, Batch, NetlinkError, Reply, Socket, flags};
 use crate::rt::{
-    AF_INET, AF_INET6, BR_BOOLOPT_NO_LL_LEARN, FR_ACT_TO_TBL, FRA_TABLE, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO,
-    IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_ADDRESS, IFLA_BR_MULTI_BOOLOPT, IFLA_BR_VLAN_DEFAULT_PVID,
-    IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_MODE, IFLA_EXT_MASK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA,
+    AF_BRIDGE, AF_INET, AF_INET6, BR_BOOLOPT_NO_LL_LEARN, BR_STATE_FORWARDING, FR_ACT_TO_TBL, FRA_TABLE,
+    IF_OPER_UP, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO, IFADDRMSG_LEN, IFF_UP, IFINFOMSG_LEN, IFLA_ADDRESS,
+    IFLA_BR_MULTI_BOOLOPT, IFLA_BR_STP_STATE, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING,
+    IFLA_BRPORT_MODE, IFLA_BRPORT_STATE, IFLA_EXT_MASK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA,
     IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINK, IFLA_LINK_NETNSID,
-    IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_VLAN_ID, IPVLAN_FLAGS, IPVLAN_MODES,
-    MACVLAN_MODES, NETNSA_FD, NETNSA_NSID, PROTOCOL, ROUTE_KINDS, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST,
-    RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTEXT_FILTER_SKIP_STATS, RTGENMSG_LEN,
-    RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_GETRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID,
-    RTM_NEWROUTE, RTM_NEWRULE, RTMSG_LEN, RTN_UNICAST, RULE_HDR_LEN, address_from, ifinfomsg, value_of,
+    IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_OPERSTATE, IFLA_PROTINFO, IFLA_VLAN_ID,
+    IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES, NETNSA_FD, NETNSA_NSID, PORT_DEFAULTS, PROTOCOL, ROUTE_KINDS,
+    RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA,
+    RTEXT_FILTER_SKIP_STATS, RTGENMSG_LEN, RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE,
+    RTM_GETRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID, RTM_NEWROUTE, RTM_NEWRULE, RTMSG_LEN, RTN_UNICAST,
+    RULE_HDR_LEN, address_from, ifinfomsg, value_of,
 };
 
 /// The kernel's metric for IPv6 routes that were given none (`IP6_RT_PRIO_USER`).
@@ -49,6 +51,8 @@ pub struct LinkSeen {
     pub hairpin: bool,
     /// `IFF_UP`.
     pub up: bool,
+    /// Attributes of it as a bridge or a port that are not the kernel's defaults.
+    pub altered: BTreeSet<Attribute>,
     /// What makes a link on top of another, or a bridge with VLANs, what it is.
     pub details: Option<Details>,
 }
@@ -231,14 +235,20 @@ fn or_none<T>(dumped: Result<Vec<T>, NetlinkError>) -> Result<Vec<T>, NetlinkErr
     }
 }
 
-fn link(reply: &Reply<'_>) -> Option<LinkSeen> {
-    if reply.kind != RTM_NEWLINK {
+/// A link, as `RTM_NEWLINK` and `RTM_DELLINK` tell of it. Bridges tell of their ports in a family of their own,
+/// with less.
+pub(crate) fn link(reply: &Reply<'_>) -> Option<LinkSeen> {
+    if !matches!(reply.kind, RTM_NEWLINK | RTM_DELLINK) {
         return None;
     }
     let header = reply.payload.first_chunk::<IFINFOMSG_LEN>()?;
     let attrs = reply.attrs(IFINFOMSG_LEN);
     let info = attrs.get(IFLA_LINKINFO).map(|info| info.nested());
-    let port = info.as_ref().and_then(|info| info.get(IFLA_INFO_SLAVE_DATA)).map(|port| port.nested());
+    let port = info.as_ref().and_then(|info| info.get(IFLA_INFO_SLAVE_DATA));
+    let port = port.or_else(|| attrs.get(IFLA_PROTINFO).filter(|_| header[0] == AF_BRIDGE));
+    let port = port.map(|port| port.nested());
+    let wired = attrs.get(IFLA_OPERSTATE).and_then(|state| state.u8()) == Some(IF_OPER_UP);
+    let altered = altered(info.as_ref(), port.as_ref(), wired);
     let details = info.as_ref().and_then(details);
     let number = |kind| attrs.get(kind).and_then(|attr| attr.u32());
     Some(LinkSeen {
@@ -253,8 +263,31 @@ fn link(reply: &Reply<'_>) -> Option<LinkSeen> {
         peer_namespace: number(IFLA_LINK_NETNSID).map(|id| id as i32),
         hairpin: port.and_then(|port| port.get(IFLA_BRPORT_MODE)?.u8()).is_some_and(|mode| mode != 0),
         up: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) & IFF_UP != 0,
+        altered,
         details,
     })
+}
+
+/// Attributes of a bridge and of a port that are not the kernel's defaults; older kernels have fewer of them.
+fn altered(info: Option<&Attrs<'_>>, port: Option<&Attrs<'_>>, wired: bool) -> BTreeSet<Attribute> {
+    let of_bridge = || {
+        let info =
+            info.filter(|info| info.get(IFLA_INFO_KIND).and_then(|kind| kind.text()) == Some("bridge"))?;
+        info.get(IFLA_INFO_DATA)?.nested().get(IFLA_BR_STP_STATE)?.u32()
+    };
+    let mut altered: BTreeSet<Attribute> =
+        of_bridge().filter(|state| *state != 0).map(|_| Attribute::SpanningTree).into_iter().collect();
+    if let Some(port) = port {
+        let value = |kind| port.get(kind).and_then(|attr| attr.u8());
+        let flags = PORT_DEFAULTS.into_iter();
+        let flags = flags.filter(|(_, kind, default)| value(*kind).is_some_and(|found| found != *default));
+        altered.extend(flags.map(|(attribute, ..)| attribute));
+        // While it is down, or the other end is, it is disabled rightly.
+        if wired && value(IFLA_BRPORT_STATE).is_some_and(|state| state != BR_STATE_FORWARDING) {
+            altered.insert(Attribute::Blocked);
+        }
+    }
+    altered
 }
 
 fn details(info: &Attrs<'_>) -> Option<Details> {
@@ -294,7 +327,8 @@ fn address(reply: &Reply<'_>) -> Option<(u32, IpNet, Option<u8>)> {
     Some((index, address, attrs.get(IFA_PROTO).and_then(|protocol| protocol.u8())))
 }
 
-fn route(reply: &Reply<'_>) -> Option<RouteSeen> {
+/// A route of the main table.
+pub(crate) fn route(reply: &Reply<'_>) -> Option<RouteSeen> {
     if reply.kind != RTM_NEWROUTE {
         return None;
     }

@@ -1,11 +1,15 @@
 //! Routes of the main table, with our protocol number.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use portolan_netcore::plan::{Route, RouteKind};
 
 use crate::netlink::{Batch, Message, flags};
 use crate::rt::{
-    PROTOCOL, ROUTE_KINDS, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF,
-    RTA_PRIORITY, RTA_VIA, RTM_DELROUTE, RTM_NEWROUTE, RTMSG_LEN, address_bytes, family_of, number_of,
+    IPV6_SUBNET_METRIC, PROTOCOL, ROUTE_KINDS, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST,
+    RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_VIA, RTM_DELROUTE, RTM_NEWROUTE, RTMSG_LEN,
+    RTN_UNICAST, RTPROT_KERNEL, address_bytes, family_of, number_of,
 };
 
 /// Adds a route, in place of one with the same destination and metric.
@@ -15,6 +19,22 @@ pub(crate) fn add(batch: &mut Batch, index: u32, route: &Route) {
     let header = rtmsg(route, scope);
     // The kernel refuses a link for routes that lead nowhere.
     attributes(&mut batch.message(RTM_NEWROUTE, flags::CREATE | flags::REPLACE, &header), index, route);
+}
+
+/// Adds the route to an address's subnet, as the kernel does with the address. One of somebody else's to the
+/// same place stays, behind it.
+pub(crate) fn add_connected(batch: &mut Batch, index: u32, address: IpNet) {
+    let family = family_of(address.addr());
+    let scope = if address.addr().is_ipv4() { RT_SCOPE_LINK } else { RT_SCOPE_UNIVERSE };
+    let header =
+        [family, address.prefix_len(), 0, 0, RT_TABLE_MAIN, RTPROT_KERNEL, scope, RTN_UNICAST, 0, 0, 0, 0];
+    let mut message = batch.message(RTM_NEWROUTE, flags::CREATE, &header);
+    message.tolerate(&[libc::EEXIST]);
+    message.attr(RTA_DST, &address_bytes(address.network())).attr_u32(RTA_OIF, index);
+    match address.addr() {
+        IpAddr::V4(_) => message.attr(RTA_PREFSRC, &address_bytes(address.addr())),
+        IpAddr::V6(_) => message.attr_u32(RTA_PRIORITY, IPV6_SUBNET_METRIC),
+    };
 }
 
 /// Removes a route if it is ours: the protocol number must match.

@@ -2,7 +2,7 @@
 //! The `libc` crate has only some of them.
 
 use portolan_netcore::model::{IpvlanFlag, IpvlanMode, MacvlanMode};
-use portolan_netcore::plan::RouteKind;
+use portolan_netcore::plan::{Attribute, RouteKind};
 
 /// Number that marks routes and addresses as ours (`rtm_protocol`, `IFA_PROTO`), unassigned in
 /// `rtnetlink.h` and iproute2's `rt_protos`. Routes with it are ours to remove; all others are not.
@@ -42,7 +42,9 @@ pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_MASTER: u16 = 10;
+pub(crate) const IFLA_PROTINFO: u16 = 12;
 pub(crate) const IFLA_TXQLEN: u16 = 13;
+pub(crate) const IFLA_OPERSTATE: u16 = 16;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_IFALIAS: u16 = 20;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
@@ -55,10 +57,29 @@ pub(crate) const IFLA_INFO_SLAVE_KIND: u16 = 4;
 pub(crate) const IFLA_INFO_SLAVE_DATA: u16 = 5;
 pub(crate) const IFLA_BRPORT_STATE: u16 = 1;
 pub(crate) const IFLA_BRPORT_MODE: u16 = 4;
+pub(crate) const IFLA_BRPORT_LEARNING: u16 = 8;
+pub(crate) const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
 pub(crate) const IFLA_BRPORT_FLUSH: u16 = 24;
+pub(crate) const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
+pub(crate) const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
+pub(crate) const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
+pub(crate) const IFLA_BRPORT_ISOLATED: u16 = 33;
+pub(crate) const IFLA_BRPORT_LOCKED: u16 = 39;
 /// `linux/if_bridge.h`.
 pub(crate) const BR_STATE_DISABLED: u8 = 0;
+pub(crate) const BR_STATE_FORWARDING: u8 = 3;
+/// Attributes of a port that are one or nought, the kernel's numbers of them, and what it makes them.
+pub(crate) const PORT_DEFAULTS: [(Attribute, u16, u8); 7] = [
+    (Attribute::Isolated, IFLA_BRPORT_ISOLATED, 0),
+    (Attribute::Learning, IFLA_BRPORT_LEARNING, 1),
+    (Attribute::Flood, IFLA_BRPORT_UNICAST_FLOOD, 1),
+    (Attribute::MulticastFlood, IFLA_BRPORT_MCAST_FLOOD, 1),
+    (Attribute::BroadcastFlood, IFLA_BRPORT_BCAST_FLOOD, 1),
+    (Attribute::NeighbourSuppression, IFLA_BRPORT_NEIGH_SUPPRESS, 0),
+    (Attribute::Locked, IFLA_BRPORT_LOCKED, 0),
+];
 /// `enum ifla_br`.
+pub(crate) const IFLA_BR_STP_STATE: u16 = 5;
 pub(crate) const IFLA_BR_VLAN_FILTERING: u16 = 7;
 pub(crate) const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 /// Since Linux 5.0; older kernels pass over it.
@@ -97,6 +118,7 @@ pub(crate) const RTA_DST: u16 = 1;
 pub(crate) const RTA_OIF: u16 = 4;
 pub(crate) const RTA_GATEWAY: u16 = 5;
 pub(crate) const RTA_PRIORITY: u16 = 6;
+pub(crate) const RTA_PREFSRC: u16 = 7;
 pub(crate) const RTA_TABLE: u16 = 15;
 pub(crate) const RTA_VIA: u16 = 18;
 pub(crate) const RT_TABLE_MAIN: u8 = 254;
@@ -106,6 +128,10 @@ pub(crate) const RULE_HDR_LEN: usize = 12;
 pub(crate) const FRA_TABLE: u16 = 15;
 /// Of a rule: look into a table.
 pub(crate) const FR_ACT_TO_TBL: u8 = 1;
+/// Made by the kernel.
+pub(crate) const RTPROT_KERNEL: u8 = 2;
+/// `IP6_RT_PRIO_ADDRCONF`, the metric of routes that the kernel makes for addresses.
+pub(crate) const IPV6_SUBNET_METRIC: u32 = 256;
 pub(crate) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(crate) const RT_SCOPE_LINK: u8 = 253;
 pub(crate) const RT_SCOPE_HOST: u8 = 254;
@@ -117,6 +143,9 @@ pub(crate) const ROUTE_KINDS: [(RouteKind, u8); 4] = [
     (RouteKind::Unreachable, 7),
     (RouteKind::Prohibit, 8),
 ];
+
+/// `enum`, `linux/if.h`.
+pub(crate) const IF_OPER_UP: u8 = 6;
 
 pub(crate) const IFF_UP: u32 = libc::IFF_UP as u32;
 

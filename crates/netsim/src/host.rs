@@ -7,7 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portolan_netcore::host::{Disturbance, Feature, ForeignRoute, Host, HostFacts, Report, StepError, Watch};
+use portolan_netcore::host::{
+    Disturbance, Feature, ForeignRoute, Host, HostFacts, Report, Restored, StepError, Watch,
+};
 use portolan_netcore::model::{IfName, PortBinding, Proto};
 use portolan_netcore::plan::{HostState, Link, LinkKind, Ns, Step};
 
@@ -364,8 +366,8 @@ impl Host for SimHost {
         Ok(self.lock().facts.clone())
     }
 
-    fn restore_firewall(&self) -> Result<bool, StepError> {
-        Ok(std::mem::take(&mut *self.flushed()))
+    fn restore_firewall(&self) -> Result<Restored, StepError> {
+        Ok(Restored { rules: std::mem::take(&mut *self.flushed()), users: false })
     }
 
     fn watch(&self) -> Result<Option<Box<dyn Watch>>, StepError> {

@@ -96,6 +96,25 @@ pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) ->
             }
             Ok(())
         }
+        Step::SetMac(key, mac) => {
+            link(state, key)?.mac = Some(*mac);
+            Ok(())
+        }
+        Step::SetAlias(key, alias) => {
+            link(state, key)?.alias = Some(alias.clone());
+            Ok(())
+        }
+        Step::Reset(key, attribute) => {
+            link(state, key)?.altered.attributes.remove(attribute);
+            Ok(())
+        }
+        Step::AddConnected(key, address) => match link(state, key)? {
+            link if !link.up => Err(ENETUNREACH),
+            link => {
+                link.altered.unrouted.remove(address);
+                Ok(())
+            }
+        },
         Step::AddRoute(ns, route) => add_route(state, ns, route),
         Step::RemoveRoute(ns, route) => {
             state.routes.remove(&(ns.clone(), route.clone()));
@@ -164,6 +183,7 @@ fn remove_link(state: &mut HostState, key: &LinkKey) {
             for port in state.links.values_mut().filter(|link| link.master.as_ref() == Some(&key.1)) {
                 port.master = None;
                 port.hairpin = false;
+                port.altered.attributes.clear();
                 port.vlan = None;
             }
         }
@@ -191,6 +211,7 @@ fn set_master(state: &mut HostState, key: &LinkKey, master: Option<&IfName>) -> 
     link.master = master.cloned();
     link.hairpin = false;
     link.vlan = None;
+    link.altered.attributes.clear();
     Ok(())
 }
 

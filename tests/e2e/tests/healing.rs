@@ -57,6 +57,136 @@ fn what_a_stranger_breaks_is_put_right() {
     has_line(told.ok(), &["daemon repair", "link set docker0 up"]);
 }
 
+/// Each is done, and soon after the check succeeds again. `VETH` is the container's link.
+const SMALL_BREAKS: [(&str, &str); 22] = [
+    ("ip route del 172.30.0.0/24 dev br-n1", "ip route | grep '^172.30.0.0/24 dev br-n1 proto kernel'"),
+    ("ip -6 route del fd00:30::/64 dev br-n1", "ip -6 route | grep '^fd00:30::/64 dev br-n1 proto kernel'"),
+    (
+        "ip link set VETH alias x; ip link set VETH down",
+        "ip link show VETH | grep 'alias portolan:' && ip link show VETH | grep -w UP",
+    ),
+    (
+        "ip link set VETH alias ''; ip link set VETH down",
+        "ip link show VETH | grep 'alias portolan:' && ip link show VETH | grep -w UP",
+    ),
+    ("ip link set VETH netns OTHER", "ip link show VETH | grep 'master br-n1'"),
+    ("ip link set br-n1 alias ''", "ip link show br-n1 | grep 'alias portolan:'"),
+    (
+        "ip link set VETH mtu 1400",
+        "ip link show VETH | grep 'mtu 1500' && ip link show br-n1 | grep 'mtu 1500'",
+    ),
+    ("ip link set br-n1 mtu 1300", "ip link show br-n1 | grep 'mtu 1500'"),
+    ("ip link set br-n1 address 02:11:22:33:44:55", "ip link show br-n1 | grep '02:50:'"),
+    ("ip link set br-n1 type bridge stp_state 1", "ip -d link show br-n1 | grep 'stp_state 0'"),
+    ("bridge link set dev VETH isolated on", "bridge -d link show dev VETH | grep 'isolated off'"),
+    ("bridge link set dev VETH learning off", "bridge -d link show dev VETH | grep 'learning on'"),
+    ("bridge link set dev VETH flood off", "bridge -d link show dev VETH | grep ' flood on'"),
+    ("bridge link set dev VETH bcast_flood off", "bridge -d link show dev VETH | grep 'bcast_flood on'"),
+    ("bridge link set dev VETH mcast_flood off", "bridge -d link show dev VETH | grep 'mcast_flood on'"),
+    (
+        "bridge link set dev VETH neigh_suppress on",
+        "bridge -d link show dev VETH | grep 'neigh_suppress off'",
+    ),
+    ("bridge link set dev VETH state 0", "bridge -d link show dev VETH | grep 'state forwarding'"),
+    ("sysctl -qw net.ipv4.conf.br-n1.forwarding=0", "sysctl -n net.ipv4.conf.br-n1.forwarding | grep 1"),
+    ("sysctl -qw net.ipv6.conf.br-n1.forwarding=0", "sysctl -n net.ipv6.conf.br-n1.forwarding | grep 1"),
+    (
+        "sysctl -qw net.ipv4.conf.br-n1.route_localnet=0",
+        "sysctl -n net.ipv4.conf.br-n1.route_localnet | grep 1",
+    ),
+    ("sysctl -qw net.ipv6.conf.br-n1.accept_ra=1", "sysctl -n net.ipv6.conf.br-n1.accept_ra | grep 0"),
+    (
+        "ip link set br-n1 alias ''; ip link set br-n1 name hid0",
+        "ip link show br-n1 | grep -w UP && ! ip link show hid0 && ip -o link show master br-n1 | grep veth",
+    ),
+];
+
+/// All within a fraction of the ten seconds after which everything is looked at anyway.
+#[test]
+fn small_changes_of_links_and_settings_are_put_right_at_once() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker does not heal");
+    }
+    let (host, other) = (engine.host(), Host::new("other"));
+    let name = ["-o", "com.docker.network.bridge.name=br-n1"];
+    let subnets = ["--ipv6", "--subnet", "172.30.0.0/24", "--subnet", "fd00:30::/64"];
+    engine.docker(&[&["network", "create", "n1"], name.as_slice(), &subnets].concat()).ok();
+    engine.docker(&["run", "-d", "--name", "one", "--network", "n1", "busybox", "sleep", "600"]).ok();
+    let pid = other.sh("sleep 600 >/dev/null 2>&1 & echo $!").ok().trim().to_owned();
+    let mut slowest = Duration::ZERO;
+    for (line, check) in SMALL_BREAKS {
+        let line = line.replace("VETH", &veth(&engine)).replace("OTHER", &pid);
+        let check = check.replace("VETH", &veth(&engine));
+        host.sh(&line).ok();
+        let begun = Instant::now();
+        let healed = || (host.sh(&check).code == 0).then_some(());
+        eventually(&format!("{check:?} holds after {line:?}"), 10, healed);
+        slowest = slowest.max(begun.elapsed());
+    }
+    other.sh(&format!("kill {pid}")).ok();
+    assert!(slowest < Duration::from_secs(4), "the slowest took {slowest:?}");
+    let pings =
+        || (engine.docker(&["exec", "one", "ping", "-c1", "-W1", "172.30.0.1"]).code == 0).then_some(());
+    eventually("the container reaches its gateway", 10, pings);
+    assert!(metric(&engine, "portolan_heal_failures_total").abs() < f64::EPSILON);
+    let looks = metric(&engine, "portolan_heal_repairs_total{what=\"link\"}");
+    assert!(looks >= 15.0, "{looks}");
+}
+
+/// The user's own table goes with everybody's rules: it is there again for new ones, and that the old ones
+/// are lost is told.
+#[test]
+fn the_users_table_is_made_again_after_a_flush() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) || Firewall::from_env() != Firewall::Nftables {
+        skip!("it is Portolan's with nftables");
+    }
+    let host = engine.host();
+    let since = host.sh("date +%s").ok().to_owned();
+    let rule = "nft add rule inet portolan-user forward ip saddr 192.0.2.7 drop";
+    host.sh(rule).ok();
+    host.sh("nft flush ruleset").ok();
+    eventually("a rule can be added again", 5, || (host.sh(rule).code == 0).then_some(()));
+    // What is in it is the user's affair.
+    host.sh("nft flush chain inet portolan-user forward").ok();
+    let until = host.sh("echo $(($(date +%s) + 1))").ok().to_owned();
+    let told = engine.docker(&["events", "--since", &since, "--until", &until]);
+    has_line(told.ok(), &["daemon repair", "by=nft", "lost=", "portolan-user made again, empty"]);
+}
+
+/// What cannot be put right is tried less and less often, told once, and named.
+#[test]
+fn a_repair_that_cannot_succeed_is_named_and_made_when_it_can() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker does not heal");
+    }
+    let host = engine.host();
+    let name = "com.docker.network.bridge.name=br-n1";
+    engine.docker(&["network", "create", "-o", name, "n1"]).ok();
+    // While the daemon stands still, or it is healed in between.
+    let pid = engine.pid();
+    host.sh(&format!(
+        "kill -STOP {pid}; ip link del br-n1; ip link add br-n1 type veth peer name taken1; kill -CONT {pid}"
+    ))
+    .ok();
+    let socket = engine.socket().display().to_string();
+    let doctor = || host.run(&["curl", "-s", "--unix-socket", &socket, "http://x/portolan/doctor"]).stdout;
+    eventually("the doctor names it", 10, || doctor().contains("[host] link add br-n1").then_some(()));
+    let repairs = "portolan_heal_repairs_total{what=\"link\"}";
+    let before = metric(&engine, repairs);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!((metric(&engine, repairs) - before).abs() < f64::EPSILON, "nothing was repaired");
+    let failures = metric(&engine, "portolan_heal_failures_total");
+    assert!((1.0..40.0).contains(&failures), "{failures}");
+    host.sh("ip link del br-n1").ok();
+    eventually("it is made when it can be", 10, || {
+        host.sh("ip -d link show br-n1 | grep 'alias portolan:'").code.eq(&0).then_some(())
+    });
+    eventually("the doctor is content", 5, || (!doctor().contains("link add br-n1")).then_some(()));
+}
+
 /// iptables' tables are flushed one after the other: also between a repair's look and its deed. Our tables of
 /// nf_tables are not touched by it.
 #[test]

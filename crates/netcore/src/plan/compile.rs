@@ -5,11 +5,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Desired, HostState, Link, LinkKind, Ns, Proxied, Route, RouteKind, Settings, Touched};
+use super::claim::ALIAS_PREFIX;
+use super::{
+    Altered, Desired, HostState, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind, Settings, Touched,
+};
 use crate::firewall::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PublishedPort};
 use crate::model::{
-    BridgeOptions, Driver, Endpoint, Family, GatewayMode, IPV6_MIN_MTU, IfName, IpvlanMode, MacAddr,
-    MacvlanMode, MacvlanOptions, MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto,
+    BridgeOptions, Driver, Endpoint, EndpointId, Family, GatewayMode, IPV6_MIN_MTU, IfName, IpvlanMode,
+    MacAddr, MacvlanMode, MacvlanOptions, MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto,
     RouteTarget, Sandbox, SandboxMode,
 };
 
@@ -21,7 +24,7 @@ pub const IPV6_FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 
 /// `IFLA_IFALIAS` of a link that is a network's or an endpoint's.
 pub fn alias(id: impl std::fmt::Display) -> String {
-    format!("portolan:{id}")
+    format!("{ALIAS_PREFIX}{id}")
 }
 
 /// The host as it has to be for all of `desired`.
@@ -119,26 +122,28 @@ fn bare(kind: LinkKind) -> Link {
         alias: None,
         vlan: None,
         learns_link_local: false,
+        altered: Altered::default(),
+    }
+}
+
+fn bridge_link(network: &Network, options: &BridgeOptions) -> Link {
+    Link {
+        mac: Some(bridge_mac(&network.id)),
+        mtu: options.mtu,
+        addresses: bridge_addresses(network, options),
+        alias: Some(alias(&network.id)),
+        vlan: options.vlan,
+        ..bare(LinkKind::Bridge)
     }
 }
 
 fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, options: &BridgeOptions) {
-    state.links.insert(
-        (Ns::Host, options.bridge.clone()),
-        Link {
-            kind: LinkKind::Bridge,
-            mac: Some(bridge_mac(&network.id)),
-            mtu: options.mtu,
-            master: None,
-            hairpin: false,
-            addresses: bridge_addresses(network, options),
-            up: true,
-            alias: Some(alias(&network.id)),
-            vlan: options.vlan,
-            learns_link_local: false,
-        },
-    );
+    state.links.insert((Ns::Host, options.bridge.clone()), bridge_link(network, options));
     add_subnet_routes(state, network, options);
+    if forwards(desired, network) && network.ipv4 {
+        let key = format!("net/ipv4/conf/{}/forwarding", options.bridge);
+        state.sysctls.insert((Ns::Host, key), "1".to_owned());
+    }
     if desired.settings.ipv6 {
         add_ipv6_settings(state, desired, network, options);
     }
@@ -151,6 +156,11 @@ fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, optio
         }
         policy.bridges.insert(options.bridge.clone(), bridge_policy(network, options, &desired.settings));
     }
+}
+
+/// Its bridge forwards. A new one does, as the host does; but anybody may change that for one link.
+fn forwards(desired: &Desired, network: &Network) -> bool {
+    desired.settings.ip_forward && !network.internal
 }
 
 fn add_ipv6_settings(state: &mut HostState, desired: &Desired, network: &Network, options: &BridgeOptions) {
@@ -167,6 +177,9 @@ fn add_ipv6_settings(state: &mut HostState, desired: &Desired, network: &Network
     };
     // A router advertisement from a container must not configure the host (CVE-2020-13401).
     set("accept_ra", "0");
+    if network.ipv6 && forwards(desired, network) {
+        set("forwarding", "1");
+    }
     let mode = if network.ipv6 { options.gateway_mode_ipv6 } else { options.gateway_mode_ipv4 };
     match mode {
         // The kernel would give it a link-local address, by which host and containers see each other.
@@ -264,7 +277,7 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
     let Some(network) = desired.networks.get(&endpoint.network) else { return };
     match &network.driver {
         Driver::Bridge(options) => {
-            add_pair(state, endpoint, options, desired.settings.bridge_netfilter && !options.unmanaged);
+            add_pair(state, endpoint, options, hairpin(desired, options));
             if !options.unmanaged {
                 add_ports(state, desired, endpoint, options);
             }
@@ -430,40 +443,52 @@ fn lent_routes<'a>(network: &'a Network, endpoint: &'a Endpoint) -> impl Iterato
 fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions, hairpin: bool) {
     let host = (Ns::Host, endpoint.host_ifname.clone());
     let container = (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone());
-    let mtu = options.mtu.or(lent_mtu(endpoint));
-    state.links.insert(
-        host.clone(),
-        Link {
-            kind: LinkKind::Veth { peer: container.clone() },
-            mac: None,
-            mtu,
-            master: Some(options.bridge.clone()),
-            // Where bridged frames pass the IP hooks, a container's way to its own published port
-            // is turned round within the bridge; elsewhere it is routed and needs nothing.
-            hairpin,
-            addresses: BTreeSet::new(),
-            up: true,
-            alias: Some(alias(&endpoint.id)),
-            // A managed bridge has its VLAN for all of its ports.
-            vlan: options.vlan.filter(|_| options.unmanaged),
-            learns_link_local: false,
-        },
-    );
-    state.links.insert(
-        container,
-        Link {
-            kind: LinkKind::Veth { peer: host },
-            mac: Some(endpoint.mac),
-            mtu,
-            master: None,
-            hairpin: false,
-            addresses: endpoint.addresses().collect(),
-            up: true,
-            alias: None,
-            vlan: None,
-            learns_link_local: false,
-        },
-    );
+    state.links.insert(host.clone(), host_end(endpoint, options, hairpin));
+    let link = Link {
+        mac: Some(endpoint.mac),
+        mtu: options.mtu.or(lent_mtu(endpoint)),
+        addresses: endpoint.addresses().collect(),
+        ..bare(LinkKind::Veth { peer: host })
+    };
+    state.links.insert(container, link);
+}
+
+/// Where bridged frames pass the IP hooks, a container's way to its own published port is turned round
+/// within the bridge (`hairpin`); elsewhere it is routed and needs nothing.
+fn host_end(endpoint: &Endpoint, options: &BridgeOptions, hairpin: bool) -> Link {
+    let peer = (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone());
+    Link {
+        mtu: options.mtu.or(lent_mtu(endpoint)),
+        master: Some(options.bridge.clone()),
+        hairpin,
+        alias: Some(alias(&endpoint.id)),
+        // A managed bridge has its VLAN for all of its ports.
+        vlan: options.vlan.filter(|_| options.unmanaged),
+        ..bare(LinkKind::Veth { peer })
+    }
+}
+
+fn hairpin(desired: &Desired, options: &BridgeOptions) -> bool {
+    desired.settings.bridge_netfilter && !options.unmanaged
+}
+
+/// The bridge of a network.
+pub(super) fn link_of_network(desired: &Desired, id: &NetworkId) -> Option<(LinkKey, Link)> {
+    let network = desired.networks.get(id)?;
+    match &network.driver {
+        Driver::Bridge(options) if !options.unmanaged => {
+            Some(((Ns::Host, options.bridge.clone()), bridge_link(network, options)))
+        }
+        _ => None,
+    }
+}
+
+/// The host's end of an endpoint's pair.
+pub(super) fn link_of_endpoint(desired: &Desired, id: &EndpointId) -> Option<(LinkKey, Link)> {
+    let endpoint = desired.endpoints.get(id)?;
+    let Driver::Bridge(options) = &desired.networks.get(&endpoint.network)?.driver else { return None };
+    let link = host_end(endpoint, options, hairpin(desired, options));
+    Some(((Ns::Host, endpoint.host_ifname.clone()), link))
 }
 
 fn add_endpoint_policy(policy: &mut FirewallPolicy, endpoint: &Endpoint, options: &BridgeOptions) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::claim::{claim, is_foreign};
 use super::compile::{compile_touched, hold};
 use super::order::{Phase, Unordered, order_interfaces};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Touched};
@@ -14,6 +15,7 @@ use crate::shared::SharedSet;
 /// The steps from `observed` to `wanted`; none if the host is as wanted. What the host has beyond
 /// what is wanted goes, except what cannot be taken back (sysctls) or is not ours to judge (`lo`).
 pub fn diff(observed: &HostState, wanted: &HostState) -> Vec<Step> {
+    let observed = &*claim(observed, wanted);
     let mut plan = Unordered::default();
     let kept = Kept::new(observed, wanted, &mut plan);
     for id in observed.namespaces.difference(&wanted.namespaces) {
@@ -158,7 +160,7 @@ fn doomed(observed: &HostState, wanted: &HostState) -> BTreeSet<LinkKey> {
     doomed
 }
 
-fn can_stay(link: &Link, wanted: Option<&Link>, observed: &HostState) -> bool {
+pub(super) fn can_stay(link: &Link, wanted: Option<&Link>, observed: &HostState) -> bool {
     let Some(wanted) = wanted else { return false };
     let whole = match &link.kind {
         LinkKind::Veth { peer } => observed.links.contains_key(peer),
@@ -176,7 +178,7 @@ fn can_stay(link: &Link, wanted: Option<&Link>, observed: &HostState) -> bool {
         && link.kind == wanted.kind
         && same_mac
         && same_vlan
-        && (wanted.alias.is_none() || wanted.alias == link.alias)
+        && (wanted.alias.is_none() || wanted.alias == link.alias || is_foreign(link))
 }
 
 fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
@@ -206,7 +208,13 @@ fn remove_link(key: &LinkKey, link: &Link, observed: &HostState, wanted: &HostSt
     }
 }
 
-fn diff_link(key: &LinkKey, link: &Link, before: Option<&Link>, wanted: &HostState, plan: &mut Unordered) {
+pub(super) fn diff_link(
+    key: &LinkKey,
+    link: &Link,
+    before: Option<&Link>,
+    wanted: &HostState,
+    plan: &mut Unordered,
+) {
     match (&link.kind, before) {
         (LinkKind::Bridge, _) => diff_bridge(key, link, before, plan),
         (
@@ -239,9 +247,16 @@ fn diff_link(key: &LinkKey, link: &Link, before: Option<&Link>, wanted: &HostSta
 fn diff_bridge(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Unordered) {
     match before {
         None => plan.push(Phase::AddBridge, Step::AddBridge(key.clone(), link.clone())),
-        // Its settings and addresses for IPv6 come and go with an MTU of 1280.
         Some(before) => {
+            // Its settings and addresses for IPv6 come and go with an MTU of 1280.
             set_mtu(key, link, before, Phase::AddBridge, plan);
+            put_back(key, link, before, plan);
+            if let Some(mac) = link.mac.filter(|mac| before.mac.is_some_and(|found| found != *mac)) {
+                plan.push(Phase::Attributes, Step::SetMac(key.clone(), mac));
+                // Neighbours may have learnt the other one.
+                let addresses = link.addresses.iter().copied().collect();
+                plan.push(Phase::Announce, Step::Announce(key.clone(), addresses));
+            }
             if link.learns_link_local != before.learns_link_local {
                 let step = Step::SetLinkLocalLearning(key.clone(), link.learns_link_local);
                 plan.push(Phase::AddBridge, step);
@@ -290,6 +305,7 @@ fn diff_veth(key: &LinkKey, link: &Link, before: &Link, plan: &mut Unordered) {
         plan.push(Phase::Attributes, Step::SetHairpin(key.clone(), link.hairpin));
     }
     set_mtu(key, link, before, Phase::Attributes, plan);
+    put_back(key, link, before, plan);
     diff_addresses(key, link, Some(before), Phase::AddAddress, plan);
     if link.up != before.up {
         plan.push(Phase::SetUp, Step::SetUp(key.clone(), link.up));
@@ -329,10 +345,32 @@ fn announce_unless_derived(key: &LinkKey, link: &Link, plan: &mut Unordered) {
 }
 
 fn set_mtu(key: &LinkKey, link: &Link, before: &Link, phase: Phase, plan: &mut Unordered) {
-    if let Some(mtu) = link.mtu
-        && before.mtu != link.mtu
+    let was = before.mtu.or(default_mtu(key, before));
+    if let Some(mtu) = link.mtu.or(default_mtu(key, link))
+        && was != Some(mtu)
     {
         plan.push(phase, Step::SetMtu(key.clone(), mtu));
+    }
+}
+
+/// `ETH_DATA_LEN`: what the kernel gives bridges and veth pairs that are asked for no other. Inside a
+/// sandbox it is its container's to change; a link on top of another has what that one has.
+fn default_mtu((ns, _): &LinkKey, link: &Link) -> Option<u32> {
+    (*ns == Ns::Host && matches!(link.kind, LinkKind::Bridge | LinkKind::Veth { .. })).then_some(1500)
+}
+
+/// What others changed of a link that stays, and nobody ever asks for.
+fn put_back(key: &LinkKey, link: &Link, before: &Link, plan: &mut Unordered) {
+    if let Some(alias) = link.alias.as_ref().filter(|_| before.alias != link.alias) {
+        plan.push(Phase::Attributes, Step::SetAlias(key.clone(), alias.clone()));
+    }
+    // A port that changes its bridge loses what was set on it as a port.
+    let stays = before.master == link.master;
+    for attribute in before.altered.attributes.iter().filter(|_| stays) {
+        plan.push(Phase::Attributes, Step::Reset(key.clone(), *attribute));
+    }
+    for address in before.altered.unrouted.intersection(&link.addresses) {
+        plan.push(Phase::AddRoute, Step::AddConnected(key.clone(), *address));
     }
 }
 

@@ -97,6 +97,69 @@ pub struct Link {
     /// kernel's bridges do. Such frames pass none of the rules that frames to others pass, so that their
     /// senders may be anybody.
     pub learns_link_local: bool,
+    /// What others made of it that nobody ever asks for. Wanted: nothing.
+    pub altered: Altered,
+}
+
+/// How a link differs from what the kernel makes when it is asked for no more than a [`Link`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Altered {
+    /// Attributes that are not at the kernel's default.
+    pub attributes: BTreeSet<Attribute>,
+    /// Addresses without the route to their subnet that the kernel makes with them.
+    pub unrouted: BTreeSet<IpNet>,
+}
+
+/// What we rely on of a bridge or a port of one, and leave as the kernel makes it. `Display` is the
+/// default, as `ip link` and `bridge link` have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attribute {
+    /// A bridge without spanning tree: its ports forward at once, and none is ever shut.
+    SpanningTree,
+    /// A port speaks with every other one.
+    Isolated,
+    /// Where hardware addresses are is learnt by what comes from them.
+    Learning,
+    /// Frames for addresses that are not known are sent to it.
+    Flood,
+    /// So are those for groups: IPv6 finds its neighbours by them.
+    MulticastFlood,
+    /// So are those for all, such as ARP's questions.
+    BroadcastFlood,
+    /// The bridge leaves questions for neighbours to them.
+    NeighbourSuppression,
+    /// Any source may send by it: the source guard judges, not the bridge.
+    Locked,
+    /// It passes frames whenever it is up and wired.
+    Blocked,
+}
+
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SpanningTree => "stp_state 0",
+            Self::Isolated => "isolated off",
+            Self::Learning => "learning on",
+            Self::Flood => "flood on",
+            Self::MulticastFlood => "mcast_flood on",
+            Self::BroadcastFlood => "bcast_flood on",
+            Self::NeighbourSuppression => "neigh_suppress off",
+            Self::Locked => "locked off",
+            Self::Blocked => "state forwarding",
+        })
+    }
+}
+
+/// A link of the host that does not bear an alias of ours, and may be ours all the same: an alias can be
+/// changed by anybody. Which it is, is for [`diff`](super::diff) to say, which knows what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// As it is; a veth's peer is itself unless `end` is known.
+    pub link: Link,
+    /// The alias of ours that it was seen with before.
+    pub once: Option<String>,
+    /// Of a veth: its other end, if that is in a sandbox of ours and sandboxes were looked into.
+    pub end: Option<(LinkKey, Link)>,
 }
 
 /// Where a proxy carries a port's connections, and whose.
@@ -151,6 +214,8 @@ pub struct HostState {
     pub namespaces: BTreeSet<SandboxId>,
     /// Links: bridges and host ends on the host; `lo` and container ends in sandboxes.
     pub links: BTreeMap<LinkKey, Link>,
+    /// Observed: links of the host that may be ours, by name. Wanted: none.
+    pub strays: BTreeMap<IfName, Stray>,
     /// Routes beyond those the kernel makes for addresses.
     pub routes: BTreeSet<(Ns, Route)>,
     /// Sysctls we insist on, key with slashes relative to `/proc/sys` (`net/ipv4/ip_forward`).

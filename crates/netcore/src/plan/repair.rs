@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::compile::alias;
-use super::order::order_interfaces;
+use super::claim::{ALIAS_PREFIX, claim};
+use super::compile::{alias, link_of_endpoint, link_of_network};
+use super::diff::{can_stay, diff_link};
+use super::order::{Unordered, order_interfaces};
 use super::{Desired, HostState, Link, LinkKind, Ns, Step, Touched, compile_touched, diff};
+use crate::model::IfName;
 
 /// The steps that make the host's namespace be again what the touched entries want of it. `observed`
 /// needs no sandboxes ([`Host::observe_own`](crate::host::Host::observe_own)): what is in them is taken
@@ -19,9 +22,28 @@ pub fn repair(desired: &Desired, touched: &Touched, observed: &HostState) -> Vec
     if desired.settings.ip_forward {
         wanted.sysctls.insert((Ns::Host, "net/ipv4/ip_forward".to_owned()), "1".to_owned());
     }
-    let mut steps = diff(&seen(&wanted, touched, observed), &wanted);
+    let mut steps = diff(&seen(&wanted, touched, &claim(observed, &wanted)), &wanted);
     order_interfaces(&mut steps, desired, touched);
     steps
+}
+
+/// Whether the host's link that has, or had, this alias is not as `desired` wants it, as far as the link
+/// itself can tell: its addresses aside. `found` is none if it is gone. A link whose looks the desired state
+/// does not say all of (a VLAN, a macvlan link) may be.
+pub fn is_altered(desired: &Desired, alias: &str, name: &IfName, found: Option<&Link>) -> bool {
+    let id = alias.strip_prefix(ALIAS_PREFIX).unwrap_or_default();
+    let of_network = || link_of_network(desired, &id.parse().ok()?);
+    let of_endpoint = || link_of_endpoint(desired, &id.parse().ok()?);
+    let Some((found, (key, wanted))) = found.zip(of_endpoint().or_else(of_network)) else { return true };
+    let wanted = Link { addresses: BTreeSet::new(), ..wanted };
+    let mut seen = HostState::default();
+    if let LinkKind::Veth { peer } = &wanted.kind {
+        seen.links.insert(peer.clone(), wanted.clone());
+    }
+    let found = found_as(&wanted, found);
+    let mut plan = Unordered::default();
+    diff_link(&key, &wanted, Some(&found), &seen, &mut plan);
+    *name != key.1 || !can_stay(&found, Some(&wanted), &seen) || !plan.sort().is_empty()
 }
 
 /// What is wanted, as far as it is there.
@@ -32,13 +54,11 @@ fn seen(wanted: &HostState, touched: &Touched, observed: &HostState) -> HostStat
             Some(found) => {
                 seen.links.insert(key.clone(), found_as(link, found));
             }
+            // Its other end may be there still, its peer in somebody else's namespace: it is removed
+            // before there is a new one.
             None => {
                 seen.links.remove(key);
                 seen.forget_link(key);
-                if let LinkKind::Veth { peer } = &link.kind {
-                    seen.links.remove(peer);
-                    seen.forget_link(peer);
-                }
             }
         }
     }
@@ -65,14 +85,15 @@ fn seen(wanted: &HostState, touched: &Touched, observed: &HostState) -> HostStat
     seen
 }
 
-/// A link of ours as it was found. Of a veth pair only this end was looked at; addresses beyond ours
-/// are not ours to take away.
+/// A link of ours as it was found. Of a veth pair only this end was looked at, and its VLAN was not; addresses
+/// beyond ours are not ours to take away.
 fn found_as(wanted: &Link, found: &Link) -> Link {
     let same_kind = std::mem::discriminant(&wanted.kind) == std::mem::discriminant(&found.kind);
     let pair = same_kind && matches!(wanted.kind, LinkKind::Veth { .. });
     Link {
         kind: if pair { wanted.kind.clone() } else { found.kind.clone() },
         addresses: found.addresses.intersection(&wanted.addresses).copied().collect(),
+        vlan: if pair { wanted.vlan } else { found.vlan },
         ..found.clone()
     }
 }

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::diff::link_of;
-use super::{Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
+use super::{Attribute, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
 use crate::firewall::Transaction;
-use crate::model::{IfName, PortBinding, SandboxId};
+use crate::model::{IfName, MacAddr, PortBinding, SandboxId};
 
 /// One effect on the host. `Display` says it in the language of `ip`, `sysctl` and `nft`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a plan is a few dozen steps, and most of a start's are links")]
 pub enum Step {
     /// Make and pin a namespace, `lo` up.
     AddNamespace(SandboxId),
@@ -54,6 +55,15 @@ pub enum Step {
     SetUp(LinkKey, bool),
     /// Set the MTU in bytes.
     SetMtu(LinkKey, u32),
+    /// Set the hardware address.
+    SetMac(LinkKey, MacAddr),
+    /// Set the alias, by which a link is known to be ours.
+    SetAlias(LinkKey, String),
+    /// Bring an attribute of a bridge or a port back to the kernel's default.
+    Reset(LinkKey, Attribute),
+    /// Add the route to an address's subnet that the kernel makes with the address, as the kernel makes it:
+    /// it goes when the address goes.
+    AddConnected(LinkKey, IpNet),
     /// Add or replace a route.
     AddRoute(Ns, Route),
     /// Remove a route.
@@ -125,6 +135,10 @@ impl Step {
             | Self::RemoveAddress(link, _)
             | Self::SetUp(link, _)
             | Self::SetMtu(link, _)
+            | Self::SetMac(link, _)
+            | Self::SetAlias(link, _)
+            | Self::Reset(link, _)
+            | Self::AddConnected(link, _)
             | Self::Announce(link, _) => link == key,
             Self::AddRoute(ns, route) | Self::RemoveRoute(ns, route) => *ns == key.0 && route.dev == key.1,
             Self::SetSysctl(ns, name, _) => *ns == key.0 && link_of(name) == Some(key.1.as_str()),
@@ -210,6 +224,18 @@ impl fmt::Display for Step {
             Self::SetUp((ns, name), true) => write!(f, "[{ns}] link set {name} up"),
             Self::SetUp((ns, name), false) => write!(f, "[{ns}] link set {name} down"),
             Self::SetMtu((ns, name), mtu) => write!(f, "[{ns}] link set {name} mtu {mtu}"),
+            Self::SetMac((ns, name), mac) => write!(f, "[{ns}] link set {name} address {mac}"),
+            Self::SetAlias((ns, name), alias) => write!(f, "[{ns}] link set {name} alias {alias}"),
+            Self::Reset((ns, name), attribute @ Attribute::SpanningTree) => {
+                write!(f, "[{ns}] link set {name} type bridge {attribute}")
+            }
+            Self::Reset((ns, name), attribute) => {
+                write!(f, "[{ns}] bridge link set dev {name} {attribute}")
+            }
+            Self::AddConnected((ns, name), address) => {
+                let (subnet, source) = (address.trunc(), address.addr());
+                write!(f, "[{ns}] route add {subnet} dev {name} proto kernel src {source}")
+            }
             Self::AddRoute(ns, route) => write!(f, "[{ns}] route add {}", RouteText(route)),
             Self::RemoveRoute(ns, route) => write!(f, "[{ns}] route del {}", RouteText(route)),
             Self::SetSysctl(ns, key, value) => write!(f, "[{ns}] sysctl {}={value}", key.replace('/', ".")),

@@ -118,6 +118,14 @@ impl HostState {
                     self.forget_ipv6(key);
                 }
             }
+            Step::SetMac(key, mac) => self.with_link(key, |link| link.mac = Some(*mac)),
+            Step::SetAlias(key, alias) => self.with_link(key, |link| link.alias = Some(alias.clone())),
+            Step::Reset(key, attribute) => self.with_link(key, |link| {
+                link.altered.attributes.remove(attribute);
+            }),
+            Step::AddConnected(key, address) => self.with_link(key, |link| {
+                link.altered.unrouted.remove(address);
+            }),
             _ => {}
         }
     }

@@ -112,7 +112,7 @@ impl IptablesFirewall {
             return Ok(false);
         };
         let mut restored = match &self.floor {
-            Some(floor) => floor.restore()?,
+            Some(floor) => floor.restore()?.rules,
             None => false,
         };
         // Until this is done published ports are refused: both families at a time.

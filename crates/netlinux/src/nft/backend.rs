@@ -8,6 +8,8 @@ use portolan_netcore::firewall::{
     user_table,
 };
 
+use portolan_netcore::host::Restored;
+
 use super::batch::Batch;
 use super::consts::{
     NFPROTO_UNSPEC, NFT_MSG_GETGEN, NFT_MSG_GETTABLE, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST,
@@ -93,16 +95,25 @@ impl NftFirewall {
 
     /// See [`crate::Firewall::restore`]. The lock is held from the look to the repair: nothing that is
     /// published meanwhile is lost.
-    pub(crate) fn restore(&self) -> Result<bool, FirewallError> {
+    pub(crate) fn restore(&self) -> Result<Restored, FirewallError> {
         let mut state = self.lock();
-        if state.in_force.is_none() || state.unchanged()? {
-            return Ok(false);
+        // Before there is a policy there is no table of the user's, either.
+        let Some(lost) = state.in_force.take() else { return Ok(Restored::default()) };
+        let (users, unchanged) = match state.look() {
+            Ok(found) => found,
+            Err(error) => {
+                state.in_force = Some(lost);
+                return Err(error);
+            }
+        };
+        if unchanged {
+            state.in_force = Some(lost);
+            return Ok(Restored { rules: false, users });
         }
-        let Some(lost) = state.in_force.take() else { return Ok(false) };
         let again = Compiled::new(lost.policy())
             .map_err(|conflict| FirewallError::Inconsistent(conflict.to_string()));
         match again.and_then(|compiled| state.install(compiled)) {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Restored { rules: true, users }),
             Err(error) => {
                 state.in_force = Some(lost);
                 Err(error)
@@ -145,6 +156,17 @@ impl State {
             }
         }
         Ok(true)
+    }
+
+    /// Makes the user's table again if it is gone (true), and sees whether ours are as we left them.
+    fn look(&mut self) -> Result<(bool, bool), FirewallError> {
+        // Where others can change our tables, what we do to the rule set must not look like it.
+        let unchanged = self.unchanged()?;
+        let users = !self.floor && add_user_table(&self.socket)?;
+        if users && unchanged && self.flags == 0 {
+            self.generation = generation(&self.socket)?;
+        }
+        Ok((users, unchanged))
     }
 
     /// Makes the tables be this, whatever was there: gone and back in one transaction.
@@ -238,14 +260,15 @@ fn delete_ours(socket: &NftSocket) -> Result<(), FirewallError> {
     socket.commit(batch)
 }
 
-/// The user's table is made if it is not there, and is the user's from then on.
-fn add_user_table(socket: &NftSocket) -> Result<(), FirewallError> {
+/// The user's table is made if it is not there, and is the user's from then on. True if it was not.
+fn add_user_table(socket: &NftSocket) -> Result<bool, FirewallError> {
     if table(socket, TableFamily::Inet, USER_TABLE)?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let mut batch = Batch::new();
     encode::add_table(&mut batch, &user_table(), 0);
-    socket.commit(batch)
+    socket.commit(batch)?;
+    Ok(true)
 }
 
 /// The attributes of a table, if it is there.

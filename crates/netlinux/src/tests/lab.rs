@@ -94,6 +94,7 @@ pub(super) fn bridge_link() -> Link {
         alias: Some("portolan:net".to_owned()),
         vlan: None,
         learns_link_local: false,
+        altered: Default::default(),
     }
 }
 
@@ -131,6 +132,7 @@ impl Guest {
             alias: Some(format!("portolan:{number}")),
             vlan: None,
             learns_link_local: false,
+            altered: Default::default(),
         };
         let container_link = Link {
             kind: LinkKind::Veth { peer: host.clone() },
@@ -143,6 +145,7 @@ impl Guest {
             alias: None,
             vlan: None,
             learns_link_local: false,
+            altered: Default::default(),
         };
         let route = |destination, gateway: &str| {
             let gateway = Some(gateway.parse().unwrap());
