@@ -135,7 +135,9 @@ mod tests {
         make("0c", "safe", "tcp://safe:2376");
         std::fs::create_dir_all(directory.join("contexts/tls/0c/docker")).unwrap();
         type Env<'e> = &'e [(&'e str, &'e str)];
-        let good: [(&[&str], Env<'_>, &str, (&str, &str)); 6] = [
+        type Good<'g> = (&'g [&'g str], Env<'g>, &'g str, (&'g str, &'g str));
+        type Bad<'b> = (&'b [&'b str], Env<'b>, &'b str, &'b str);
+        let good: [Good<'_>; 6] = [
             (&[], &[], "", ("unix:///run/portolan/portolan.sock", "default")),
             (&[], &[], "lab", ("unix:///lab.sock", "lab")),
             (&[], &[("DOCKER_CONTEXT", "lab")], "far", ("unix:///lab.sock", "lab")),
@@ -152,7 +154,7 @@ mod tests {
             let chosen = chosen(&directory, &Case { words, environment, current });
             assert_eq!(chosen, Ok((host.to_owned(), context.to_owned())), "{words:?} {environment:?}");
         }
-        let bad: [(&[&str], Env<'_>, &str, &str); 5] = [
+        let bad: [Bad<'_>; 5] = [
             (&["-c", "lab", "-H", "unix:///e"], &[], "", "cannot specify both --host and --context"),
             (&[], &[("DOCKER_CONTEXT", "none")], "", "context \"none\": context not found"),
             (&[], &[], "far", "the protocol ssh is not supported"),
