@@ -10,8 +10,8 @@ macro_rules! wire {
     (@ $case:literal $($(#[$meta:meta])* pub struct $name:ident {
         $($(#[$fmeta:meta])* pub $field:ident: $ty:ty,)*
     })*) => {$(
-        $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        $(#[$meta])*
         #[serde(default, rename_all = $case)]
         pub struct $name {
             $(

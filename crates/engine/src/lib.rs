@@ -18,6 +18,8 @@ mod image;
 mod live_ports;
 pub mod model;
 mod network;
+mod port_labels;
+mod port_ledger;
 mod pull;
 mod rootfs;
 mod store;

@@ -1,21 +1,17 @@
 //! Ports that come and go while a container exists, and who may use them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use portolan_net::{Exposure, PortChange, SandboxInfo};
+use portolan_net::{Exposure, PortChange};
 use portolan_netcore::model::{PortBinding, PortRange, Proto, SandboxId};
 
-use crate::container::record::{Definition, Record};
+use crate::container::record::{Container, Definition, Record};
 use crate::engine::{Engine, to_the_end};
 use crate::error::{EngineError, Result};
 use crate::model::{Bindings, ContainerPort, HostPort, NetworkMode};
-use crate::network::requests_for;
-
-/// A label `portolan.publish.from.443/tcp=10.0.0.0/8,192.0.2.1` says who may use a published port, for
-/// clients that cannot say it otherwise.
-const LABEL: &str = "portolan.publish.from.";
+use crate::port_ledger::Ledger;
 
 /// Ports to publish and to unpublish.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,58 +35,45 @@ pub struct PortMove {
     pub to: PortSelector,
 }
 
-/// A published port by its place on the host.
+/// Published ports by their place on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortSelector {
-    /// Its address; all of them if none.
+    /// Their address; all of them if none.
     pub ip: Option<IpAddr>,
-    /// Its port.
-    pub port: u16,
-    /// Its protocol.
+    /// Their numbers.
+    pub ports: PortRange,
+    /// Their protocol.
     pub proto: Proto,
 }
 
 impl PortSelector {
-    fn is(&self, binding: &PortBinding) -> bool {
+    pub(crate) fn is(&self, binding: &PortBinding) -> bool {
         self.proto == binding.proto
-            && self.port == binding.host_port
+            && self.ports.contains(binding.host_port)
             && self.ip.is_none_or(|ip| ip == binding.host_ip)
     }
-}
 
-/// Who may use a port, as its label has it.
-///
-/// # Errors
-/// The label is no list of networks.
-pub(crate) fn labelled_sources(
-    labels: &BTreeMap<String, String>,
-    port: &ContainerPort,
-) -> Result<Vec<IpNet>> {
-    let Some(text) = labels.get(&format!("{LABEL}{port}")) else { return Ok(Vec::new()) };
-    let parse = |word: &str| {
-        let address = || word.parse::<IpAddr>().ok().map(IpNet::from);
-        let net = word.parse::<IpNet>().ok().or_else(address).map(|net| net.trunc());
-        net.ok_or_else(|| EngineError::invalid(format!("label {LABEL}{port}: {word:?} is not a network")))
-    };
-    text.split(',').map(|word| parse(word.trim())).collect()
-}
-
-/// Whether any label says who may use a port.
-pub(crate) fn has_labels(labels: &BTreeMap<String, String>) -> bool {
-    labels.range(LABEL.to_owned()..).next().is_some_and(|(key, _)| key.starts_with(LABEL))
-}
-
-/// The labels about ports can be understood.
-///
-/// # Errors
-/// One of them cannot.
-pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
-    for key in labels.keys().filter_map(|key| key.strip_prefix(LABEL)) {
-        let port: ContainerPort =
-            key.parse().map_err(|_| EngineError::invalid(format!("label {LABEL}{key} names no port")))?;
-        labelled_sources(labels, &port)?;
+    /// Whatever came of it would be one of these.
+    pub(crate) fn asks(&self, ask: &HostPort) -> bool {
+        let within = |range: PortRange| self.ports.contains(range.first) && self.ports.contains(range.last);
+        ask.ports.is_some_and(within) && (self.ip.is_none() || self.ip == ask.ip)
     }
-    Ok(())
+}
+
+impl fmt::Display for PortSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+            Some(ip) => write!(f, "{ip}:")?,
+            None => {}
+        }
+        let PortRange { first, last } = self.ports;
+        if first == last {
+            write!(f, "{first}/{}", self.proto)
+        } else {
+            write!(f, "{first}-{last}/{}", self.proto)
+        }
+    }
 }
 
 impl Engine {
@@ -107,13 +90,9 @@ impl Engine {
         to_the_end(async move {
             let _turn = container.turn().await?;
             let decided = container.with(|record| decide(record, &update))?;
-            let warnings = engine.port_warnings(&decided.mode, &decided.change.add).await;
-            if let Some(sandbox) = decided.sandbox {
-                let after = engine.inner.networks.change_ports(&sandbox, decided.change).await?;
-                container.with(|record| record.sandbox = Some(after));
-            }
+            let warnings = engine.change_ports(&container, &decided).await?;
             let write = container.with(|record| {
-                record.definition.host_config.port_bindings = decided.bindings;
+                decided.keep(&mut record.definition);
                 record.write()
             });
             engine.inner.database.commit(vec![write]).await?;
@@ -121,6 +100,16 @@ impl Engine {
             Ok(warnings)
         })
         .await
+    }
+
+    /// Makes the networks do it. Warnings: what keeps new ports from being reached.
+    pub(crate) async fn change_ports(&self, container: &Container, decided: &Decided) -> Result<Vec<String>> {
+        let warnings = self.port_warnings(&decided.mode, &decided.change.add).await;
+        if let Some(sandbox) = &decided.sandbox {
+            let after = self.inner.networks.change_ports(sandbox, decided.change.clone()).await?;
+            container.with(|record| record.sandbox = Some(after));
+        }
+        Ok(warnings)
     }
 
     /// `GET /portolan/exposure`: every published port, who can reach it, and why.
@@ -132,44 +121,57 @@ impl Engine {
     }
 }
 
-/// What a [`PortUpdate`] makes of a container.
-struct Decided {
-    bindings: Bindings,
+/// What is made of a container's ports.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) bindings: Bindings,
+    pub(crate) publish_all: bool,
     mode: NetworkMode,
     /// If it runs.
     sandbox: Option<SandboxId>,
     change: PortChange,
 }
 
+impl Decided {
+    fn of(ledger: Ledger<'_>, record: &Record, cut: bool) -> Self {
+        Self {
+            change: ledger.change(cut),
+            mode: record.definition.host_config.network_mode.clone(),
+            sandbox: record.sandbox.as_ref().map(|sandbox| sandbox.id.clone()),
+            bindings: ledger.bindings,
+            publish_all: ledger.publish_all,
+        }
+    }
+
+    /// Makes it what the container asks for.
+    pub(crate) fn keep(self, definition: &mut Definition) {
+        definition.host_config.port_bindings = self.bindings;
+        definition.host_config.publish_all_ports = self.publish_all;
+    }
+}
+
 fn decide(record: &Record, update: &PortUpdate) -> Result<Decided> {
     let definition = &record.definition;
     check_publishes(definition)?;
-    let mut bindings = definition.host_config.port_bindings.clone();
-    let (name, sandbox) = (&definition.name, record.sandbox.as_ref());
-    let mut added = update.add.clone();
-    let mut remove = remove(name, &mut bindings, sandbox, &update.remove)?;
-    remove.extend(relocate(name, &mut bindings, &mut added, sandbox, &update.moves)?);
-    for (port, hosts) in &added {
-        bindings.get_or_insert_with(*port, Vec::new).extend(hosts.iter().cloned());
+    let mut ledger = Ledger::new(definition, record.sandbox.as_ref());
+    update.remove.iter().try_for_each(|selector| ledger.remove(selector))?;
+    ledger.relocate(&update.moves)?;
+    ledger.add(&update.add);
+    Ok(Decided::of(ledger, record, update.cut))
+}
+
+/// `PortBindings` as they are to be from now on; none if they are so.
+///
+/// # Errors
+/// The container publishes nothing.
+pub(crate) fn decide_all(record: &Record, wanted: Bindings) -> Result<Option<Decided>> {
+    if wanted == record.definition.host_config.port_bindings {
+        return Ok(None);
     }
-    // Those that `--publish-all` asks for are there.
-    let named = added.iter().filter(|(_, hosts)| !hosts.is_empty()).map(|(port, _)| port);
-    let only_added: Bindings = added.iter().map(|(port, hosts)| (*port, hosts.clone())).collect();
-    let add = requests_for(definition, &only_added, named);
-    let before = &definition.host_config.port_bindings;
-    // Whatever there is beside them is not looked at.
-    let changed = || {
-        let come = bindings.changes_from(before).map(|(port, _)| port);
-        come.chain(before.changes_from(&bindings).map(|(port, _)| port)).collect::<BTreeSet<_>>()
-    };
-    let asks = requests_for(definition, &bindings, changed());
-    let asks_no_more = requests_for(definition, before, changed());
-    Ok(Decided {
-        mode: definition.host_config.network_mode.clone(),
-        sandbox: sandbox.map(|sandbox| sandbox.id.clone()),
-        change: PortChange { add, remove, asks, asks_no_more, cut: update.cut },
-        bindings,
-    })
+    check_publishes(&record.definition)?;
+    let mut ledger = Ledger::new(&record.definition, record.sandbox.as_ref());
+    ledger.set(wanted);
+    Ok(Some(Decided::of(ledger, record, false)))
 }
 
 fn check_publishes(definition: &Definition) -> Result<()> {
@@ -180,102 +182,4 @@ fn check_publishes(definition: &Definition) -> Result<()> {
             definition.name
         ))),
     }
-}
-
-/// Takes ports out of what a container asks for; those that it has now.
-fn remove(
-    name: &str,
-    bindings: &mut Bindings,
-    sandbox: Option<&SandboxInfo>,
-    selectors: &[PortSelector],
-) -> Result<Vec<PortBinding>> {
-    let mut removed = Vec::new();
-    for selector in selectors {
-        removed.extend(remove_one(name, bindings, sandbox, selector)?.1);
-    }
-    Ok(removed)
-}
-
-/// What asked for a port, and the bindings that it has now.
-type Asked = ((ContainerPort, HostPort), Vec<PortBinding>);
-
-fn remove_one(
-    name: &str,
-    bindings: &mut Bindings,
-    sandbox: Option<&SandboxInfo>,
-    selector: &PortSelector,
-) -> Result<Asked> {
-    let live: Vec<PortBinding> = sandbox
-        .iter()
-        .flat_map(|sandbox| sandbox.ports.keys())
-        .filter(|binding| selector.is(binding))
-        .cloned()
-        .collect();
-    match take_out(bindings, selector, &live) {
-        Some(asked) => Ok((asked, live)),
-        None => {
-            let at = selector.ip.map_or_else(String::new, |ip| format!(" on {ip} alone"));
-            Err(EngineError::not_found(format!(
-                "container {name} does not publish host port {}/{}{at}",
-                selector.port, selector.proto
-            )))
-        }
-    }
-}
-
-/// Takes ports out that are to be elsewhere; those that go, and into `added` what they are to be.
-fn relocate(
-    name: &str,
-    bindings: &mut Bindings,
-    added: &mut BTreeMap<ContainerPort, Vec<HostPort>>,
-    sandbox: Option<&SandboxInfo>,
-    moves: &[PortMove],
-) -> Result<Vec<PortBinding>> {
-    let mut removed = Vec::new();
-    for PortMove { from, to } in moves {
-        if from.proto != to.proto {
-            return Err(EngineError::invalid(format!(
-                "host port {}/{} cannot move to {}/{}: the protocol is the container's",
-                from.port, from.proto, to.port, to.proto
-            )));
-        }
-        let ((port, asked), live) = remove_one(name, bindings, sandbox, from)?;
-        let ports = Some(PortRange { first: to.port, last: to.port });
-        let host = HostPort { ip: to.ip.or(asked.ip), ports, ..asked };
-        added.entry(port).or_default().push(host);
-        removed.extend(live);
-    }
-    Ok(removed)
-}
-
-/// Takes the entry out that asked for a host port: by its number, or else the one without a number that
-/// leads to the same port of the container.
-fn take_out(
-    bindings: &mut Bindings,
-    selector: &PortSelector,
-    live: &[PortBinding],
-) -> Option<(ContainerPort, HostPort)> {
-    let covers = |range: &PortRange| (range.first..=range.last).contains(&selector.port);
-    let led: BTreeSet<ContainerPort> = match live {
-        [] => bindings.keys().filter(|port| port.proto == selector.proto).copied().collect(),
-        live => live.iter().map(|to| ContainerPort { port: to.container_port, proto: to.proto }).collect(),
-    };
-    for port in led {
-        let fits = |host: &HostPort| {
-            (selector.ip.is_none() || selector.ip == host.ip)
-                && match &host.ports {
-                    Some(range) => covers(range),
-                    None => !live.is_empty(),
-                }
-        };
-        // One entry for one port: others may ask for the same in another way.
-        let Some(at) = bindings.get(&port).and_then(|hosts| hosts.iter().position(fits)) else { continue };
-        let hosts = bindings.get_or_insert_with(port, Vec::new);
-        let asked = hosts.remove(at);
-        if hosts.is_empty() {
-            bindings.remove(&port);
-        }
-        return Some((port, asked));
-    }
-    None
 }

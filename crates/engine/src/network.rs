@@ -21,13 +21,16 @@ use crate::time::parse_until;
 pub(crate) fn port_requests(definition: &Definition) -> Vec<PortRequest> {
     let bindings = &definition.host_config.port_bindings;
     let exposed = definition.config.exposed_ports.keys().filter(|port| !bindings.contains(*port));
-    requests_for(definition, bindings, bindings.keys().chain(exposed))
+    let publish_all = definition.host_config.publish_all_ports;
+    requests_for(definition, bindings, publish_all, bindings.keys().chain(exposed))
 }
 
-/// What these of a container's ports are to be published as, when it has these bindings.
+/// What these of a container's ports are to be published as, when it has these bindings and publishes all others
+/// that it exposes, or not.
 pub(crate) fn requests_for<'a>(
     definition: &Definition,
     bindings: &Bindings,
+    publish_all: bool,
     ports: impl IntoIterator<Item = &'a ContainerPort>,
 ) -> Vec<PortRequest> {
     let (config, host) = (&definition.config, &definition.host_config);
@@ -35,24 +38,23 @@ pub(crate) fn requests_for<'a>(
     if !publishes || config.network_disabled {
         return Vec::new();
     }
-    // One look for all of them, of which there may be thousands.
-    let labelled = crate::live_ports::has_labels(&config.labels);
+    // One look for all of them, of which there may be thousands. They were checked when the container was made.
+    let labelled = crate::port_labels::sources(&config.labels).unwrap_or_default();
     let request = |port: &ContainerPort, to: &HostPort| PortRequest {
         proto: port.proto,
         container_port: port.port,
         host_ip: to.ip,
         host_ports: to.ports,
-        from: match to.from.is_empty() && labelled {
-            // Checked when the container was made.
-            true => crate::live_ports::labelled_sources(&config.labels, port).unwrap_or_default(),
-            false => to.from.clone(),
+        from: match labelled.get(port).filter(|_| to.from.is_empty()) {
+            Some(labelled) => labelled.clone(),
+            None => to.from.clone(),
         },
     };
     let mut requests = Vec::new();
     for port in ports {
         match bindings.get(port).filter(|hosts| !hosts.is_empty()) {
             Some(hosts) => requests.extend(hosts.iter().map(|to| request(port, to))),
-            None if host.publish_all_ports && config.exposed_ports.contains(port) => {
+            None if publish_all && config.exposed_ports.contains(port) => {
                 requests.push(request(port, &HostPort::default()));
             }
             None => {}

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_netcore::model::runs::Run;
-use portolan_netcore::model::{ContainerId, IfName, MacAddr, PortBinding, PortRange, Proto, SandboxMode};
+use portolan_netcore::model::{
+    Ask, ContainerId, IfName, MacAddr, PortBinding, PortRange, Proto, SandboxMode,
+};
 use serde::{Deserialize, Serialize};
 
 /// How the networking of one engine is set up; dockerd's options of the same meaning in brackets.
@@ -178,6 +180,13 @@ pub struct PortRequest {
     /// Who may use it; everybody if there is none.
     #[serde(default)]
     pub from: Vec<IpNet>,
+}
+
+impl PortRequest {
+    /// Where it is to be, whatever it leads to.
+    pub fn as_ask(&self) -> Ask<'_> {
+        Ask { host_ip: self.host_ip, host_ports: self.host_ports, from: &self.from }
+    }
 }
 
 impl Run for PortRequest {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use portolan_netcore::firewall::{FirewallPolicy, PolicyItem, Transaction};
+use portolan_netcore::firewall::{FirewallPolicy, PolicyItem, PublishedPort, Transaction};
 use portolan_netcore::plan::HostState;
 
 use crate::host::{EEXIST, ENOENT, Errno};
@@ -44,11 +44,13 @@ fn put_in(policy: &mut FirewallPolicy, item: &PolicyItem) -> Result<(), Errno> {
             insert(&mut policy.endpoints, endpoint.id.clone(), endpoint.clone())
         }
         PolicyItem::Port(port) => {
-            let key = (port.binding.proto, port.binding.host_ip, port.binding.host_port);
-            let taken = policy
-                .published
-                .iter()
-                .any(|other| (other.binding.proto, other.binding.host_ip, other.binding.host_port) == key);
+            // What has no place on the host is nowhere in another's way.
+            let place = |port: &PublishedPort| {
+                let binding = &port.binding;
+                (binding.host_port != 0).then_some((binding.proto, binding.host_ip, binding.host_port))
+            };
+            let wanted = place(port);
+            let taken = wanted.is_some() && policy.published.iter().any(|other| place(other) == wanted);
             if taken {
                 return Err(EEXIST);
             }

@@ -76,7 +76,7 @@ fn a_port_for_some_is_closed_to_others() {
     let (friend, stranger) = (Host::new("friend"), Host::new("stranger"));
     friend.wire("up0", "198.51.100.1/24", host, "up1", "198.51.100.2/24");
     stranger.wire("up0", "203.0.113.1/24", host, "up2", "203.0.113.2/24");
-    let label = "portolan.publish.from.7000/tcp=198.51.100.0/24";
+    let label = "portolan.publish.from.7000=198.51.100.0/24";
     run_server(&engine, "web", 7000, "hello", &["-p", "8000:7000", "--label", label]);
     eventually("a friend is let in", 10, || (hear(&friend, "198.51.100.2", 8000) == "hello").then_some(()));
     assert_eq!(hear(&stranger, "203.0.113.2", 8000), "", "a stranger is not");
@@ -96,11 +96,90 @@ fn a_port_for_some_is_closed_to_others() {
     portolan(&engine, &["port", "add", "--from", "203.0.113.1", "web", "8001:7000"]).ok();
     eventually("nor the other way", 5, || (hear(&stranger, "203.0.113.2", 8001) == "hello").then_some(()));
     assert_eq!(hear(&friend, "198.51.100.2", 8001), "");
+    // What would be open to everybody in spite of what it says is refused.
+    for (label, words) in [
+        ("portolan.publish.from.8002=10.0.0.0/8", "8002 is a port of the host"),
+        ("portolan.publish.from.81/tcp=10.0.0.0/8", "does not publish that port"),
+    ] {
+        let made = engine.docker(&["create", "-p", "8002:80", "--label", label, "busybox", "true"]);
+        has_line(made.fails(), &["would limit nothing", words]);
+    }
+    let body = r#"{"Add":{"80/tcp":[{"HostPort":"8002","Sources":["10.0.0.0/8"]}]}}"#;
+    has_line(&post(&engine, "/portolan/containers/web/ports", body), &["Sources", "From"]);
     let shown = portolan(&engine, &["exposure"]);
     has_line(
         shown.ok(),
         &["0.0.0.0:8001/tcp", "web", "172.17.0.2:7000", "every interface", "203.0.113.1/32"],
     );
+}
+
+/// What the engine answers to a request.
+fn post(engine: &Engine, path: &str, body: &str) -> String {
+    let socket = engine.socket().display().to_string();
+    let url = format!("http://engine{path}");
+    let head =
+        ["curl", "-sS", "-X", "POST", "--unix-socket", &socket, "-H", "Content-Type: application/json"];
+    run(&[&head, ["-d", body, &url].as_slice()].concat(), None).ok().to_owned()
+}
+
+#[test]
+fn what_is_closed_stays_closed() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker publishes at creation only");
+    }
+    let start = |name: &str, flags: &[&str]| {
+        let head = ["run", "-d", "--name", name];
+        engine.docker(&[&head, flags, &["busybox", "sleep", "600"]].concat()).ok();
+    };
+    // The numbers of its ports on the host, sorted, as they are after it has started again.
+    let ports = |name: &str| {
+        engine.docker(&["restart", "-t", "0", name]).ok();
+        let listed = engine.docker(&["port", name]);
+        let of_line = |line: &str| line.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let mut ports: Vec<u16> = listed.ok().lines().filter_map(of_line).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    };
+    start("some", &["-p", "80", "-p", "8200:80", "-p", "8203-8209:80", "-p", "8205:80"]);
+    portolan(&engine, &["port", "rm", "some", "8200", "8205"]).ok();
+    has_line(
+        portolan(&engine, &["port", "rm", "some", "8207"]).fails(),
+        &["does not publish host port 8207/tcp"],
+    );
+    let [range, ephemeral] = ports("some")[..] else { panic!("two are left") };
+    assert!(range == 8203 && ephemeral >= 1024, "{range} {ephemeral}");
+    start("all", &["-P", "--expose", "80", "--expose", "81"]);
+    let published = engine.docker(&["port", "all", "80"]);
+    let port =
+        published.ok().lines().next().and_then(|line| line.rsplit_once(':')).expect("it is published").1;
+    portolan(&engine, &["port", "rm", "all", port]).ok();
+    assert_eq!(ports("all").len(), 1);
+    has_line(engine.docker(&["port", "all"]).ok(), &["81/tcp -> "]);
+    start("both", &["-p", "127.0.0.1:8220:80", "-p", "127.0.0.2:8220:80", "-p", "8240-8242:90-92"]);
+    portolan(&engine, &["port", "move", "both", "8220", "8221"]).ok();
+    portolan(&engine, &["port", "rm", "both", "127.0.0.1:8221", "8240-8241"]).ok();
+    portolan(&engine, &["port", "move", "both", "8242", "127.0.0.1:8242"]).ok();
+    assert_eq!(ports("both"), [8221, 8242]);
+    for line in ["80/tcp -> 127.0.0.2:8221", "92/tcp -> 127.0.0.1:8242"] {
+        has_line(engine.docker(&["port", "both"]).ok(), &[line]);
+    }
+    // The whole set, in Docker's own words; without it nothing changes.
+    let update = |body: &str| {
+        assert_eq!(post(&engine, "/containers/both/update", body).trim(), r#"{"Warnings":null}"#)
+    };
+    update(
+        r#"{"PortBindings":{"80/tcp":[{"HostPort":"8242"}],"92/tcp":[{"HostIp":"127.0.0.2","HostPort":"8221"}]}}"#,
+    );
+    update(r#"{"PortBindings":null,"RestartPolicy":{"Name":"no"}}"#);
+    engine.docker(&["update", "--restart", "no", "both"]).ok();
+    assert_eq!(ports("both"), [8221, 8242]);
+    for line in ["80/tcp -> 0.0.0.0:8242", "92/tcp -> 127.0.0.2:8221"] {
+        has_line(engine.docker(&["port", "both"]).ok(), &[line]);
+    }
+    update(r#"{"PortBindings":{}}"#);
+    assert!(ports("both").is_empty());
 }
 
 /// A script of the machine's python3 in a network namespace, which is told and tells line by line.

@@ -182,7 +182,8 @@ wire! {
         pub config: Option<BTreeMap<String, String>>,
     }
 
-    /// Where a port is published.
+    /// Where a port is published. A misspelt `From` must not leave it open to everybody.
+    #[serde(deny_unknown_fields)]
     pub struct PortBinding {
         /// Address of the host; all if empty.
         pub host_ip: String,

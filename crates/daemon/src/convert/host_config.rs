@@ -1,6 +1,7 @@
 //! `HostConfig`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use portolan_api::{self as api, ApiVersion, StrSlice};
 use portolan_engine::model::{
@@ -138,18 +139,25 @@ pub(crate) fn port_bindings(given: api::PortMap) -> Result<BTreeMap<ContainerPor
 }
 
 fn host_port(binding: api::PortBinding) -> Result<HostPort, ApiError> {
-    let ip = match binding.host_ip.as_str() {
-        "" => None,
-        given => Some(
-            given
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .parse()
-                .map_err(|_| ApiError::invalid(format!("invalid IP address in port mapping: {given}")))?,
-        ),
-    };
+    let ip = host_address(&binding.host_ip)?;
     let from = binding.from.iter().map(|text| source(text)).collect::<Result<_, _>>()?;
     Ok(HostPort { ip, ports: host_ports(&binding.host_port)?, from })
+}
+
+/// An address of the host, none if the text is empty. IPv4 in IPv6 is IPv4.
+pub(crate) fn host_address(given: &str) -> Result<Option<IpAddr>, ApiError> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |why: &str| ApiError::invalid(format!("invalid IP address in port mapping: {given}{why}"));
+    let address: IpAddr =
+        given.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| invalid(""))?;
+    match address.to_canonical() {
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Err(invalid(": a link-local address is one of many links, and ports are published without one"))
+        }
+        address => Ok(Some(address)),
+    }
 }
 
 /// A network, or one address.
@@ -162,7 +170,7 @@ fn source(text: &str) -> Result<ipnet::IpNet, ApiError> {
 }
 
 /// `8080`, `8000-8010`; empty and 0 are ephemeral.
-fn host_ports(text: &str) -> Result<Option<PortRange>, ApiError> {
+pub(crate) fn host_ports(text: &str) -> Result<Option<PortRange>, ApiError> {
     let invalid = || ApiError::invalid(format!("invalid port specification: {text:?}"));
     if text.is_empty() || text == "0" {
         return Ok(None);

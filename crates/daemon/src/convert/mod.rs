@@ -25,7 +25,7 @@ pub(crate) use endpoint::endpoint_from_api;
 pub(crate) use event::event;
 pub(crate) use exec::{exec_config, exec_inspect, exec_start};
 pub(crate) use filters::{filters, image_list_filter, image_prune_filter};
-pub(crate) use host_config::{addresses, port_bindings};
+pub(crate) use host_config::{addresses, host_address, host_ports, port_bindings};
 pub(crate) use image::{deleted, history_item, image_inspect, image_summary, platform};
 pub(crate) use inspect::container_inspect;
 pub(crate) use network::{network, network_spec, network_status};

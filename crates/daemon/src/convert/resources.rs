@@ -3,6 +3,7 @@
 use portolan_api as api;
 use portolan_engine::model::{ResourceLimits, RestartPolicy, RestartPolicyName, UpdateRequest};
 
+use super::port_bindings;
 use crate::http::ApiError;
 
 /// The limits of a `HostConfig`; those that we do not have are refused by name.
@@ -65,5 +66,7 @@ pub(crate) fn update_request(body: &api::UpdateConfig) -> Result<UpdateRequest, 
         "" => None,
         _ => Some(restart_policy_from_api(&body.restart_policy)?),
     };
-    Ok(UpdateRequest { resources: limits_from_api(body)?, restart_policy })
+    let port_bindings = body.port_bindings.clone().map(port_bindings).transpose()?;
+    let port_bindings = port_bindings.map(|bindings| bindings.into_iter().collect());
+    Ok(UpdateRequest { resources: limits_from_api(body)?, restart_policy, port_bindings })
 }

@@ -27,7 +27,7 @@ pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &
 struct PortsBody {
     /// As `HostConfig.PortBindings`, with `From` in each binding: networks that may use it.
     add: api::PortMap,
-    /// Host ports: `8080`, `8080/udp`, `127.0.0.1:8080`, `[::1]:8080/tcp`.
+    /// Host ports: `8080`, `8080-8089/udp`, `127.0.0.1:8080`, `[::1]:8080/tcp`.
     remove: Vec<String>,
     /// Published ports that are to be elsewhere on the host.
     #[serde(rename = "Move")]
@@ -72,17 +72,15 @@ async fn ports(state: &Arc<State>, request: &mut Request, name: &str) -> Answer 
 }
 
 fn selector(text: &str) -> Result<PortSelector, ApiError> {
-    let invalid = || ApiError::invalid(format!("invalid host port {text:?}: [address:]port[/protocol]"));
+    let invalid =
+        || ApiError::invalid(format!("invalid host port {text:?}: [address:]port[-port][/protocol]"));
     let (place, proto) = text.split_once('/').unwrap_or((text, "tcp"));
-    let (ip, port) = match place.rsplit_once(':') {
-        Some((ip, port)) => {
-            let ip = ip.trim_start_matches('[').trim_end_matches(']');
-            (Some(ip.parse().map_err(|_| invalid())?), port)
-        }
+    let (ip, ports) = match place.rsplit_once(':') {
+        Some((ip, ports)) => (convert::host_address(ip).map_err(|_| invalid())?, ports),
         None => (None, place),
     };
-    let proto = proto.to_lowercase().parse().map_err(|_| invalid())?;
-    Ok(PortSelector { ip, port: port.parse().map_err(|_| invalid())?, proto })
+    let ports = convert::host_ports(ports).ok().flatten().ok_or_else(invalid)?;
+    Ok(PortSelector { ip, ports, proto: proto.to_lowercase().parse().map_err(|_| invalid())? })
 }
 
 /// One row of `GET /portolan/exposure`.

@@ -19,6 +19,7 @@ use crate::model::{
     NetworkMode, VolumeSpec,
 };
 use crate::network::{attach_spec, is_predefined};
+use crate::port_labels;
 use crate::volume::Hold;
 
 impl Engine {
@@ -31,7 +32,9 @@ impl Engine {
         let mut warnings = validate::request(&mut request)?;
         let image = self.inner.images.resolve(&request.config.image)?;
         check_platform(&request, &image, &mut warnings)?;
+        let labels = request.config.labels.clone();
         merge::merge(&mut request.config, &image.config.config)?;
+        port_labels::check(&labels, &request.config, &request.host_config)?;
         self.check_log_config(&mut request.host_config)?;
         self.resolve_namespaces(&mut request.host_config);
         self.check_links(&request.host_config)?;

@@ -6,20 +6,22 @@ use super::record::Record;
 use super::{spec, validate};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::live_ports;
 use crate::model::{ResourceLimits, RestartPolicyName, Status, UpdateRequest};
 
 impl Engine {
     /// `POST /containers/{id}/update`. Warnings.
     ///
     /// # Errors
-    /// `Invalid` for limits that make no sense; `Conflict` for a container that is being removed.
+    /// `Invalid` for limits that make no sense, and for ports and limits that change at once; `Conflict` for a
+    /// container that is being removed; as [`Engine::container_ports`]. Nothing has changed then.
     pub async fn container_update(&self, name: &str, request: UpdateRequest) -> Result<Vec<String>> {
-        let warnings = validate::resources(&request.resources, true)?;
+        let mut warnings = validate::resources(&request.resources, true)?;
         let container = self.inner.containers.find(name)?;
         let _turn = container.gate.lock().await;
         let wrap =
             |error: EngineError| error.context(format_args!("Cannot update container {}", container.id));
-        let (limits, before, running) = container.with(|record| -> Result<_> {
+        let (limits, before, running, ports) = container.with(|record| -> Result<_> {
             let host = &record.definition.host_config;
             if let Some(policy) = request.restart_policy {
                 validate::restart_policy(policy)?;
@@ -31,9 +33,19 @@ impl Engine {
                 return Err(EngineError::conflict("Container is marked for removal and cannot be \"update\"."));
             }
             let limits = merged(&host.resources, &request.resources)?;
-            Ok((limits, host.resources.clone(), record.shim.clone()))
+            let ports = request.port_bindings.map(|wanted| live_ports::decide_all(record, wanted));
+            let ports = ports.transpose()?.flatten();
+            if ports.is_some() && limits != host.resources {
+                return Err(EngineError::invalid(
+                    "ports and limits cannot change in one request: either may fail when the other is done",
+                ));
+            }
+            Ok((limits, host.resources.clone(), record.shim.clone(), ports))
         })
         .map_err(wrap)?;
+        if let Some(ports) = &ports {
+            warnings.extend(self.change_ports(&container, ports).await.map_err(wrap)?);
+        }
         if let Some(shim) = running.filter(|_| limits != before) {
             shim.update(&spec::resources(&limits)).await.map_err(|error| wrap(error.into()))?;
         }
@@ -41,6 +53,9 @@ impl Engine {
             record.definition.host_config.resources = limits;
             if let Some(policy) = request.restart_policy {
                 record.definition.host_config.restart_policy = policy;
+            }
+            if let Some(ports) = ports {
+                ports.keep(&mut record.definition);
             }
             record.write()
         });

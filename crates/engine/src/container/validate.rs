@@ -158,7 +158,6 @@ fn check_host(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<String>
     for entry in &host.extra_hosts {
         split_extra_host(entry)?;
     }
-    crate::live_ports::check_labels(&config.labels)?;
     if let Some(port) = host.port_bindings.keys().find(|port| port.port == 0) {
         return Err(invalid(format!("invalid port specification: \"{port}\"")));
     }

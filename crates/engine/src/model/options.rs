@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use portolan_netcore::model::ContainerId;
 use serde::{Deserialize, Serialize};
 
-use super::{Filters, ResourceLimits, RestartPolicy};
+use super::{Bindings, Filters, ResourceLimits, RestartPolicy};
 
 /// `POST /containers/{id}/stop` and `/restart`.
 #[derive(Clone, Debug, Default)]
@@ -174,6 +174,8 @@ pub struct UpdateRequest {
     pub resources: ResourceLimits,
     /// `RestartPolicy`.
     pub restart_policy: Option<RestartPolicy>,
+    /// `PortBindings`, all of them: ports that are not among them are unpublished.
+    pub port_bindings: Option<Bindings>,
 }
 
 /// One sample for `GET /containers/{id}/stats`.

@@ -77,11 +77,13 @@ pub(crate) async fn limits_and_statistics(fixture: &Fixture) {
     assert!(sample.read.is_some() && sample.pids_current >= 1, "{sample:?}");
     assert_eq!(sample.memory_limit, 64 << 20);
     let resources = ResourceLimits { memory: 32 << 20, memory_swap: 64 << 20, ..ResourceLimits::default() };
-    engine.container_update(&id, UpdateRequest { resources, restart_policy: None }).await.unwrap();
+    engine.container_update(&id, UpdateRequest { resources, ..UpdateRequest::default() }).await.unwrap();
     assert_eq!(engine.container_stats(&id).await.unwrap().memory_limit, 32 << 20);
     let resources = ResourceLimits { memory: 1, ..ResourceLimits::default() };
-    let error =
-        engine.container_update(&id, UpdateRequest { resources, restart_policy: None }).await.unwrap_err();
+    let error = engine
+        .container_update(&id, UpdateRequest { resources, ..UpdateRequest::default() })
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     if std::process::Command::new("ps").arg("--version").output().is_ok_and(|out| out.status.success()) {
         let table = engine.container_top(&id, "").await.unwrap();

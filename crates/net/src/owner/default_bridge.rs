@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use portolan_netcore::model::{
     BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, Routing,
 };
-use portolan_netcore::plan::{HostState, Ns};
+use portolan_netcore::plan::{ALIAS_PREFIX, HostState, Ns};
 
 use super::endpoint::{DEFAULT_GATEWAY_V4, DEFAULT_GATEWAY_V6};
 use super::network::now_ns;
@@ -199,7 +199,7 @@ impl Owner {
 /// The id in the alias of a bridge of ours that the store does not know.
 fn adopted_id(bridge: &IfName, observed: &HostState) -> Option<NetworkId> {
     let link = observed.links.get(&(Ns::Host, bridge.clone()))?;
-    link.alias.as_deref()?.strip_prefix("portolan:")?.parse().ok()
+    link.alias.as_deref()?.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
 
 /// The options that Docker shows for the network `bridge`.

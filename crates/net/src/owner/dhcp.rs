@@ -102,7 +102,9 @@ impl Owner {
             self.discard_change(draft, &before);
             return Err(error);
         }
-        let back = Back { touched, before, record: Some(record), new_leases: Vec::new(), old_lease: None };
+        let let_go = draft.exchange.releases();
+        let new_leases = Vec::new();
+        let back = Back { touched, before, record: Some(record), let_go, new_leases, old_lease: None };
         self.adopt_change(draft, &back);
         Ok(Turn::Done(Some(self.work(sandbox, back, Vec::new()))))
     }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_netcore::model::{
-    Allowed, Driver, Endpoint, EndpointId, IfName, MacAddr, Network, NetworkId, SandboxId, SandboxMode,
+    Allowed, Driver, Endpoint, EndpointId, GatewayMode, IfName, MacAddr, Network, NetworkId, SandboxId,
+    SandboxMode,
 };
 use portolan_netcore::shared::SharedSet;
 
 use super::lease::Addresses;
-use super::ports::{Publisher, Taken};
+use super::ports::{Exchange, Publisher, Taken};
 use super::{Owner, entropy};
 use crate::options::{SOURCE_GUARD, switch};
 use crate::{AttachSpec, Error, PortRequest};
@@ -160,8 +161,15 @@ impl Owner {
         Ok(name)
     }
 
-    /// Takes the host ports that an endpoint is to publish.
-    pub(super) fn publish(&mut self, endpoint: &Endpoint, requests: &[PortRequest]) -> Result<Taken, Error> {
+    /// Takes the host ports that an endpoint is to publish. `lenient`: those that its network cannot publish
+    /// are left out.
+    pub(super) fn publish(
+        &mut self,
+        endpoint: &Endpoint,
+        requests: &[PortRequest],
+        exchange: &mut Exchange,
+        lenient: bool,
+    ) -> Result<Taken, Error> {
         if requests.is_empty() {
             return Ok(Taken::default());
         }
@@ -172,8 +180,8 @@ impl Owner {
             )));
         }
         let facts = self.host.facts()?;
-        let binding = match self.desired.networks.get(&endpoint.network).map(|network| &network.driver) {
-            Some(Driver::Bridge(options)) if !options.unmanaged => options.host_binding,
+        let options = match self.desired.networks.get(&endpoint.network).map(|network| &network.driver) {
+            Some(Driver::Bridge(options)) if !options.unmanaged => options,
             // These networks are outside of the host's firewall: containers are reached directly, and
             // a port asked for is kept for when another network is the gateway.
             _ => {
@@ -189,10 +197,13 @@ impl Owner {
             has_ipv6: endpoint.ipv6.is_some(),
             host_ipv6: facts.ipv6,
             proxy: self.desired.settings.proxy,
-            default_binding: binding.or(self.config.host_binding),
+            default_binding: options.host_binding.or(self.config.host_binding),
             default_loopback: self.config.loopback_binding,
+            routed_ipv4: options.gateway_mode_ipv4 == GatewayMode::Routed,
+            routed_ipv6: options.gateway_mode_ipv6 == GatewayMode::Routed,
+            lenient,
         };
-        self.ports.take(self.host.as_ref(), &facts, requests, &publisher)
+        self.ports.take(self.host.as_ref(), &facts, requests, &publisher, exchange)
     }
 }
 

@@ -4,10 +4,17 @@
 //! the other stands in for that family's default route.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-use portolan_netcore::model::{Driver, Endpoint, EndpointId, Family, IpvlanMode};
+use portolan_netcore::model::{
+    Allowed, Ask, Driver, Endpoint, EndpointId, Family, ForSome, IpvlanMode, PortBinding, Proto, bindings_of,
+};
+use portolan_netcore::shared::SharedSet;
 
 use super::Owner;
+use super::ports::Exchange;
+use super::sandbox::Draft;
+use crate::{Error, PortRequest};
 
 impl Owner {
     /// The gateway: the highest priority, then one with both families, then the lowest network name.
@@ -51,6 +58,34 @@ impl Owner {
         }
     }
 
+    /// The gateway after a change, and the published ports with it: what is asked for is published anew, by
+    /// the rules of the new one's network, on the same ports of the host where it may choose.
+    pub(super) fn reelect(&mut self, draft: &mut Draft) -> Result<(), Error> {
+        let gateway = self.elect(draft.endpoints.iter());
+        for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) != gateway.as_ref()) {
+            endpoint.is_gateway = false;
+            draft.published.append(std::mem::take(&mut endpoint.published));
+            draft.allowed.append(std::mem::take(&mut endpoint.allowed));
+        }
+        for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) == gateway.as_ref()) {
+            endpoint.is_gateway = true;
+        }
+        self.elect_stand_in(&mut draft.endpoints);
+        let Some(endpoint) =
+            draft.endpoints.iter_mut().find(|endpoint| Some(&endpoint.id) == gateway.as_ref())
+        else {
+            return Ok(());
+        };
+        if endpoint.published.is_empty() && !draft.record.ports.is_empty() {
+            let asked = draft.record.asked();
+            let preferred = preferred(&asked, &draft.published, &draft.allowed);
+            draft.exchange = Exchange::new(draft.published.keys(), preferred);
+            let taken = self.publish(endpoint, &asked, &mut draft.exchange, true)?;
+            endpoint.publish(taken.bindings, taken.allowed);
+        }
+        Ok(())
+    }
+
     /// The default route of a family can go through it: it has a gateway, or needs none.
     fn leads_out(&self, endpoint: &Endpoint, family: Family) -> bool {
         let (gateway, has) = match family {
@@ -64,4 +99,26 @@ impl Owner {
         });
         gateway || (needs_none && has)
     }
+}
+
+/// The host port that each of what is asked for has now.
+fn preferred(
+    asked: &[PortRequest],
+    published: &SharedSet<PortBinding>,
+    allowed: &Allowed,
+) -> Vec<Option<u16>> {
+    let mut bindings: BTreeMap<(Proto, u16), Vec<ForSome<'_>>> = BTreeMap::new();
+    for binding in published.keys() {
+        let from = allowed.get(binding).map_or(&[][..], Vec::as_slice);
+        bindings.entry((binding.proto, binding.container_port)).or_default().push((binding, from));
+    }
+    // Those of one port of the container follow one another.
+    let port = |request: &PortRequest| (request.proto, request.container_port);
+    let of_port = |asked: &[PortRequest]| {
+        let asks: Vec<Ask<'_>> = asked.iter().map(PortRequest::as_ask).collect();
+        let there = asked.first().and_then(|first| bindings.get(&port(first)));
+        let owned = bindings_of(&asks, there.map_or(&[][..], Vec::as_slice));
+        owned.into_iter().map(|own| own.first().map(|binding| binding.host_port)).collect::<Vec<_>>()
+    };
+    asked.chunk_by(|one, other| port(one) == port(other)).flat_map(of_port).collect()
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use portolan_netcore::model::{
-    Allowed, ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Proto, Sandbox, SandboxId,
+    Allowed, ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, Sandbox, SandboxId,
     SandboxMode,
 };
 use portolan_netcore::plan::{Desired, Step, Touched, change, undo};
@@ -13,6 +13,7 @@ use portolan_netcore::shared::SharedSet;
 
 use super::advertise::{self, Announcements};
 use super::endpoint::{Advertising, advertising};
+use super::ports::Exchange;
 use super::{Live, Owner, Phase, Turn, entropy};
 use crate::publisher::Version;
 use crate::records::{Asked, Batch, Exposed, LeaseRecord, SandboxRecord};
@@ -40,7 +41,7 @@ pub(crate) struct Work {
 impl Work {
     /// The way back from what was done of the steps; only a failure needs it.
     pub(crate) fn undo(&self, done: &[Step], not_done: &[Step]) -> Vec<Step> {
-        let done: Vec<Step> = self.held.iter().chain(done).cloned().collect();
+        let done: Vec<Step> = self.back.let_go.iter().chain(&self.held).chain(done).cloned().collect();
         undo(&self.back.before, &self.back.touched, &done, not_done)
     }
 }
@@ -51,6 +52,8 @@ pub(super) struct Back {
     pub(super) touched: Touched,
     pub(super) before: Desired,
     pub(super) record: Option<SandboxRecord>,
+    /// Ports of the host that were let go of while others were taken.
+    pub(super) let_go: Vec<Step>,
     /// Leases that the change made.
     pub(super) new_leases: Vec<NetworkId>,
     /// Leases that go once the change is done.
@@ -171,7 +174,8 @@ impl Owner {
             self.insert_endpoint(endpoint);
         }
         let before = self.nothing();
-        let back = Back { touched, before, record: None, new_leases, old_lease: None };
+        let let_go = Vec::new();
+        let back = Back { touched, before, record: None, let_go, new_leases, old_lease: None };
         let work = self.work(id, back, events);
         Ok(self.with_announcements(work, &draft.advertised))
     }
@@ -181,9 +185,8 @@ impl Owner {
             && let Some(endpoint) = draft.endpoints.iter_mut().find(|endpoint| endpoint.id == gateway)
         {
             endpoint.is_gateway = true;
-            let taken = self.publish(endpoint, &draft.record.asked())?;
-            endpoint.published = taken.bindings.into_iter().collect();
-            endpoint.allowed = taken.allowed;
+            let taken = self.publish(endpoint, &draft.record.asked(), &mut draft.exchange, false)?;
+            endpoint.publish(taken.bindings, taken.allowed);
         }
         self.elect_stand_in(&mut draft.endpoints);
         draft.batch.put_sandbox(&draft.record)?;
@@ -451,7 +454,8 @@ impl Owner {
         touched.endpoints.extend(draft.record.order.last().cloned());
         let new_leases =
             draft.leased.iter().filter(|(_, had)| !had).map(|(network, _)| network.clone()).collect();
-        let back = Back { touched, before, record: Some(record), new_leases, old_lease: None };
+        let let_go = draft.exchange.releases();
+        let back = Back { touched, before, record: Some(record), let_go, new_leases, old_lease: None };
         let advertised = std::mem::take(&mut draft.advertised);
         self.adopt_change(draft, &back);
         let work = self.work(id.clone(), back, vec![(NetworkAction::Connect, network)]);
@@ -508,6 +512,7 @@ impl Owner {
             touched,
             before,
             record: Some(record),
+            let_go: draft.exchange.releases(),
             new_leases: Vec::new(),
             old_lease: Some(network.clone()),
         };
@@ -518,43 +523,6 @@ impl Owner {
         let mut work = self.work(id.clone(), back, vec![(NetworkAction::Disconnect, network)]);
         work.steps.extend(forget);
         Ok(Turn::Done(Work { release, ..work }))
-    }
-
-    /// The gateway after a change, and the published ports with it: ports move along if the new one
-    /// can serve them, and are asked for anew if there was none before.
-    pub(super) fn reelect(&mut self, draft: &mut Draft) -> Result<(), Error> {
-        let gateway = self.elect(draft.endpoints.iter());
-        for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) != gateway.as_ref()) {
-            endpoint.is_gateway = false;
-            draft.published.append(std::mem::take(&mut endpoint.published));
-            draft.allowed.append(std::mem::take(&mut endpoint.allowed));
-        }
-        for endpoint in draft.endpoints.iter_mut().filter(|endpoint| Some(&endpoint.id) == gateway.as_ref()) {
-            endpoint.is_gateway = true;
-        }
-        self.elect_stand_in(&mut draft.endpoints);
-        let Some(endpoint) =
-            draft.endpoints.iter_mut().find(|endpoint| Some(&endpoint.id) == gateway.as_ref())
-        else {
-            return Ok(());
-        };
-        if endpoint.published.is_empty() {
-            let (v4, v6) = (endpoint.ipv4.is_some(), endpoint.ipv6.is_some());
-            let proxy = self.desired.settings.proxy;
-            draft.published.retain(|binding, ()| {
-                let direct = if binding.host_ip.is_ipv4() { v4 } else { v6 };
-                direct || (proxy && binding.proto != Proto::Sctp)
-            });
-            endpoint.published = std::mem::take(&mut draft.published);
-            endpoint.allowed = std::mem::take(&mut draft.allowed);
-        }
-        if endpoint.published.is_empty() && !draft.record.ports.is_empty() {
-            let taken = self.publish(endpoint, &draft.record.asked())?;
-            draft.newly_held.clone_from(&taken.bindings);
-            endpoint.published = taken.bindings.into_iter().collect();
-            endpoint.allowed = taken.allowed;
-        }
-        Ok(())
     }
 
     pub(super) fn store_draft(&self, draft: &mut Draft, before: &Desired) -> Result<(), Error> {
@@ -572,9 +540,21 @@ impl Owner {
         for (network, had) in &draft.leased {
             self.return_addresses(network, &draft.record.sandbox.container, *had);
         }
-        super::ports::release(self.host.as_ref(), &draft.newly_held);
-        self.ports.forget(&draft.newly_held, id);
+        self.ports.forget(&draft.exchange.taken, id);
+        let mut exchange = draft.exchange;
+        self.listen_again(&exchange.undo(self.host.as_ref()), before);
         debug_assert!(before.sandboxes.contains_key(id), "only a sandbox that is there changes");
+    }
+
+    /// Ports that were let go of for a moment are carried over to the other family as before.
+    fn listen_again(&self, holds: &BTreeSet<PortBinding>, before: &Desired) {
+        if holds.is_empty() {
+            return;
+        }
+        let touched = Touched::endpoints(before.endpoints.keys());
+        let mut steps = change(&self.nothing(), before, &touched);
+        steps.retain(|step| matches!(step, Step::ProxyPort(hold, _) if holds.contains(hold)));
+        crate::apply::run_whatever_fails(self.host.as_ref(), &steps);
     }
 
     pub(super) fn adopt_change(&mut self, draft: Draft, back: &Back) {
@@ -652,10 +632,11 @@ pub(super) struct Draft {
     /// Networks on which addresses were taken, and whether the container had some there before.
     leased: Vec<(NetworkId, bool)>,
     /// Ports of endpoints that are not the gateway any more.
-    published: SharedSet<PortBinding>,
+    pub(super) published: SharedSet<PortBinding>,
     /// Who may use them.
-    allowed: Allowed,
-    pub(super) newly_held: Vec<PortBinding>,
+    pub(super) allowed: Allowed,
+    /// How far the ports of the host are exchanged for others.
+    pub(super) exchange: Exchange,
     /// How new endpoints announce themselves.
     advertised: Vec<(EndpointId, Advertising)>,
 }
@@ -684,6 +665,12 @@ impl Draft {
         Self::of(record)
     }
 
+    /// What people call the container.
+    pub(super) fn container_name(&self) -> String {
+        let name = self.endpoints.first().map(|endpoint| endpoint.container_name.clone());
+        name.unwrap_or_else(|| self.record.sandbox.container.to_string())
+    }
+
     /// An address that the container has from now on.
     pub(super) fn remember(&mut self, lease: LeaseRecord) -> Result<(), Error> {
         self.batch.put_lease(&lease)?;
@@ -700,7 +687,7 @@ impl Draft {
             leased: Vec::new(),
             published: SharedSet::new(),
             allowed: Allowed::new(),
-            newly_held: Vec::new(),
+            exchange: Exchange::default(),
             advertised: Vec::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! Networks, endpoints and sandboxes as values. Holding one of these types means it is valid.
 
+mod ask;
 mod dhcp;
 mod ids;
 mod link;
@@ -8,6 +9,7 @@ mod port;
 pub mod runs;
 mod sandbox;
 
+pub use ask::{Ask, ForSome, bindings_of};
 pub use dhcp::{DhcpClient, DhcpLease, DhcpRoute, LeaseNews, LeaseRequest};
 pub use ids::{ContainerId, EndpointId, InvalidId, NetworkId, SandboxId};
 pub use link::{IfName, InvalidIfName, InvalidMac, MacAddr};

@@ -102,6 +102,12 @@ impl Endpoint {
         managed.chain(self.link_local.iter().copied())
     }
 
+    /// It publishes these ports and no others.
+    pub fn publish(&mut self, bindings: impl IntoIterator<Item = PortBinding>, allowed: Allowed) {
+        self.published = bindings.into_iter().map(|binding| (binding, ())).collect();
+        self.allowed = allowed;
+    }
+
     /// Who may use a published port; everybody if there is none.
     pub fn sources(&self, binding: &PortBinding) -> &[IpNet] {
         self.allowed.get(binding).map_or(&[], Vec::as_slice)

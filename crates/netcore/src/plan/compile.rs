@@ -337,7 +337,8 @@ fn add_host_routes(state: &mut HostState, endpoint: &Endpoint, dev: &IfName) {
 /// What an endpoint has on the host beyond its link: published ports and their rules.
 fn add_ports(state: &mut HostState, desired: &Desired, endpoint: &Endpoint, options: &BridgeOptions) {
     let internal = desired.networks.get(&endpoint.network).is_none_or(|network| network.internal);
-    for binding in endpoint.published.keys() {
+    // In gateway mode routed a port has no place on the host.
+    for binding in endpoint.published.keys().filter(|binding| binding.host_port != 0) {
         state.held_ports.insert(hold(binding));
         let carries = desired.settings.proxy && !internal;
         if let Some(target) = proxy_target(endpoint, binding, options).filter(|_| carries) {

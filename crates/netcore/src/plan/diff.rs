@@ -1,6 +1,7 @@
 //! From one state of the host to another.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::claim::{claim, is_foreign};
 use super::compile::{compile_touched, hold};
@@ -449,7 +450,8 @@ fn diff_firewall(observed: Option<&FirewallPolicy>, wanted: Option<&FirewallPoli
     // Connectionless flows live on in conntrack as long as packets come: those to a port that changed
     // hands would still go to its old holder.
     let changed = observed.published.symmetric_difference(&wanted.published).map(|port| &port.binding);
-    let forget: BTreeSet<PortBinding> = changed.filter(|port| port.proto == Proto::Udp).map(hold).collect();
+    let forget: BTreeSet<PortBinding> =
+        changed.filter(|port| port.proto == Proto::Udp && port.host_port != 0).map(hold).collect();
     if !forget.is_empty() {
         plan.push(Phase::ForgetFlows, Step::ForgetFlows(forget.into_iter().collect()));
     }
@@ -489,16 +491,22 @@ fn diff_items<K: Ord, V: PartialEq>(
     }
 }
 
-fn ports(policy: &FirewallPolicy) -> BTreeMap<(Proto, std::net::IpAddr, u16), &PublishedPort> {
-    policy.published.iter().map(|port| (port_key(&port.binding), port)).collect()
+fn ports(policy: &FirewallPolicy) -> BTreeMap<PortKey, &PublishedPort> {
+    policy.published.iter().map(|port| (port_key(port), port)).collect()
 }
 
-fn carried_ports(policy: &FirewallPolicy) -> BTreeMap<(Proto, std::net::IpAddr, u16), &CarriedPort> {
-    policy.carried.iter().map(|port| (port_key(&port.binding), port)).collect()
+fn carried_ports(policy: &FirewallPolicy) -> BTreeMap<(Proto, IpAddr, u16), &CarriedPort> {
+    let place = |binding: &PortBinding| (binding.proto, binding.host_ip, binding.host_port);
+    policy.carried.iter().map(|port| (place(&port.binding), port)).collect()
 }
 
-fn port_key(binding: &PortBinding) -> (Proto, std::net::IpAddr, u16) {
-    (binding.proto, binding.host_ip, binding.host_port)
+/// The place on the host; of what has none, where it leads.
+type PortKey = (Proto, IpAddr, u16, Option<(IpAddr, u16)>);
+
+fn port_key(port: &PublishedPort) -> PortKey {
+    let binding = &port.binding;
+    let leads_to = (binding.host_port == 0).then_some((port.target, binding.container_port));
+    (binding.proto, binding.host_ip, binding.host_port, leads_to)
 }
 
 fn diff_ports(observed: &HostState, wanted: &HostState, plan: &mut Unordered) {
