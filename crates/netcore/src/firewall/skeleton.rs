@@ -411,9 +411,10 @@ fn nat_chains() -> Vec<Chain> {
         chain(
             PUBLISHED,
             vec![
-                rule("", vec![Statement::DnatMap(one4, SetName::Published4)]),
+                // An address may be another host's by now (a virtual one that has moved).
+                rule("", vec![Statement::ToThisHost, Statement::DnatMap(one4, SetName::Published4)]),
                 rule("", all4),
-                rule("", vec![Statement::DnatMap(one6, SetName::Published6)]),
+                rule("", vec![Statement::ToThisHost, Statement::DnatMap(one6, SetName::Published6)]),
                 rule("the kernel takes no answer to ::1 from a link", all6),
                 rule("for some sources only", some4),
                 rule("", some6),
