@@ -14,6 +14,7 @@ use portolan_image::ImageStore;
 use portolan_netlinux::{LinuxHost, LinuxHostConfig};
 use portolan_runtime::{Launcher, LauncherConfig};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::lender::Lender;
 use crate::resolver::Resolver;
@@ -39,9 +40,20 @@ pub(crate) fn main(argv: Vec<OsString>) -> anyhow::Result<()> {
     let _lock = lock(&config.engine.data_root)?;
     // Before any thread exists: the launcher is a fork of a small process with one thread.
     let launcher = Launcher::start(LauncherConfig::new(&config.engine.exec_root))?;
+    // After that: containers have the limit that the daemon was given.
+    raise_open_files();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
     runtime.block_on(run(config, launcher, log))
+}
+
+/// The soft limit on open files is for programs that use select(2); a published port takes a file.
+fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // What there is does, too.
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 async fn run(config: Config, launcher: Launcher, log: LogControl) -> anyhow::Result<()> {

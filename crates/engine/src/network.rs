@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portolan_net::{
-    AttachSpec, DnsUpdate, NetworkAction, NetworkInfo, NetworkSpec, PortRequest, SandboxInfo, SandboxSpec,
+    AttachSpec, DnsUpdate, EndpointInfo, NetworkAction, NetworkInfo, NetworkSpec, PortRequest, SandboxInfo,
+    SandboxSpec,
 };
 use portolan_netcore::model::{Network, SandboxId, SandboxMode};
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -506,7 +507,8 @@ fn check_connectable(definition: &Definition, network: &Network) -> Result<()> {
     }
 }
 
-/// What `inspect` shows as ports: every exposed port, with its bindings while it runs.
+/// What `inspect` shows as ports while it runs: every exposed port, with its bindings. None where nothing
+/// could be published, as in Docker: no network is the gateway, or it is not one of bridges.
 pub(crate) fn shown_ports(
     definition: &Definition,
     sandbox: Option<&SandboxInfo>,
@@ -517,6 +519,12 @@ pub(crate) fn shown_ports(
         return ports;
     }
     let Some(sandbox) = sandbox else { return ports };
+    // Others have no end of a link on the host.
+    let leads_in =
+        |info: &EndpointInfo| info.endpoint.is_gateway && info.endpoint.host_ifname.as_str() != "lo";
+    if !sandbox.endpoints.iter().any(leads_in) {
+        return ports;
+    }
     for port in definition.config.exposed_ports.keys().chain(definition.host_config.port_bindings.keys()) {
         ports.entry(*port).or_insert_with(Vec::new);
     }

@@ -37,6 +37,8 @@ pub(crate) async fn route(state: &Arc<State>, request: &mut Request, segments: &
         ("POST", [name, "update"]) => update(state, request, name).await,
         ("POST", [name, command]) => act(state, request, name, command).await,
         ("DELETE", [name]) => remove(state, request, name).await,
+        // A link's name (`rm --link web/db`).
+        ("DELETE", [parent, alias]) => remove(state, request, &format!("{parent}/{alias}")).await,
         _ => Err(ApiError::page_not_found()),
     }
 }
