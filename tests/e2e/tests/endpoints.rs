@@ -216,6 +216,8 @@ fn links_follow_their_target() {
             .then_some(())
     });
     has_line(&exec(&engine, "web", "ping -c1 -W2 store"), &[&second]);
+    engine.docker(&["rm", "--link", "/web/store"]).ok();
+    assert_eq!(inspect(&engine, "web", "{{len .HostConfig.Links}}"), "0");
 
     network(&engine, "net", "10.81.0.0/24");
     run(&engine, "sql", &["--network", "net"]);

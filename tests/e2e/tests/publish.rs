@@ -58,6 +58,19 @@ fn addresses_ranges_protocols_and_free_ports() {
     has_line(engine.docker(&["port", "many", "81"]).fails(), &["No public port '81"]);
     engine.docker(&["run", "-d", "--name", "all", "--expose", "81", "-P", "busybox", "sleep", "600"]).ok();
     has_line(engine.docker(&["port", "all"]).ok(), &["81/tcp -> 0.0.0.0:"]);
+    let shown = |name: &str| inspect(&engine, name, "{{json .NetworkSettings.Ports}}");
+    engine.docker(&["run", "-d", "--name", "closed", "--expose", "81", "busybox", "sleep", "600"]).ok();
+    assert_eq!(shown("closed"), r#"{"81/tcp":null}"#);
+    let lone =
+        ["run", "-d", "--name", "lone", "--network", "none", "--expose", "81", "busybox", "sleep", "600"];
+    engine.docker(&lone).ok();
+    assert_eq!(shown("lone"), "{}", "nothing can be published there");
+    if is_portolan(&engine) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", engine.pid())).expect("it runs");
+        let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+        let [soft, hard, _] = files.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{files}") };
+        assert_eq!(soft, hard, "each port takes a file");
+    }
 }
 
 #[test]
@@ -109,6 +122,13 @@ fn unpublished_ports_and_loopback_ones_are_closed_to_neighbours() {
     run_server(&engine, "open", 7001, "open", &["-p", "8005:7001"]);
     assert_eq!(reached(&neighbour, "198.51.100.2", 8005), "open");
     assert_eq!(hear(&neighbour, "172.17.0.3", 7001), "", "published is not routed");
+    // A virtual address that moves to the neighbour takes its port along.
+    host.run(&["ip", "addr", "add", "198.51.100.77/24", "dev", "up1"]).ok();
+    run_server(&engine, "virtual", 7002, "here", &["-p", "198.51.100.77:8006:7002"]);
+    assert_eq!(reached(host, "198.51.100.77", 8006), "here");
+    host.run(&["ip", "addr", "del", "198.51.100.77/24", "dev", "up1"]).ok();
+    neighbour.run(&["ip", "addr", "add", "198.51.100.77/24", "dev", "up0"]).ok();
+    assert_eq!(hear(host, "198.51.100.77", 8006), "", "the neighbour has nothing there");
 }
 
 #[test]
