@@ -22,7 +22,8 @@ pub(crate) fn check(definition: &Definition) -> Result<()> {
             .get_or_insert_with(|| std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
         let Some((on, fields)) = mount_of(mountinfo, &mount.source) else { continue };
         let is = |word: &str| fields.split(' ').any(|field| field.starts_with(word));
-        if !is("shared:") && !(slave && is("master:")) {
+        let reaches = is("shared:") || slave && is("master:");
+        if !reaches {
             let wanted = if slave { "a shared or slave mount" } else { "a shared mount" };
             return Err(EngineError::internal(format!(
                 "path {} is mounted on {on} but it is not {wanted}",
