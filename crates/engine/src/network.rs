@@ -135,12 +135,11 @@ impl Engine {
             endpoints.sort_by_key(|found| (!is_primary(found), found.1.position, found.0.clone()));
             attach.extend(endpoints.into_iter().map(|(name, joined)| attach_spec(definition, name, joined)));
         }
-        for (alias, name) in attach.iter_mut().flat_map(|spec| &mut spec.links) {
-            let other = self.inner.containers.find(name).map_err(|error| {
-                let error = error.message();
-                EngineError::invalid(format!("could not get container for {name} (link {alias}): {error}"))
-            })?;
-            *name = other.name();
+        // One that is not there may come, and is found then: the name is looked up when somebody asks.
+        for (_, name) in attach.iter_mut().flat_map(|spec| &mut spec.links) {
+            if let Ok(other) = self.inner.containers.find(name) {
+                *name = other.name();
+            }
         }
         let ndots = host.dns_options.iter().find_map(|option| option.strip_prefix("ndots:")?.parse().ok());
         Ok(SandboxSpec {
@@ -294,13 +293,20 @@ impl Engine {
             Some(before) => {
                 let after = self.inner.networks.connect(&before.id, spec).await?;
                 container.with(|record| record.sandbox = Some(after.clone()));
-                self.refresh_files(&definition, &before, &after).await?;
+                self.refresh_after_change(&definition, &before, &after).await;
             }
             None => {
                 self.inner.networks.reserve(&container.id, spec).await?;
             }
         }
         self.replace_endpoints(container, definition).await
+    }
+
+    /// The network is changed: what a container has written into its files is no reason to say that it is not.
+    async fn refresh_after_change(&self, definition: &Definition, before: &SandboxInfo, after: &SandboxInfo) {
+        if let Err(error) = self.refresh_files(definition, before, after).await {
+            tracing::warn!(container = %definition.id, %error, "bring the files of a container up to date");
+        }
     }
 
     /// `POST /networks/{id}/disconnect`.
@@ -346,7 +352,7 @@ impl Engine {
             Some(before) => {
                 let after = self.inner.networks.disconnect(&before.id, found.id.as_str()).await?;
                 container.with(|record| record.sandbox = Some(after.clone()));
-                self.refresh_files(&definition, &before, &after).await?;
+                self.refresh_after_change(&definition, &before, &after).await;
             }
             None => self.inner.networks.unreserve(&container.id, &found.id).await?,
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use portolan_filewatch::FileWatch;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{HostFile, RESOLV_CONF, RESOLVED_CONF, write_in_place};
+use super::{HostFile, RESOLV_CONF, RESOLVED_CONF, read_shared, write_in_place};
 use crate::container::record::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
@@ -94,7 +94,7 @@ impl Engine {
         let wanted = self.resolv_conf_of(&now, &definition, sandbox.as_ref());
         let path = self.directory(definition.id.as_str()).join(RESOLV_CONF);
         blocking(move || {
-            if expected != wanted && std::fs::read_to_string(&path).is_ok_and(|text| text == expected) {
+            if expected != wanted && read_shared(&path).is_ok_and(|text| text == expected) {
                 write_in_place(&path, &wanted)?;
             }
             Ok(())

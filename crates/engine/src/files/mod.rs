@@ -7,6 +7,8 @@ mod follow;
 pub(crate) mod hosts;
 pub(crate) mod resolv;
 
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +71,19 @@ impl Content {
 fn write_in_place(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text)
         .map_err(|error| EngineError::internal(format!("write {}: {error}", path.display())))
+}
+
+/// Most of a file that a container can write to which the daemon reads, bytes: as much as anybody needs.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Reads a file that a container can write to: it may hold anything, and any amount of it.
+fn read_shared(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let length = File::open(path)?.take(MOST_BYTES).read_to_string(&mut text)?;
+    if length as u64 == MOST_BYTES {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "too long to be looked into"));
+    }
+    Ok(text)
 }
 
 impl Engine {
@@ -229,7 +244,7 @@ impl Engine {
         }
         let path = self.directory(definition.id.as_str()).join(HOSTS);
         blocking(move || {
-            let text = std::fs::read_to_string(&path)
+            let text = read_shared(&path)
                 .map_err(|error| EngineError::internal(format!("read {}: {error}", path.display())))?;
             let edited = readdress(&text, &now);
             if edited == text { Ok(()) } else { write_in_place(&path, &edited) }
@@ -255,14 +270,14 @@ impl Engine {
         let directory = self.directory(definition.id.as_str());
         blocking(move || {
             let path = directory.join(HOSTS);
-            let text = std::fs::read_to_string(&path)
+            let text = read_shared(&path)
                 .map_err(|error| EngineError::internal(format!("read {}: {error}", path.display())))?;
             let edited = edit_lines(&text, &gone, &come);
             if edited != text {
                 write_in_place(&path, &edited)?;
             }
             let path = directory.join(RESOLV_CONF);
-            if expected != wanted && std::fs::read_to_string(&path).is_ok_and(|text| text == expected) {
+            if expected != wanted && read_shared(&path).is_ok_and(|text| text == expected) {
                 write_in_place(&path, &wanted)?;
             }
             Ok(())
