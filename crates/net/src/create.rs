@@ -346,19 +346,43 @@ fn check_pool(pool: &ParsedPool, subnet: IpNet, errors: &mut Vec<String>) {
     if subnet.addr() != subnet.network() {
         errors.push(format!("invalid subnet {subnet}: it should be {}", subnet.trunc()));
     }
+    if subnet.addr().is_multicast() {
+        errors.push(format!("invalid subnet {subnet}: multicast subnets are not allowed"));
+    }
     if let Some(range) = pool.ip_range {
         check_range(range, subnet, errors);
     }
     // Routers of IPv6 are known by their link-local addresses (RFC 4861).
     if let Some(gateway) = pool.gateway.filter(|gateway| is_v4(&subnet) || !is_link_local(*gateway))
-        && let Some(why) = outside(gateway, subnet)
+        && let Some(why) = outside(gateway, subnet).or_else(|| of_all(gateway, subnet))
     {
         errors.push(format!("invalid gateway {gateway}: {why}"));
     }
+    let mut taken: BTreeMap<IpAddr, &str> =
+        pool.gateway.into_iter().map(|gateway| (gateway, "the gateway")).collect();
     for (name, address) in &pool.auxiliary {
-        if let Some(why) = outside(*address, subnet) {
+        let why = outside(*address, subnet).or_else(|| of_all(*address, subnet));
+        let why = why.or_else(|| taken.get(address).map(|by| format!("address {address} is {by}'s already")));
+        if let Some(why) = why {
             errors.push(format!("invalid auxiliary address {name}: {why}"));
         }
+        taken.insert(*address, name);
+    }
+}
+
+/// Of IPv4, the first and the last address of a subnet are nobody's own (RFC 1122 3.2.1.3), unless it has no
+/// others (RFC 3021).
+fn of_all(address: IpAddr, subnet: IpNet) -> Option<String> {
+    let IpNet::V4(net) = subnet else { return None };
+    if net.prefix_len() >= 31 {
+        return None;
+    }
+    if address == net.network() {
+        Some(format!("it is the address of the subnet {subnet} itself"))
+    } else if address == net.broadcast() {
+        Some(format!("it is the broadcast address of the subnet {subnet}"))
+    } else {
+        None
     }
 }
 

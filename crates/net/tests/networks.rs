@@ -141,6 +141,36 @@ async fn all_mistakes_of_an_ipam_configuration_at_once() {
 }
 
 #[tokio::test]
+async fn addresses_that_cannot_be_anybodys_are_refused() {
+    let lab = Lab::open().await;
+    let aux = |entries: &[(&str, &str)]| {
+        entries.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned())).collect()
+    };
+    for (subnet, gateway, auxiliary, why) in [
+        ("10.2.0.0/24", "10.2.0.0", aux(&[]), "invalid gateway 10.2.0.0: it is the address of the subnet"),
+        ("10.2.0.0/24", "10.2.0.255", aux(&[]), "invalid gateway 10.2.0.255: it is the broadcast address"),
+        ("10.2.0.0/24", "10.2.0.1", aux(&[("x", "10.2.0.1")]), "address 10.2.0.1 is the gateway's already"),
+        ("10.2.0.0/24", "", aux(&[("x", "10.2.0.9"), ("y", "10.2.0.9")]), "address 10.2.0.9 is x's already"),
+        ("ff02::/64", "", aux(&[]), "invalid subnet ff02::/64: multicast subnets are not allowed"),
+    ] {
+        let entry = IpamPoolSpec {
+            subnet: subnet.into(),
+            gateway: gateway.into(),
+            auxiliary,
+            ..IpamPoolSpec::default()
+        };
+        let spec = NetworkSpec { ipam: vec![entry], ipv6: Some(subnet.contains(':')), ..named("x") };
+        let error = lab.networks.create(spec).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{subnet} {gateway}");
+        assert!(error.message().contains(why), "{error}");
+    }
+    // Two hosts of a /31 are all that it has (RFC 3021).
+    let entry =
+        IpamPoolSpec { subnet: "10.3.0.0/31".into(), gateway: "10.3.0.0".into(), ..IpamPoolSpec::default() };
+    lab.networks.create(NetworkSpec { ipam: vec![entry], ..named("two") }).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_network_the_host_refuses_leaves_nothing() {
     let lab = Lab::open().await;
     lab.host.add_foreign_link(IfName::new("taken0").unwrap());

@@ -53,6 +53,9 @@ fn comparable(state: &HostState, wanted: &HostState) -> HostState {
     for (key, link) in &mut state.links {
         if wanted.links.get(key).is_some_and(|wanted| wanted.mtu.is_none()) {
             link.mtu = None;
+        } else if key.0 == Ns::Host {
+            // What the kernel gives, and nobody has to set.
+            link.mtu = link.mtu.or(Some(1500));
         }
     }
     state

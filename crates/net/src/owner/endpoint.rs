@@ -334,14 +334,16 @@ fn gateways(network: &Network) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     found
 }
 
-/// From the IPv4 address; for an endpoint with IPv6 only, from its last four bytes; for one without
-/// addresses, from its id.
+/// From the IPv4 address; for an endpoint with IPv6 only, from all of that address, as several may end alike
+/// on one network; for one without addresses, from its id.
 fn mac(id: &EndpointId, addresses: Addresses) -> MacAddr {
     match (addresses.ipv4, addresses.ipv6) {
         (Some(net), _) => MacAddr::of_ipv4(net.addr()),
         (None, Some(net)) => {
-            let [.., a, b, c, d] = net.addr().octets();
-            MacAddr::of_ipv4(Ipv4Addr::new(a, b, c, d))
+            // FNV-1a: the same on every host and for ever, as the address is.
+            let fold = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+            let [a, b, c, d] = net.addr().octets().into_iter().fold(0x811c_9dc5, fold).to_be_bytes();
+            MacAddr([0x02, 0x42, a, b, c, d])
         }
         (None, None) => {
             let byte = |at: usize| u8::from_str_radix(&id.as_str()[at..at + 2], 16).unwrap_or_default();
