@@ -125,7 +125,7 @@ fn nothing_is_left_when_all_is_removed() {
     }
     let traces = |engine: &Engine| {
         let home = engine.home().display();
-        engine.host().sh(&format!("ip -o link | grep -c veth; ls {home}/exec/netns 2>/dev/null | grep -vc default; grep -c '{home}/.*overlay' /proc/mounts; nft list ruleset | grep -c 8000; true")).stdout
+        engine.host().sh(&format!("ip -o link | grep -c veth; ls {home}/exec/netns 2>/dev/null | grep -vc default; grep -c '{home}/.*overlay' /proc/mounts; nft list ruleset | grep -cw 8000; true")).stdout
     };
     engine.docker(&["network", "create", "mine"]).ok();
     for round in 0..3 {
