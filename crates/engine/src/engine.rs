@@ -12,6 +12,7 @@ use portolan_net::Networks;
 use portolan_runtime::Launcher;
 use rand::RngCore;
 
+use crate::apparmor::AppArmor;
 use crate::config::{EngineConfig, Parts};
 use crate::container::registry::Registry;
 use crate::error::{EngineError, Result};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) execs: Execs,
     pub(crate) volumes: Volumes,
     pub(crate) events: EventBus,
+    pub(crate) apparmor: AppArmor,
     stopping: AtomicBool,
     /// Containers go on when the daemon ends.
     live_restore: AtomicBool,
@@ -71,6 +73,8 @@ impl Engine {
         for directory in [&config.data_root, &containers, &volumes] {
             make_private(directory)?;
         }
+        // Beside everything else: it runs a program.
+        let apparmor = tokio::task::spawn_blocking(|| AppArmor::set_up(std::path::Path::new("/")));
         let (database, mut loaded, writer) = Database::open(&database_path)?;
         let store = NetworkStore::new(database.clone(), std::mem::take(&mut loaded.network));
         let networks =
@@ -78,6 +82,10 @@ impl Engine {
                 .await?;
         let id = installation_id(&database, &loaded.settings).await?;
         let live_restore = AtomicBool::new(config.live_restore);
+        let apparmor = apparmor.await.unwrap_or_else(|error| AppArmor::Failed(error.to_string()));
+        if let Some(warning) = apparmor.warning() {
+            tracing::warn!("{warning}");
+        }
         let engine = Self {
             inner: Arc::new(Inner {
                 registries: Registries::new(config.registry.clone()),
@@ -92,6 +100,7 @@ impl Engine {
                 containers: Registry::default(),
                 execs: Execs::default(),
                 events: EventBus::default(),
+                apparmor,
                 stopping: AtomicBool::new(false),
                 live_restore,
                 notes_exits: tokio::sync::RwLock::new(true),
@@ -163,6 +172,7 @@ impl Engine {
             cgroup_version: cgroup_version(),
             event_listeners: self.inner.events.listeners(),
             logging_driver: self.default_log_driver().to_owned(),
+            warnings: self.inner.apparmor.warning().into_iter().collect(),
             ..EngineInfo::default()
         };
         for container in self.inner.containers.all() {

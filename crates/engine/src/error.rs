@@ -130,9 +130,10 @@ impl From<portolan_runtime::Error> for EngineError {
         use portolan_runtime::Error as Runtime;
         let kind = match &error {
             // No such program, or not executable: the request's fault. Docker answers 400.
-            Runtime::Start { exit_code: 126 | 127, .. } | Runtime::Exec { .. } | Runtime::Invalid(_) => {
-                ErrorKind::Invalid
-            }
+            Runtime::Start { exit_code: 126 | 127, .. }
+            | Runtime::Exec { .. }
+            | Runtime::Invalid(_)
+            | Runtime::Refused(_) => ErrorKind::Invalid,
             Runtime::NotRunning { .. } => ErrorKind::Conflict,
             Runtime::NoSuchExec { .. } => ErrorKind::NotFound,
             _ => ErrorKind::Internal,

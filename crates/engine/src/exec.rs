@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::container::record::{Container, not_running};
 use crate::container::{DetachKeys, environment, parse_detach_keys, pump, replace_or_append};
-use crate::engine::{Engine, random_bytes, to_the_end};
+use crate::engine::{Engine, blocking, random_bytes, to_the_end};
 use crate::error::{EngineError, Result};
 use crate::model::{ExecConfig, ExecSnapshot, ExecStartOptions, Status};
 use crate::streams::{Attachment, Input, Output};
@@ -104,7 +104,7 @@ impl Engine {
     /// `POST /containers/{id}/exec`. The exec's id.
     ///
     /// # Errors
-    /// `Conflict` if the container does not run; `Invalid` without a command.
+    /// `Conflict` if the container does not run; `Invalid` without a command, or for a user that is not in it.
     pub async fn exec_create(&self, container: &str, config: ExecConfig) -> Result<String> {
         let container = self.inner.containers.find(container)?;
         check_active(&container)?;
@@ -112,6 +112,11 @@ impl Engine {
             return Err(EngineError::invalid("No exec command specified"));
         }
         parse_detach_keys(config.detach_keys.as_deref())?;
+        if !config.user.is_empty() {
+            let root = container.running_shim()?.open_proc("root").await?;
+            let user = config.user.clone();
+            blocking(move || Ok(portolan_runtime::check_user(&root, &user)?)).await?;
+        }
         let id: [u8; 32] = random_bytes();
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         let action = format!("exec_create: {}", config.cmd.join(" "));

@@ -6,6 +6,7 @@
 //! container waits for its turn at the container's gate, changes the record under a short lock, and stores
 //! the intent before the first effect. What waits for a container watches its `Lifecycle`.
 
+mod apparmor;
 mod config;
 mod container;
 mod engine;

@@ -1,13 +1,12 @@
 //! A container's root directory from outside, whether it runs or not.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use portolan_image::{Bind, MountedRoot};
 
 use crate::container::record::Container;
 use crate::engine::{Engine, blocking};
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::model::{MountPoint, MountType};
 
 /// A container's root directory.
@@ -35,25 +34,18 @@ impl Engine {
     /// # Errors
     /// It cannot be opened or mounted.
     pub(crate) async fn open_root(&self, container: &Container) -> Result<Root> {
-        let (pid, mounts) =
-            container.with(|record| (record.state.shown.pid, record.definition.mounts.clone()));
-        let (images, id) = (self.inner.images.clone(), container.id.to_string());
-        blocking(move || {
-            if pid > 0 {
-                match File::open(format!("/proc/{pid}/root")) {
-                    Ok(root) => return Ok(Root::Running(root.into())),
-                    // It has ended, and we have yet to hear of it.
-                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
-                    Err(error) => {
-                        return Err(EngineError::internal(format!(
-                            "open the root directory of container {id}: {error}"
-                        )));
-                    }
-                }
+        let (shim, mounts) = container.with(|record| (record.shim.clone(), record.definition.mounts.clone()));
+        if let Some(shim) = shim {
+            use portolan_runtime::Error::{NotRunning, ShimGone};
+            match shim.open_proc("root").await {
+                Ok(root) => return Ok(Root::Running(root)),
+                // It has ended, and we have yet to hear of it.
+                Err(NotRunning { .. } | ShimGone { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
-            Ok(Root::Mounted(images.open_rootfs_with(&id, &binds(&mounts))?))
-        })
-        .await
+        }
+        let (images, id) = (self.inner.images.clone(), container.id.to_string());
+        blocking(move || Ok(Root::Mounted(images.open_rootfs_with(&id, &binds(&mounts))?))).await
     }
 }
 
@@ -61,13 +53,12 @@ impl Engine {
 fn binds(mounts: &[MountPoint]) -> Vec<Bind> {
     let mut binds: Vec<Bind> = mounts
         .iter()
-        .filter(|mount| mount.kind != MountType::Tmpfs)
-        .map(|mount| {
-            let subpath = Some(&mount.subpath).filter(|subpath| !subpath.is_empty());
-            let source = subpath.map_or_else(|| mount.source.clone(), |subpath| mount.source.join(subpath));
-            Bind { source, target: mount.destination.clone().into() }
+        .filter(|mount| mount.kind != MountType::Tmpfs && mount.source.exists())
+        .map(|mount| Bind {
+            source: mount.source.clone(),
+            subpath: mount.subpath.clone().into(),
+            target: mount.destination.clone().into(),
         })
-        .filter(|bind| bind.source.exists())
         .collect();
     binds.sort_by_key(|bind| bind.target.components().count());
     binds

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
 
@@ -28,6 +28,8 @@ pub(crate) enum View {
 pub struct Bind {
     /// Where it is on the host.
     pub source: PathBuf,
+    /// What of it; never outside of it, whatever links those have made who write there. All if empty.
+    pub subpath: PathBuf,
     /// Where it is seen, from the root. It is made if it is not there.
     pub target: PathBuf,
 }
@@ -58,9 +60,10 @@ pub(crate) fn open_with(rootfs: &Rootfs, binds: &[Bind]) -> Result<MountedRoot> 
         let root = mount_and_open(rootfs, View::Writable)?;
         for bind in binds {
             let action = || format!("mount {} at {}", bind.source.display(), bind.target.display());
-            let target = target_of(&root, bind).context(action)?;
-            let target = format!("/proc/self/fd/{}", target.as_raw_fd());
-            mount_bind_recursive(&bind.source, target.as_str()).context(action)?;
+            let source = source_of(bind).context(action)?;
+            let target = target_of(&root, bind, &source).context(action)?;
+            let path = |handle: &OwnedFd| format!("/proc/self/fd/{}", handle.as_raw_fd());
+            mount_bind_recursive(path(&source), path(&target)).context(action)?;
         }
         let namespace = std::fs::File::open("/proc/thread-self/ns/mnt")
             .context(|| "open the thread's mount namespace".to_owned())?;
@@ -68,12 +71,22 @@ pub(crate) fn open_with(rootfs: &Rootfs, binds: &[Bind]) -> Result<MountedRoot> 
     })
 }
 
+const CONFINED: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+fn source_of(bind: &Bind) -> std::io::Result<OwnedFd> {
+    let source = rustix::fs::open(&bind.source, HANDLE, Mode::empty())?;
+    if bind.subpath == Path::new("") {
+        return Ok(source);
+    }
+    Ok(openat2(source, &bind.subpath, HANDLE, Mode::empty(), CONFINED)?)
+}
+
 /// The place of a mount, made if it is not there: nothing leads out of the root.
-fn target_of(root: &OwnedFd, bind: &Bind) -> std::io::Result<OwnedFd> {
-    let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let path = OFlags::PATH | OFlags::CLOEXEC;
-    let find = |at: &Path| openat2(root, at, path, Mode::empty(), confined);
-    let is_directory = std::fs::metadata(&bind.source)?.is_dir();
+fn target_of(root: &OwnedFd, bind: &Bind, source: &OwnedFd) -> std::io::Result<OwnedFd> {
+    let find = |at: &Path| openat2(root, at, HANDLE, Mode::empty(), CONFINED);
+    let kind = FileType::from_raw_mode(fstat(source)?.st_mode);
+    let is_directory = kind == FileType::Directory;
     let mut at = PathBuf::from("/");
     let mut parts = bind.target.components().filter(|part| matches!(part, Component::Normal(_))).peekable();
     while let Some(part) = parts.next() {

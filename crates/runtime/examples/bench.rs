@@ -129,6 +129,7 @@ fn spec(directory: &Path, round: usize, args: &[&str]) -> std::io::Result<Contai
         stdio: Stdio::default(),
         log: LogSpec::JsonFile { path: own.join("json.log"), max_size_bytes: None, max_files: 1 },
         netns: Some(Arc::new(netns)),
+        others: Others::default(),
         pid: NamespaceMode::Private,
         ipc: NamespaceMode::Private,
         uts: NamespaceMode::Private,

@@ -25,6 +25,9 @@ pub enum Error {
         /// 127 no such program, 126 not executable or not possible.
         exit_code: i32,
     },
+    /// The container cannot be made as it is asked for; Docker's daemon says so, not its runtime.
+    #[error("{0}")]
+    Refused(String),
     /// The container has no running process.
     #[error("container {id} is not running")]
     NotRunning {
@@ -40,6 +43,12 @@ pub enum Error {
     /// The shim died or was never there.
     #[error("the shim of container {id} is gone")]
     ShimGone {
+        /// The container.
+        id: String,
+    },
+    /// The shim lives and does not answer.
+    #[error("the shim of container {id} does not answer")]
+    Silent {
         /// The container.
         id: String,
     },
@@ -80,6 +89,14 @@ impl Error {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+}
+
+/// A system call's error as programs in Go word it, which is what a Docker client knows.
+pub(crate) fn go_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
 /// Adds what was attempted to a system call's error.

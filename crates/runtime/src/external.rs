@@ -6,16 +6,19 @@ use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 
 use crate::cgroup::Cgroup;
 use crate::error::Attempt;
 use crate::oci;
-use crate::setup::{Failure, Process, Streams, mount_overlay};
+use crate::setup::{self, Failure, PATIENCE, Process, Streams, mount_overlay};
 use crate::spec::{ContainerSpec, ExecSpec};
-use crate::{Error, Result, sys};
+use crate::wire::Handed;
+use crate::{Error, Result, identity, sys};
 
 const PREFIX: &str = "failed to create shim task: OCI runtime create failed";
 
@@ -33,8 +36,19 @@ pub(crate) fn create(
     mount_overlay(&spec.rootfs)?;
     let bundle = directory.join("bundle");
     fs::create_dir(&bundle).attempt(|| format!("make {}", bundle.display()))?;
-    let netns = netns.map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
-    let config = oci::spec(spec, netns.as_deref(), cgroup.path())?;
+    // By descriptors of this process: what they refer to does not change under a name.
+    let others = [("pid", &spec.others.pid), ("ipc", &spec.others.ipc), ("uts", &spec.others.uts)];
+    let opened = others.map(|(name, other)| other.as_deref().map(|other| open_namespace(other, name)));
+    let [pid, ipc, uts] = opened.map(Option::transpose);
+    let (pid, ipc, uts) = (pid?, ipc?, uts?);
+    let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    let joined = Handed {
+        netns: netns.map(path),
+        pid: pid.as_ref().map(path),
+        ipc: ipc.as_ref().map(path),
+        uts: uts.as_ref().map(path),
+    };
+    let config = oci::spec(spec, &joined, cgroup.path())?;
     config
         .save(bundle.join("config.json"))
         .map_err(|error| Error::Invalid(format!("cannot write the bundle: {error}")))?;
@@ -42,6 +56,19 @@ pub(crate) fn create(
     let arguments = ["create".to_owned(), "--bundle".into(), bundle.to_string_lossy().into_owned()];
     let streams = (spec.stdio.open_stdin, true, true);
     call.spawn(&arguments, spec.stdio.tty, streams, None).map_err(|error| as_start(spec, error))
+}
+
+/// A namespace of a process that is known by its pidfd.
+fn open_namespace(process: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let what = || format!("open the {name} namespace of a process");
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).attempt(what)?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap_or("-1").trim();
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/{name}")).attempt(what)?;
+    // The pid was that process's if it still is.
+    if identity::has_ended(process) {
+        return Err(rustix::io::Errno::SRCH).attempt(what);
+    }
+    Ok(namespace.into())
 }
 
 /// Executes the container's program.
@@ -79,6 +106,9 @@ pub(crate) fn delete(spec: &ContainerSpec, directory: &Path) {
 }
 
 fn as_start(spec: &ContainerSpec, error: Error) -> Error {
+    if matches!(error, Error::Refused(_)) {
+        return error;
+    }
     let failure = Failure::from_text(error.to_string());
     let runtime = spec.runtime.as_deref().unwrap_or(Path::new("runc"));
     let name = runtime.file_name().unwrap_or_default().to_string_lossy();
@@ -119,7 +149,14 @@ impl Call<'_> {
     }
 
     fn finish(&self, command: &mut Command) -> Result<()> {
-        let status = command.status().attempt(|| format!("run {}", self.runtime.display()))?;
+        let mut child = command.spawn().attempt(|| format!("run {}", self.runtime.display()))?;
+        let Some(status) = wait_at_most(&mut child, PATIENCE)? else {
+            return Err(Error::Invalid(format!(
+                "{} did not answer within {} seconds",
+                self.runtime.display(),
+                PATIENCE.as_secs()
+            )));
+        };
         if status.success() {
             return Ok(());
         }
@@ -174,9 +211,28 @@ impl Call<'_> {
         let text = fs::read_to_string(&pid_file).attempt(|| format!("read {}", pid_file.display()))?;
         let pid = text.trim().parse().map_err(|_| Error::Invalid(format!("{text:?} is no pid")))?;
         fs::remove_file(&pid_file).attempt(|| format!("remove {}", pid_file.display()))?;
-        let (sync, _) = sys::seqpacket_pair().attempt(|| "make a socket pair".into())?;
-        Ok(Process { pid, streams, sync })
+        Ok(Process { pid, streams })
     }
+}
+
+/// The runtime's end; killed, and nothing, if it takes too long.
+fn wait_at_most(child: &mut Child, patience: Duration) -> Result<Option<ExitStatus>> {
+    let what = || "wait for the runtime".to_owned();
+    let process = setup::process(child.id() as i32)?;
+    let mut fds = [PollFd::new(&process, PollFlags::IN)];
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
+            Ok(0) => break,
+            Ok(_) => return child.wait().attempt(what).map(Some),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).attempt(what),
+        }
+    }
+    child.kill().attempt(what)?;
+    child.wait().attempt(what)?;
+    Ok(None)
 }
 
 const CONSOLE: &str = "c";

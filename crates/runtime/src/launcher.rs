@@ -3,15 +3,19 @@
 //! It ends with the daemon (its socket does); the shims do not, they are only adopted by another
 //! parent.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::cgroup::Layout;
 use crate::error::Attempt;
+use crate::identity::Stat;
 use crate::setup::Host;
 use crate::sys::{self, Cloned};
+use crate::wire::Handed;
 use crate::{Result, shim};
 
 /// The whole life of the launcher. `Launcher::start` runs this program with its socket as standard
@@ -20,8 +24,9 @@ use crate::{Result, shim};
 /// # Errors
 /// It was not started by `Launcher::start`, or a namespace cannot be made.
 pub fn launcher_main() -> Result<()> {
+    seal()?;
     let socket = take_socket()?;
-    sys::show_name(c"portolan-launch", "portolan-launcher");
+    sys::show_name(c"portolan-launch", "portolan-launcher", Stat::own().as_ref());
     // Signals to the daemon's terminal are not for us.
     rustix::process::setsid().attempt(|| "start a session".into())?;
     std::env::set_current_dir("/").attempt(|| "enter /".into())?;
@@ -46,12 +51,12 @@ pub fn launcher_main() -> Result<()> {
             continue;
         }
         let connection = fds.remove(0);
-        let netns = fds.pop();
+        let handed = Handed::unpack(byte[0], fds.into_iter());
         // SAFETY: the launcher has one thread.
         match unsafe { sys::fork() } {
             Ok(Cloned::Child) => {
                 drop(socket);
-                start_shim(&host, connection, netns)
+                start_shim(&host, connection, handed)
             }
             // Without a shim the connection closes, and the daemon sees that. It is the same if the fork failed.
             Ok(Cloned::Parent(_)) | Err(_) => {}
@@ -59,7 +64,33 @@ pub fn launcher_main() -> Result<()> {
     }
 }
 
-fn start_shim(mounts: &File, connection: OwnedFd, netns: Option<OwnedFd>) -> ! {
+/// Goes on from a read-only mount of this program's file. Shims and what they become before they execute a container's
+/// program run it inside containers, where root could else open it as /proc/<pid>/exe and write into it
+/// (CVE-2019-5736); that a running program cannot be written is no rule on every kernel.
+fn seal() -> Result<()> {
+    let what = || "go on from a read-only mount of this program".to_owned();
+    let own = c"/proc/self/exe";
+    let flags = rustix::fs::statvfs(own).attempt(what)?.f_flag;
+    if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    let mount = sys::clone_mount(own, false).attempt(what)?;
+    sys::set_mount_attributes(&mount, libc::MOUNT_ATTR_RDONLY, 0, false).attempt(what)?;
+    let c_string = |text: std::ffi::OsString| CString::new(text.into_vec());
+    let arguments: std::result::Result<Vec<CString>, _> = std::env::args_os().map(c_string).collect();
+    let environment: std::result::Result<Vec<CString>, _> = std::env::vars_os()
+        .map(|(key, value)| {
+            let mut pair = key;
+            pair.push("=");
+            pair.push(value);
+            c_string(pair)
+        })
+        .collect();
+    let (arguments, environment) = (arguments.attempt(what)?, environment.attempt(what)?);
+    Err(sys::execute_file(mount.as_fd(), &arguments, &environment)).attempt(what)
+}
+
+fn start_shim(mounts: &File, connection: OwnedFd, handed: Handed<OwnedFd>) -> ! {
     sys::reset_signals();
     let host = || -> Result<Host> {
         let mounts = mounts.try_clone().attempt(|| "keep the mount namespace".into())?;
@@ -68,7 +99,7 @@ fn start_shim(mounts: &File, connection: OwnedFd, netns: Option<OwnedFd>) -> ! {
         Ok(Host { mounts: mounts.into(), pids: pids.into() })
     };
     match host() {
-        Ok(host) => shim::run(host, connection, netns),
+        Ok(host) => shim::run(host, connection, handed),
         Err(_) => sys::exit(1),
     }
 }

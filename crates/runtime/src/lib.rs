@@ -13,6 +13,7 @@ mod client;
 mod defaults;
 mod error;
 mod external;
+mod identity;
 mod launcher;
 mod logs;
 mod oci;
@@ -32,8 +33,9 @@ pub use defaults::{ALL_CAPABILITIES, DEFAULT_CAPABILITIES, MASKED_PATHS, READONL
 pub use error::{Error, Result};
 pub use launcher::launcher_main;
 pub use logs::{LogEntry, LogOptions, LogReader};
+pub use setup::check_user;
 pub use spec::{
-    ContainerSpec, Device, ExecSpec, LogSpec, Mount, MountKind, NamespaceMode, Resources, Rlimit, RootfsSpec,
-    SeccompProfile, Stdio, UserSpec,
+    ContainerSpec, Device, ExecSpec, LogSpec, Mount, MountKind, NamespaceMode, Others, Resources, Rlimit,
+    RootfsSpec, SeccompProfile, Stdio, UserSpec,
 };
 pub use status::{ExitStatus, OutputStream, ShimState, Stats};

@@ -1,7 +1,6 @@
 //! The OCI runtime specification of a container, for external runtimes.
 //! <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
-use std::fs;
 use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
@@ -11,15 +10,22 @@ use crate::cgroup::{DeviceRule, default_rules};
 use crate::defaults::{ALL_CAPABILITIES, MASKED_PATHS, READONLY_PATHS};
 use crate::seccomp::{self, Action, Operator};
 use crate::setup::device_rule;
-use crate::spec::{ContainerSpec, ExecSpec, MountKind, NamespaceMode, Resources, RootfsSpec};
+use crate::spec::{ContainerSpec, ExecSpec, Mount, MountKind, NamespaceMode, Resources, RootfsSpec};
+use crate::wire::Handed;
 use crate::{Error, Result};
 
-/// The whole container. `netns` is a path.
-pub(crate) fn spec(container: &ContainerSpec, netns: Option<&str>, cgroup: &str) -> Result<Spec> {
+/// The whole container. `joined` are paths of namespaces.
+pub(crate) fn spec(container: &ContainerSpec, joined: &Handed<String>, cgroup: &str) -> Result<Spec> {
     let init =
         container.init.then(|| Error::Invalid("--init is not available with an external runtime".into()));
     if let Some(error) = init {
         return Err(error);
+    }
+    let beneath =
+        |mount: &Mount| matches!(&mount.kind, MountKind::Bind { subpath, .. } if subpath != Path::new(""));
+    if container.mounts.iter().any(beneath) {
+        // A path is all that other runtimes take, and containers could make it lead anywhere.
+        return Err(Error::Invalid("subpaths of volumes are not available with an external runtime".into()));
     }
     let mut value = json!({
         "ociVersion": "1.0.2",
@@ -28,7 +34,7 @@ pub(crate) fn spec(container: &ContainerSpec, netns: Option<&str>, cgroup: &str)
         "mounts": mounts(container),
         "annotations": container.annotations,
         "linux": {
-            "namespaces": namespaces(container, netns),
+            "namespaces": namespaces(container, joined),
             "cgroupsPath": cgroup,
             "resources": resources(container)?,
             "sysctl": container.sysctls,
@@ -109,37 +115,28 @@ fn process(container: &ContainerSpec, exec: Option<&ExecSpec>) -> Result<Value> 
 /// The runtime wants numbers. The files are read through the mounted root; a symlink that leads
 /// elsewhere is refused rather than followed.
 fn user_value(rootfs: &RootfsSpec, user: &str, additional: &[String]) -> Result<Value> {
-    let read = |name: &str| -> String {
-        use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-        let root = fs::File::open(&rootfs.target).ok();
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let opened =
-            root.and_then(|root| openat2(root, name, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok());
-        opened.and_then(|fd| std::io::read_to_string(fs::File::from(fd)).ok()).unwrap_or_default()
-    };
+    let read = |name: &str| crate::setup::read_beneath(&rootfs.target, name);
     let found = crate::setup::resolve_user(user, additional, &read("etc/passwd"), &read("etc/group"));
-    let found = found.map_err(|failure| Error::Invalid(failure.message))?;
+    let found = found.map_err(|failure| Error::Refused(failure.message))?;
     Ok(json!({"uid": found.uid, "gid": found.gid, "additionalGids": found.groups}))
 }
 
-fn namespaces(container: &ContainerSpec, netns: Option<&str>) -> Value {
+fn namespaces(container: &ContainerSpec, joined: &Handed<String>) -> Value {
     let mut list = vec![json!({"type": "mount"})];
-    if let Some(path) = netns {
+    if let Some(path) = &joined.netns {
         list.push(json!({"type": "network", "path": path}));
     }
     let kinds = [
-        ("pid", "pid", &container.pid),
-        ("ipc", "ipc", &container.ipc),
-        ("uts", "uts", &container.uts),
-        ("cgroup", "cgroup", &container.cgroupns),
+        ("pid", &joined.pid, &container.pid),
+        ("ipc", &joined.ipc, &container.ipc),
+        ("uts", &joined.uts, &container.uts),
+        ("cgroup", &None, &container.cgroupns),
     ];
-    for (kind, file, mode) in kinds {
+    for (kind, path, mode) in kinds {
         match mode {
             NamespaceMode::Private => list.push(json!({"type": kind})),
             NamespaceMode::Host => {}
-            NamespaceMode::Pid(pid) => {
-                list.push(json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}))
-            }
+            NamespaceMode::Other => list.push(json!({"type": kind, "path": path})),
         }
     }
     Value::Array(list)
@@ -178,7 +175,7 @@ fn mounts(container: &ContainerSpec) -> Value {
     for mount in &container.mounts {
         let access = if mount.readonly { "ro" } else { "rw" };
         list.push(match &mount.kind {
-            MountKind::Bind { source, propagation, recursive } => {
+            MountKind::Bind { source, propagation, recursive, .. } => {
                 let bind = if *recursive { "rbind" } else { "bind" };
                 let propagation = if propagation.is_empty() { "rprivate" } else { propagation };
                 json!({"destination": mount.target, "type": "bind", "source": source,

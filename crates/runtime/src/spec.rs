@@ -34,6 +34,9 @@ pub struct ContainerSpec {
     /// The network namespace to join; the host's if none. Travels beside the message, as a descriptor.
     #[serde(skip)]
     pub netns: Option<Arc<OwnedFd>>,
+    /// Whose namespaces are joined where they are [`NamespaceMode::Other`]. Travel beside the message.
+    #[serde(skip)]
+    pub others: Others,
     /// PID namespace.
     pub pid: NamespaceMode,
     /// IPC namespace.
@@ -143,8 +146,19 @@ pub enum NamespaceMode {
     Private,
     /// The host's.
     Host,
-    /// That of the process with this pid (`container:X`).
-    Pid(i32),
+    /// That of another container's process (`container:X`), which is in [`Others`].
+    Other,
+}
+
+/// Processes whose namespaces are joined, by their pidfds: a pid may be another's by the time it is used.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Whose PID namespace.
+    pub pid: Option<Arc<OwnedFd>>,
+    /// Whose IPC namespace, /dev/shm and /dev/mqueue.
+    pub ipc: Option<Arc<OwnedFd>>,
+    /// Whose UTS namespace.
+    pub uts: Option<Arc<OwnedFd>>,
 }
 
 /// What a mount is made of.
@@ -154,6 +168,8 @@ pub enum MountKind {
     Bind {
         /// Absolute path on the host.
         source: PathBuf,
+        /// What of the source, for volumes; never outside of it, whatever links there are. All if empty.
+        subpath: PathBuf,
         /// `private`, `rprivate`, `shared`, `rshared`, `slave`, `rslave`.
         propagation: String,
         /// Submounts come along.

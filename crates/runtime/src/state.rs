@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::error::Attempt;
+use crate::identity::Identity;
 use crate::status::ExitStatus;
 use crate::{Error, Result};
 
@@ -29,6 +30,9 @@ pub(crate) struct SavedState {
     pub(crate) pid: i32,
     /// Path of the cgroup below the hierarchies.
     pub(crate) cgroup: String,
+    /// The shim itself; earlier ones did not say.
+    #[serde(default)]
+    pub(crate) shim: Option<Identity>,
     /// How it ended, if it has.
     #[serde(skip)]
     pub(crate) exit: Option<ExitStatus>,
@@ -69,6 +73,22 @@ pub(crate) fn ids(exec_root: &Path) -> Result<Vec<String>> {
     }
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// Whether the shim of a directory has ended: nobody listens there, and it does not run. What it has left says so; who
+/// has left nothing has never begun.
+pub(crate) fn is_dead(directory: &Path) -> Result<bool> {
+    let saved = SavedState::load(directory)?;
+    Ok(saved.and_then(|saved| saved.shim).is_none_or(|shim| !shim.is_alive()))
+}
+
+/// Ends a shim that does not answer, and what runs in its container.
+pub(crate) fn put_down(directory: &Path) -> Result<()> {
+    let Some(saved) = SavedState::load(directory)? else { return Ok(()) };
+    if let Some(shim) = saved.shim {
+        shim.kill();
+    }
+    Cgroup::open(&saved.cgroup)?.kill_all()
 }
 
 /// Kills and removes what a dead shim left running; 137 unless it had written down another end.

@@ -10,6 +10,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use crate::identity::Stat;
+
 fn check(result: c_long) -> io::Result<c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -21,9 +23,12 @@ pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((first, second))
 }
 
+/// As many descriptors as a message has at most: a connection and the namespaces to join.
+const MOST_FDS: usize = 5;
+
 /// Sends a message with descriptors.
 pub(crate) fn send_fds(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::other("too many descriptors for one message"));
@@ -34,7 +39,7 @@ pub(crate) fn send_fds(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd
 
 /// Receives a message and its descriptors; length 0 is the end.
 pub(crate) fn receive_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
         match recvmsg(socket, &mut [io::IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
@@ -112,14 +117,23 @@ pub(crate) fn unshare(kinds: c_int) -> io::Result<()> {
     check(c_long::from(unsafe { libc::unshare(kinds) })).map(drop)
 }
 
-/// A detached copy of a mount (with those below it, if recursive).
+/// A detached copy of what is mounted at a path (with what is mounted below, if recursive).
 pub(crate) fn clone_mount(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = libc::OPEN_TREE_CLONE | libc::O_CLOEXEC as u32;
+    open_tree(libc::AT_FDCWD, path, recursive)
+}
+
+/// The same of the place that a handle refers to.
+pub(crate) fn clone_mount_of(handle: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    open_tree(handle.as_raw_fd(), c"", recursive)
+}
+
+fn open_tree(directory: RawFd, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | libc::AT_EMPTY_PATH as u32;
     if recursive {
         flags |= libc::AT_RECURSIVE as u32;
     }
     // SAFETY: the path is a C string that lives across the call.
-    let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) })?;
     // SAFETY: the kernel has just given us this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -223,10 +237,10 @@ pub(crate) fn prctl(option: c_int, value: u64) -> io::Result<()> {
 
 /// What `ps` shows for this process: its short name (15 bytes) and its command line, which is
 /// overwritten in place as far as there is room.
-pub(crate) fn show_name(name: &CStr, command_line: &str) {
+pub(crate) fn show_name(name: &CStr, command_line: &str, own: Option<&Stat>) {
     // A name cannot be refused.
     let _ = set_name(name);
-    let Some((start, end)) = argument_memory() else { return };
+    let Some((start, end)) = own.map(|own| own.arguments) else { return };
     let room = end.saturating_sub(start);
     let length = command_line.len().min(room.saturating_sub(1));
     // SAFETY: the kernel says that this is the memory of our arguments, which is on our stack and
@@ -241,14 +255,6 @@ pub(crate) fn show_name(name: &CStr, command_line: &str) {
 pub(crate) fn set_name(name: &CStr) -> io::Result<()> {
     // SAFETY: a C string; the kernel copies it.
     check(c_long::from(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) })).map(drop)
-}
-
-/// Fields 48 and 49 of /proc/self/stat (proc(5)): arg_start and arg_end.
-fn argument_memory() -> Option<(usize, usize)> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name, which is in parentheses, may contain anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(45);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 /// A signal by its number, realtime signals included.
@@ -288,13 +294,35 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> 
 
 /// Replaces the program; returns only on failure.
 pub(crate) fn execve(program: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
-    let pointers = |strings: &[CString]| {
-        strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
-    };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     // SAFETY: null-terminated arrays of C strings that live across the call.
     unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
     io::Error::last_os_error()
+}
+
+/// Replaces the program by what a handle refers to; returns only on failure.
+pub(crate) fn execute_file(
+    program: BorrowedFd<'_>,
+    arguments: &[CString],
+    environment: &[CString],
+) -> io::Error {
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: null-terminated arrays of C strings that live across the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 /// setrlimit(2).
@@ -390,16 +418,21 @@ pub(crate) fn replace_standard(fd: BorrowedFd<'_>, standard: RawFd) -> io::Resul
 
 /// Closes everything but the standard streams and `kept`. For a clone that will execute or exit: the
 /// owners that its memory has from its parent must never be dropped after this.
-pub(crate) fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn close_all_but<'a>(kept: impl IntoIterator<Item = BorrowedFd<'a>>) -> io::Result<()> {
     let close = |first: u32, last: u32| {
         // SAFETY: no pointers.
         check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
     };
-    let kept = u32::try_from(kept.as_raw_fd()).map_err(io::Error::other)?;
-    if kept > 3 {
-        close(3, kept - 1)?;
+    let mut kept: Vec<u32> = kept.into_iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            close(first, fd - 1)?;
+        }
+        first = first.max(fd + 1);
     }
-    close((kept + 1).max(3), u32::MAX)
+    close(first, u32::MAX)
 }
 
 /// A standard stream that was handed to this process and belongs to nobody yet.

@@ -1,7 +1,7 @@
 //! What daemon, launcher and shim say to each other.
 //!
 //! ```text
-//! daemon --seqpacket: one byte, [connection, netns?]--> launcher --fork--> shim
+//! daemon --seqpacket: which of them, [connection, netns?, pidfds?]--> launcher --fork--> shim
 //! daemon --connection: Create, then requests---------------------------> shim
 //! daemon --<exec_root>/shims/<id>/s: a request, or a stream-------------> shim
 //! ```
@@ -23,6 +23,30 @@ pub(crate) const FRAME_HEAD: usize = 5;
 pub(crate) const FRAME_STDOUT: u8 = 1;
 /// A frame of standard error.
 pub(crate) const FRAME_STDERR: u8 = 2;
+
+/// The descriptors that go to a fresh shim beside its connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Handed<T> {
+    pub(crate) netns: Option<T>,
+    pub(crate) pid: Option<T>,
+    pub(crate) ipc: Option<T>,
+    pub(crate) uts: Option<T>,
+}
+
+impl<T> Handed<T> {
+    /// A byte that says which there are, and those.
+    pub(crate) fn pack(self) -> (u8, impl Iterator<Item = T>) {
+        let all = [self.netns, self.pid, self.ipc, self.uts];
+        let bit = |(index, one): (usize, &Option<T>)| u8::from(one.is_some()) << index;
+        let which = all.iter().enumerate().map(bit).sum();
+        (which, all.into_iter().flatten())
+    }
+
+    pub(crate) fn unpack(which: u8, mut descriptors: impl Iterator<Item = T>) -> Self {
+        let mut next = |index: u8| if which & (1 << index) == 0 { None } else { descriptors.next() };
+        Self { netns: next(0), pid: next(1), ipc: next(2), uts: next(3) }
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -75,6 +99,7 @@ pub(crate) enum Response {
     ExecExited { code: i32 },
     StartFailed { message: String, exit_code: i32 },
     ExecFailed { message: String, exit_code: i32 },
+    Refused { message: String },
     NotRunning,
     NoSuchExec,
     Invalid { message: String },
@@ -86,6 +111,7 @@ impl Response {
         match self {
             Self::StartFailed { message, exit_code } => Err(Error::Start { message, exit_code }),
             Self::ExecFailed { message, exit_code } => Err(Error::Exec { message, exit_code }),
+            Self::Refused { message } => Err(Error::Refused(message)),
             Self::NotRunning => Err(Error::NotRunning { id: container.to_owned() }),
             Self::NoSuchExec => Err(Error::NoSuchExec { id: container.to_owned() }),
             Self::Invalid { message } => Err(Error::Invalid(message)),
@@ -115,4 +141,20 @@ pub(crate) fn announced(head: [u8; 4]) -> Result<usize> {
 /// A message without its head.
 pub(crate) fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|e| Error::Protocol { from: "peer", what: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_over_arrives_in_its_place() {
+        let handed = Handed { netns: None, pid: Some("p"), ipc: None, uts: Some("u") };
+        let (which, descriptors) = handed.pack();
+        let arrived = Handed::unpack(which, descriptors);
+        assert_eq!(
+            (arrived.netns, arrived.pid, arrived.ipc, arrived.uts),
+            (None, Some("p"), None, Some("u"))
+        );
+    }
 }

@@ -14,6 +14,12 @@ fn durable() -> EngineBuilder {
     }
 }
 
+/// The parent of a container's first process.
+fn shim_of(pid: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim().to_owned()
+}
+
 #[test]
 fn containers_their_logs_and_ports_survive_a_kill_of_the_daemon() {
     let mut engine = durable().start();
@@ -104,10 +110,7 @@ fn a_container_whose_shim_is_killed_ends_and_leaves_nothing() {
     }
     engine.docker(&["run", "-d", "--name", "orphan", "-p", "8000:80", "busybox", "sleep", "600"]).ok();
     let pid = inspect(&engine, "orphan", "{{.State.Pid}}");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let parent =
-        status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim().to_owned();
-    engine.host().run(&["kill", "-9", &parent]).ok();
+    engine.host().run(&["kill", "-9", &shim_of(&pid)]).ok();
     eventually("it is seen to have ended", 10, || {
         (inspect(&engine, "orphan", "{{.State.Running}}") == "false").then_some(())
     });
@@ -115,6 +118,36 @@ fn a_container_whose_shim_is_killed_ends_and_leaves_nothing() {
     assert_ne!(engine.host().run(&["kill", "-0", &pid]).code, 0, "its process is gone");
     engine.docker(&["start", "orphan"]).ok();
     assert_eq!(inspect(&engine, "orphan", "{{.State.Running}}"), "true", "and it can be started again");
+}
+
+#[test]
+fn a_shim_that_does_not_answer_keeps_nobody() {
+    let mut engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("containerd's shims have other names");
+    }
+    for name in ["silent", "fine"] {
+        engine.docker(&["run", "-d", "--name", name, "busybox", "sleep", "600"]).ok();
+    }
+    let pids = ["silent", "fine"].map(|name| inspect(&engine, name, "{{.State.Pid}}"));
+    let shim = shim_of(&pids[0]);
+    engine.host().run(&["kill", "-STOP", &shim]).ok();
+    engine.kill_daemon();
+    engine.start_daemon();
+    for (name, pid) in ["silent", "fine"].into_iter().zip(&pids) {
+        assert_eq!(
+            inspect(&engine, name, "{{.State.Running}} {{.State.Pid}}"),
+            format!("true {pid}"),
+            "{name}"
+        );
+    }
+    assert_eq!(engine.docker(&["exec", "fine", "echo", "goes on"]).ok(), "goes on");
+    engine.docker(&["rm", "-f", "silent"]).ok();
+    for process in [&pids[0], &shim] {
+        eventually("it is gone, and its shim with it", 10, || {
+            (engine.host().run(&["kill", "-0", process]).code != 0).then_some(())
+        });
+    }
 }
 
 #[test]

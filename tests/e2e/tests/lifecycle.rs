@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use portolan_e2e::{eventually, has_line, inspect, is_portolan};
-use portolan_testkit::Engine;
+use portolan_testkit::{Engine, skip};
 
 #[test]
 fn a_container_goes_through_its_states() {
@@ -281,6 +281,65 @@ fn a_container_is_confined() {
     {
         assert!(devices.ok().split_whitespace().any(|d| d == device), "/dev/{device}");
     }
+}
+
+#[test]
+fn what_does_not_fit_a_container_is_refused_in_dockers_words() {
+    let engine = Engine::start();
+    let run = |words: &[&str]| engine.docker(&[&["run", "--rm"], words].concat());
+    engine.docker(&["run", "-d", "--name", "box", "busybox", "sleep", "600"]).ok();
+    let nowhere = engine.docker(&["exec", "-w", "/nope", "box", "pwd"]);
+    assert_eq!(nowhere.code, 127, "{}", nowhere.all());
+    let text = "chdir to cwd (\"/nope\") set in config.json failed: no such file or directory";
+    has_line(&nowhere.all(), &[text]);
+    let nobody = engine.docker(&["exec", "-u", "nosuch", "box", "id"]);
+    has_line(nobody.fails(), &["unable to find user nosuch: no matching entries in passwd file"]);
+    let device = run(&["--device", "/nope", "busybox", "id"]);
+    assert_eq!(device.code, 127, "{}", device.all());
+    let text =
+        "error gathering device information while adding custom device \"/nope\": no such file or directory";
+    has_line(&device.all(), &[text]);
+    for mount in ["/proc", "/proc/sys", "/proc/self/attr"] {
+        let bind = format!("{}:{mount}", engine.home().display());
+        has_line(run(&["-v", &bind, "busybox", "id"]).fails(), &["cannot be mounted because it"]);
+        has_line(run(&["--tmpfs", mount, "busybox", "id"]).fails(), &["cannot be mounted because it"]);
+    }
+    assert_eq!(run(&["-v", "/proc:/proc", "busybox", "echo", "fine"]).ok(), "fine");
+    if is_portolan(&engine) {
+        assert_eq!(nobody.code, 1, "as with Docker 28");
+        assert!(!run(&["-u", "nosuch", "busybox", "id"]).all().contains("OCI runtime"));
+    }
+}
+
+#[test]
+fn a_hostile_container_gets_nowhere_by_its_engine() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("the runc that comes with Docker 20 follows such links");
+    }
+    engine.docker(&["run", "-d", "--name", "box", "--pid", "host", "busybox", "sleep", "600"]).ok();
+    let exec = |words: &[&str]| engine.docker(&[&["exec"], words].concat());
+    // What is executed next gets the null device, whatever /dev/null is now.
+    exec(&["box", "sh", "-c", "echo secret >/secret; ln -sf /secret /dev/null"]).ok();
+    assert_eq!(exec(&["box", "sh", "-c", "cat <&0; stat -Lc %t:%T /proc/self/fd/0"]).ok(), "1:3");
+    // The links of /proc lead to no working directory.
+    let outside = engine.home().join("outside");
+    std::fs::create_dir(&outside).expect("a directory");
+    let link = format!("/proc/{}/root{}", std::process::id(), outside.display());
+    exec(&["-w", &link, "box", "touch", "escaped"]).fails();
+    let below = format!("{link}/below");
+    engine.docker(&["run", "--rm", "--pid", "host", "-w", &below, "busybox", "touch", "escaped"]).fails();
+    assert_eq!(std::fs::read_dir(&outside).expect("a directory").count(), 0, "nothing was written outside");
+    // A file that never ends, and one that never begins, are nobody's users.
+    exec(&["box", "sh", "-c", "rm /etc/passwd /etc/group; mkfifo /etc/passwd; ln -s /dev/zero /etc/group"])
+        .ok();
+    assert_eq!(exec(&["-u", "7:8", "box", "echo", "goes on"]).ok(), "goes on");
+    has_line(exec(&["-u", "web", "box", "id"]).fails(), &["unable to find user web"]);
+    // A part of a volume that the container has turned into a link.
+    engine.docker(&["run", "--rm", "-v", "data:/d", "busybox", "ln", "-s", "/etc", "/d/part"]).ok();
+    let mount = "type=volume,source=data,target=/m,volume-subpath=part";
+    let outcome = engine.docker(&["run", "--rm", "--mount", mount, "busybox", "ls", "/m/hostname"]);
+    assert_ne!(outcome.code, 0, "{}", outcome.all());
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn system_info(state: &State, engine: EngineInfo, version: ApiVersion) -> api::S
             driver: config.firewall_backend.as_str().to_owned(),
             info: Vec::new(),
         }),
-        warnings: Some(warnings(state)).filter(|warnings| !warnings.is_empty()),
+        warnings: Some(warnings(state, engine.warnings)).filter(|warnings| !warnings.is_empty()),
         ..api::SystemInfo::default()
     }
 }
@@ -210,7 +210,7 @@ fn address_pools(state: &State) -> Vec<api::NetworkAddressPool> {
         .collect()
 }
 
-fn warnings(state: &State) -> Vec<String> {
+fn warnings(state: &State, of_engine: Vec<String>) -> Vec<String> {
     let cgroup = state.host.cgroup;
     let mut warnings = state.config.warnings.clone();
     for (missing, text) in [
@@ -225,6 +225,7 @@ fn warnings(state: &State) -> Vec<String> {
             warnings.push(text.to_owned());
         }
     }
+    warnings.extend(of_engine.into_iter().map(|text| format!("WARNING: {text}")));
     for host in &state.config.hosts {
         if let crate::config::Host::Tcp(address) = host {
             warnings.push(format!(

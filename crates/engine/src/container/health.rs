@@ -8,6 +8,7 @@ use portolan_runtime::ExecSpec;
 use tokio_util::sync::CancellationToken;
 
 use super::record::Container;
+use super::validate::LEAST_HEALTH_NS;
 use crate::engine::{Engine, random_bytes};
 use crate::model::{ContainerConfig, Health, HealthConfig, HealthResult, HealthStatus, Status};
 
@@ -39,8 +40,10 @@ fn command(config: &ContainerConfig, check: &HealthConfig) -> Option<Vec<String>
     }
 }
 
+/// Images are not asked what requests are: with an interval of a nanosecond there would be a check all the time.
 fn or_default(nanoseconds: i64, default: Duration) -> Duration {
-    u64::try_from(nanoseconds).ok().filter(|n| *n > 0).map_or(default, Duration::from_nanos)
+    let given = Some(nanoseconds).filter(|given| *given >= LEAST_HEALTH_NS);
+    given.and_then(|given| u64::try_from(given).ok()).map_or(default, Duration::from_nanos)
 }
 
 /// What a result makes of the health; true if the status changed.
@@ -60,6 +63,10 @@ fn note(health: &mut Health, result: HealthResult, retries: u32, in_start_period
     }
     health.log.push(result);
     health.status != before
+}
+
+fn too_long(timeout: Duration, output: &str) -> String {
+    format!("Health check exceeded timeout ({timeout:?}): {output}")
 }
 
 impl Engine {
@@ -137,9 +144,12 @@ impl Engine {
             attach_stderr: true,
             privileged: false,
         };
-        let mut exec = match shim.exec(&spec).await {
-            Ok(exec) => exec,
-            Err(error) => return (-1, error.to_string()),
+        // All of it has its time: the container is the one that keeps it from starting, too.
+        let began = tokio::time::Instant::now();
+        let mut exec = match tokio::time::timeout(timeout, shim.exec(&spec)).await {
+            Ok(Ok(exec)) => exec,
+            Ok(Err(error)) => return (-1, error.to_string()),
+            Err(_) => return (-1, too_long(timeout, "")),
         };
         let mut kept = Vec::new();
         let stream = exec.take_stream();
@@ -152,7 +162,7 @@ impl Engine {
             }
             exec.wait().await
         };
-        let ended = tokio::time::timeout(timeout, run).await;
+        let ended = tokio::time::timeout_at(began + timeout, run).await;
         match ended {
             Ok(Ok(code)) => (code, String::from_utf8_lossy(&kept).into_owned()),
             Ok(Err(error)) => (-1, error.to_string()),
@@ -160,13 +170,7 @@ impl Engine {
                 if let Err(error) = exec.kill(SIGKILL).await {
                     tracing::debug!(container = %container.id, %error, "kill a health check");
                 }
-                (
-                    -1,
-                    format!(
-                        "Health check exceeded timeout ({timeout:?}): {}",
-                        String::from_utf8_lossy(&kept)
-                    ),
-                )
+                (-1, too_long(timeout, &String::from_utf8_lossy(&kept)))
             }
         }
     }
@@ -228,6 +232,15 @@ mod tests {
             note(&mut health, result(0), 2, false);
         }
         assert_eq!(health.log.len(), RESULTS_KEPT);
+    }
+
+    #[test]
+    fn durations_that_no_request_could_ask_for_are_the_default() {
+        let second = Duration::from_secs(1);
+        for given in [-1, 0, 1, 999_999] {
+            assert_eq!(or_default(given, second), second, "{given}");
+        }
+        assert_eq!(or_default(1_000_000, second), Duration::from_millis(1));
     }
 
     #[test]

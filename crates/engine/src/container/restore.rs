@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use portolan_netcore::model::ContainerId;
 use portolan_runtime::{ExitStatus, Shim, ShimState};
@@ -17,6 +19,13 @@ use crate::model::{NetworkMode, Status};
 
 /// `container:X` and links where X is such a one itself: nobody nests this deep.
 const LONGEST_CHAIN: usize = 32;
+/// As many containers are found again at once.
+const AT_ONCE: usize = 64;
+/// What a shim gets to say how its container stands, before the daemon listens without knowing.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often files that cannot be read are looked at again, and after how long.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Loads the containers that the database holds.
@@ -27,18 +36,21 @@ impl Engine {
         let broken = |error: serde_json::Error| {
             EngineError::internal(format!("read a container from the database: {error}"))
         };
-        let mut to_start = Vec::new();
         for (definition, state) in records {
             let definition: Definition = serde_json::from_str(&definition).map_err(broken)?;
             let state: RunState = serde_json::from_str(&state).map_err(broken)?;
             let name = definition.name.clone();
             let container = Container::new(definition, state);
             self.inner.containers.take_name(&name, &container.id)?;
-            self.inner.containers.insert(container.clone());
-            if self.find_again(&container).await {
-                to_start.push(container);
-            }
+            self.inner.containers.insert(container);
         }
+        // Each asks a process of its own: side by side, or one that does not answer would keep all others.
+        let found = stream::iter(self.inner.containers.all())
+            .map(|container| async move { (self.find_again(&container).await, container) })
+            .buffered(AT_ONCE)
+            .collect::<Vec<_>>();
+        let mut to_start: Vec<Arc<Container>> =
+            found.await.into_iter().filter(|(start, _)| *start).map(|(_, container)| container).collect();
         self.remove_strays().await;
         for container in self.inner.containers.all() {
             self.release_unshared(&container).await;
@@ -87,17 +99,7 @@ impl Engine {
             let host = &record.definition.host_config;
             (record.state.clone(), host.restart_policy, host.auto_remove)
         });
-        let shim = match self.inner.launcher.reconnect(container.id.as_str()).await {
-            Ok(shim) => shim,
-            Err(error) => {
-                tracing::error!(container = %container.id, %error, "find the shim of a container");
-                None
-            }
-        };
-        let stood = match &shim {
-            Some(shim) => shim.state().await.ok(),
-            None => None,
-        };
+        let (shim, stood) = self.find_shim(container).await;
         let ran = state.owns_resources || state.shown.status.is_running();
         match (shim, stood) {
             (Some(shim), Some(ShimState::Running)) => {
@@ -121,6 +123,36 @@ impl Engine {
                 !removed && container.with(|record| record.state.wants_start_with_daemon(policy, ran))
             }
         }
+    }
+
+    /// The shim of a container and where it says that the container stands. One that lives and does not say counts as
+    /// running: whatever kills it needs no answer of its, and its end will be heard of.
+    async fn find_shim(&self, container: &Arc<Container>) -> (Option<Shim>, Option<ShimState>) {
+        let id = &container.id;
+        let mut found = self.inner.launcher.reconnect(id.as_str()).await;
+        for _ in 0..TRIES {
+            match &found {
+                // Its files are there and cannot be read now.
+                Err(error) => tracing::error!(container = %id, %error, "find the shim of a container"),
+                Ok(_) => break,
+            }
+            tokio::time::sleep(PAUSE).await;
+            found = self.inner.launcher.reconnect(id.as_str()).await;
+        }
+        let Some(shim) = found.ok().flatten() else { return (None, None) };
+        let problem = match tokio::time::timeout(PATIENCE, shim.state()).await {
+            Ok(Ok(state)) => return (Some(shim), Some(state)),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        tracing::error!(
+            container = %id,
+            problem,
+            "ask the shim of a container (it goes on; try: portolan rm -f, if it stays so)"
+        );
+        // Without a pid it was being set up for a daemon that has ended: nobody knows of it.
+        let state = if shim.pid() == 0 { None } else { Some(ShimState::Running) };
+        (Some(shim), state)
     }
 
     /// Takes over a container that runs.
@@ -208,23 +240,29 @@ impl Engine {
         container.save_state(&self.inner.database);
     }
 
+    async fn remove_stray_shim(&self, id: String) {
+        tracing::info!(container = %id, "removing what a crash left: a shim");
+        let launcher = self.inner.launcher.clone();
+        let removal = tokio::spawn(async move {
+            let removed = match launcher.reconnect(&id).await {
+                Ok(Some(shim)) => shim.delete().await,
+                other => other.map(drop),
+            };
+            if let Err(error) = removed {
+                tracing::error!(container = %id, %error, "remove a stray shim");
+            }
+        });
+        // One that takes longer goes on behind.
+        let _ = tokio::time::timeout(PATIENCE, removal).await;
+    }
+
     /// Shims, sandboxes, root file systems and directories of containers that nobody knows: a crash came
     /// between making them and storing the container, or between forgetting it and cleaning up.
     async fn remove_strays(&self) {
         let known: BTreeSet<String> = self.inner.containers.all().iter().map(|c| c.id.to_string()).collect();
         let shims = self.inner.launcher.ids().unwrap_or_default();
-        for id in shims.into_iter().filter(|id| !known.contains(id)) {
-            tracing::info!(container = %id, "removing what a crash left: a shim");
-            match self.inner.launcher.reconnect(&id).await {
-                Ok(Some(shim)) => {
-                    if let Err(error) = shim.delete().await {
-                        tracing::error!(container = %id, %error, "delete a stray shim");
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!(container = %id, %error, "find a stray shim"),
-            }
-        }
+        let strays = shims.into_iter().filter(|id| !known.contains(id));
+        stream::iter(strays).for_each_concurrent(AT_ONCE, |id| self.remove_stray_shim(id)).await;
         for sandbox in self.inner.networks.sandboxes().await.unwrap_or_default() {
             if !known.contains(sandbox.container.as_str()) {
                 self.release_sandbox(&sandbox).await;

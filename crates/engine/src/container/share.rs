@@ -38,36 +38,47 @@ impl Engine {
     }
 
     /// Joins the namespace of another container, which from now on stays for this one.
-    pub(crate) fn join_netns(&self, container: &Container, of: &str) -> Result<Option<Arc<OwnedFd>>> {
-        let _turn = self.inner.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) async fn join_netns(&self, container: &Container, of: &str) -> Result<Option<Arc<OwnedFd>>> {
         let other = self.inner.containers.find(of).map_err(|error| {
             EngineError::internal(format!("joining network namespace of container: {}", error.message()))
         })?;
         if other.id == container.id {
             return Err(EngineError::internal("cannot join own network namespace"));
         }
-        let (pid, mode, netns) = other.with(|record| {
-            let netns = record.sandbox.as_ref().and_then(|sandbox| sandbox.netns.clone());
-            (record.state.shown.pid, record.definition.host_config.network_mode.clone(), netns)
-        });
-        if pid == 0 {
-            return Err(not_running(&other));
-        }
-        if mode == NetworkMode::Host {
-            return Ok(None);
-        }
-        // One without a namespace of its own is in another's, and so is its process.
-        let path = netns.unwrap_or_else(|| format!("/proc/{pid}/ns/net").into());
-        let netns = match std::fs::File::open(&path) {
-            Ok(file) => Arc::new(OwnedFd::from(file)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(not_running(&other)),
-            Err(error) => {
-                let path = path.display();
-                return Err(EngineError::internal(format!("open the network namespace {path}: {error}")));
+        let (shim, netns) = {
+            let _turn = self.inner.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+            let (shim, mode, netns) = other.with(|record| {
+                let netns = record.sandbox.as_ref().and_then(|sandbox| sandbox.netns.clone());
+                let shim = record.shim.clone().filter(|_| record.state.shown.pid != 0);
+                (shim, record.definition.host_config.network_mode.clone(), netns)
+            });
+            let Some(shim) = shim else { return Err(not_running(&other)) };
+            if mode == NetworkMode::Host {
+                return Ok(None);
             }
+            // From here on the namespace is not taken away: whoever would, asks.
+            container.with(|record| record.joining = true);
+            (shim, netns)
         };
-        container.with(|record| record.joining = true);
-        Ok(Some(netns))
+        // One without a namespace of its own is in another's, and so is its process.
+        let opened = match netns {
+            Some(path) => match std::fs::File::open(&path) {
+                Ok(file) => Ok(OwnedFd::from(file)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(not_running(&other)),
+                Err(error) => {
+                    let path = path.display();
+                    Err(EngineError::internal(format!("open the network namespace {path}: {error}")))
+                }
+            },
+            None => match shim.open_proc("ns/net").await {
+                Err(portolan_runtime::Error::NotRunning { .. }) => Err(not_running(&other)),
+                other => other.map_err(EngineError::from),
+            },
+        };
+        if opened.is_err() {
+            container.with(|record| record.joining = false);
+        }
+        Ok(Some(Arc::new(opened?)))
     }
 
     /// Takes the namespace from a container that has ended, unless somebody else needs it.

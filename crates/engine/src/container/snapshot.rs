@@ -8,6 +8,7 @@ use std::sync::Arc;
 use portolan_netcore::model::ContainerId;
 
 use super::record::{Container, Record};
+use super::security;
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
 use crate::files::links_of;
@@ -40,6 +41,9 @@ impl Engine {
         if !snapshot.host_config.links.is_empty() {
             snapshot.host_config.links = self.shown_links(container);
         }
+        let host = &snapshot.host_config;
+        let asked = security::security_options(&host.security_opt, false).unwrap_or_default().apparmor;
+        snapshot.apparmor_profile = self.inner.apparmor.shown(&asked, host.privileged);
         if snapshot.host_config.log_config.driver == "json-file" {
             snapshot.log_path = Some(self.log_path(&container.id));
         }

@@ -1,11 +1,13 @@
 //! From a container's definition to what the runtime is handed.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use portolan_netcore::model::ContainerId;
 use portolan_runtime::{
-    ContainerSpec, Device, LogSpec, Mount, MountKind, NamespaceMode, Resources, Rlimit, RootfsSpec,
+    ContainerSpec, Device, LogSpec, Mount, MountKind, NamespaceMode, Others, Resources, Rlimit, RootfsSpec,
     SeccompProfile, Stdio, UserSpec,
 };
 
@@ -102,6 +104,7 @@ fn mounts(points: &[MountPoint], files: &[(&str, PathBuf)], readonly_files: bool
                 target: PathBuf::from(target),
                 kind: MountKind::Bind {
                     source: source.clone(),
+                    subpath: PathBuf::new(),
                     propagation: "rprivate".to_owned(),
                     recursive: true,
                 },
@@ -119,11 +122,8 @@ fn mount_of(point: &MountPoint) -> Mount {
             MountKind::Tmpfs { options: options.cloned().collect() }
         }
         MountType::Bind | MountType::Volume => MountKind::Bind {
-            source: if point.subpath.is_empty() {
-                point.source.clone()
-            } else {
-                point.source.join(&point.subpath)
-            },
+            source: point.source.clone(),
+            subpath: PathBuf::from(&point.subpath),
             propagation: if point.propagation.is_empty() { "rprivate" } else { &point.propagation }
                 .to_owned(),
             recursive: !point.non_recursive,
@@ -138,11 +138,11 @@ impl Engine {
     ///
     /// # Errors
     /// A container whose namespace it wants to share does not run.
-    pub(crate) fn container_spec(
+    pub(crate) async fn container_spec(
         &self,
         definition: &Definition,
         rootfs: RootfsSpec,
-        netns: Option<std::sync::Arc<std::os::fd::OwnedFd>>,
+        netns: Option<Arc<OwnedFd>>,
         files: &[(&str, PathBuf)],
     ) -> Result<ContainerSpec> {
         let (config, host) = (&definition.config, &definition.host_config);
@@ -152,6 +152,8 @@ impl Engine {
         let paths = |own: &Option<Vec<String>>| if unmasked { Some(Vec::new()) } else { own.clone() };
         let id = definition.id.to_string();
         let log_path = self.log_path(&definition.id);
+        let (pid, pid_of) = self.namespace(&host.pid_mode, "PID").await?;
+        let (ipc, ipc_of) = self.namespace(&host.ipc_mode, "IPC").await?;
         Ok(ContainerSpec {
             rootfs,
             args: definition.args.clone(),
@@ -168,8 +170,9 @@ impl Engine {
             },
             log: log_spec(&host.log_config, &log_path)?,
             netns,
-            pid: self.namespace(&host.pid_mode, "PID")?,
-            ipc: self.namespace(&host.ipc_mode, "IPC")?,
+            others: Others { pid: pid_of, ipc: ipc_of, uts: None },
+            pid,
+            ipc,
             uts: match host.uts_mode {
                 NamespaceSetting::Host => NamespaceMode::Host,
                 _ => NamespaceMode::Private,
@@ -182,7 +185,7 @@ impl Engine {
             privileged: host.privileged,
             capabilities: security::capabilities(host)?,
             seccomp: self.seccomp(host, options.seccomp)?,
-            apparmor: apparmor(host, &options.apparmor)?,
+            apparmor: self.inner.apparmor.profile(&options.apparmor, host.privileged)?,
             no_new_privileges: options.no_new_privileges,
             masked_paths: paths(&host.masked_paths),
             readonly_paths: paths(&host.readonly_paths),
@@ -239,29 +242,37 @@ impl Engine {
         }
     }
 
-    fn namespace(&self, setting: &NamespaceSetting, kind: &str) -> Result<NamespaceMode> {
-        match setting {
-            NamespaceSetting::Host => Ok(NamespaceMode::Host),
-            NamespaceSetting::Container(of) => {
-                let other = self.inner.containers.find(of)?;
-                let (pid, ipc) =
-                    other.with(|r| (r.state.shown.pid, r.definition.host_config.ipc_mode.clone()));
-                let shareable = !matches!(ipc, NamespaceSetting::Default | NamespaceSetting::Private);
-                if kind == "IPC" && !shareable {
-                    return Err(EngineError::conflict(format!(
-                        "cannot join IPC of container {of}: non-shareable IPC (hint: use IpcMode:shareable for \
-                         the donor container)"
-                    )));
-                }
-                if pid == 0 {
-                    return Err(EngineError::conflict(format!(
-                        "cannot join {kind} of a non running container: {}",
-                        other.id
-                    )));
-                }
-                Ok(NamespaceMode::Pid(pid))
-            }
-            _ => Ok(NamespaceMode::Private),
+    /// A namespace, and the process whose it is if it is another container's.
+    async fn namespace(
+        &self,
+        setting: &NamespaceSetting,
+        kind: &str,
+    ) -> Result<(NamespaceMode, Option<Arc<OwnedFd>>)> {
+        let of = match setting {
+            NamespaceSetting::Host => return Ok((NamespaceMode::Host, None)),
+            NamespaceSetting::Container(of) => of,
+            _ => return Ok((NamespaceMode::Private, None)),
+        };
+        let other = self.inner.containers.find(of)?;
+        let (shim, ipc) =
+            other.with(|record| (record.shim.clone(), record.definition.host_config.ipc_mode.clone()));
+        let shareable = !matches!(ipc, NamespaceSetting::Default | NamespaceSetting::Private);
+        if kind == "IPC" && !shareable {
+            return Err(EngineError::conflict(format!(
+                "cannot join IPC of container {of}: non-shareable IPC (hint: use IpcMode:shareable for the donor \
+                 container)"
+            )));
+        }
+        let process = match shim {
+            Some(shim) => shim.process().await.ok(),
+            None => None,
+        };
+        match process {
+            Some(process) => Ok((NamespaceMode::Other, Some(process))),
+            None => Err(EngineError::conflict(format!(
+                "cannot join {kind} of a non running container: {}",
+                other.id
+            ))),
         }
     }
 
@@ -289,23 +300,6 @@ impl Engine {
 
 fn own((key, value): (&String, &String)) -> (String, String) {
     (key.clone(), value.clone())
-}
-
-/// The AppArmor profile to put on; none where the kernel has no AppArmor.
-fn apparmor(host: &HostConfig, asked: &str) -> Result<Option<String>> {
-    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.starts_with('Y'));
-    match (enabled, asked) {
-        (_, "unconfined") => Ok(None),
-        (false, "") => Ok(None),
-        (false, profile) => Err(EngineError::invalid(format!(
-            "apparmor is not enabled in this kernel: cannot apply profile {profile:?}"
-        ))),
-        (true, "") if host.privileged => Ok(None),
-        // There is no profile of our own to load yet: unconfined, as on hosts without AppArmor.
-        (true, "") => Ok(None),
-        (true, profile) => Ok(Some(profile.to_owned())),
-    }
 }
 
 fn devices(host: &HostConfig) -> Vec<Device> {

@@ -123,7 +123,7 @@ impl Engine {
             record.sandbox.clone_from(&sandbox);
         });
         let files = self.write_files(definition, sandbox.as_ref()).await?;
-        let spec = self.container_spec(definition, rootfs, netns, &files)?;
+        let spec = self.container_spec(definition, rootfs, netns, &files).await?;
         // The state that says which sandbox it owns is on its way before the shim exists.
         container.save_state(&self.inner.database);
         let shim = self.inner.launcher.create(&spec).await?;
@@ -180,7 +180,7 @@ impl Engine {
             return Ok((Some(kept), netns));
         }
         if let NetworkMode::Container(of) = &definition.host_config.network_mode {
-            return Ok((None, self.join_netns(container, of)?));
+            return Ok((None, self.join_netns(container, of).await?));
         }
         let spec = self.sandbox_spec(definition).await;
         let spec = spec.map_err(|error| error.context("failed to set up container networking"))?;

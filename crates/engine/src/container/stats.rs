@@ -1,6 +1,8 @@
 //! `docker stats`: the cgroup's numbers, the host's CPU time and the interfaces' counters.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::read_to_string;
 
 use jiff::Timestamp;
 
@@ -16,17 +18,19 @@ impl Engine {
     /// `NotFound`, or the cgroup cannot be read.
     pub async fn container_stats(&self, name: &str) -> Result<StatsSample> {
         let container = self.inner.containers.find(name)?;
-        let (Ok(shim), pid) = (container.running_shim(), container.with(|r| r.state.shown.pid)) else {
-            return Ok(StatsSample::default());
-        };
+        let Ok(shim) = container.running_shim() else { return Ok(StatsSample::default()) };
         let stats = shim.stats().await?;
+        // One that has just ended has no interfaces.
+        let counters = shim.open_proc("net/dev").await.ok();
         let (host_cpu_ns, online_cpus, host_memory, networks) = blocking(move || {
             let (cpu, cpus) = host_cpu(&read("/proc/stat"));
             Ok((
                 cpu,
                 cpus,
                 host_memory(&read("/proc/meminfo")),
-                interfaces(&read(&format!("/proc/{pid}/net/dev"))),
+                interfaces(
+                    &counters.and_then(|file| read_to_string(File::from(file)).ok()).unwrap_or_default(),
+                ),
             ))
         })
         .await?;

@@ -8,7 +8,7 @@ use super::record::{Container, not_running};
 use super::signal::{self, SIGKILL, SIGTERM};
 use crate::engine::{Engine, to_the_end};
 use crate::error::{EngineError, Result};
-use crate::model::{Status, StopOptions, WaitCondition};
+use crate::model::{ContainerConfig, Status, StopOptions, WaitCondition};
 use crate::streams::Waiter;
 
 /// What a container gets between its stop signal and SIGKILL.
@@ -100,10 +100,7 @@ impl Engine {
     fn stop_signal(&self, container: &Container, asked: Option<&str>) -> Result<i32> {
         match asked.filter(|text| !text.is_empty()) {
             Some(text) => signal::parse(text),
-            None => container.with(|record| match record.definition.config.stop_signal.as_deref() {
-                Some(text) if !text.is_empty() => signal::parse(text),
-                _ => Ok(SIGTERM),
-            }),
+            None => Ok(container.with(|record| own_stop_signal(&record.definition.config))),
         }
     }
 
@@ -295,5 +292,24 @@ impl Engine {
         if tokio::time::timeout(self.inner.config.shutdown_timeout, all).await.is_err() {
             tracing::warn!("some containers did not stop in time");
         }
+    }
+}
+
+/// Nobody has checked what an image says: as in Docker, what is no signal there is none.
+fn own_stop_signal(config: &ContainerConfig) -> i32 {
+    signal::parse(config.stop_signal.as_deref().unwrap_or_default()).unwrap_or(SIGTERM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_images_nonsense_is_no_signal() {
+        let of = |text: Option<&str>| {
+            own_stop_signal(&ContainerConfig { stop_signal: text.map(str::to_owned), ..Default::default() })
+        };
+        let all = [None, Some(""), Some("nonsense"), Some("SIGQUIT"), Some("99"), Some("12")];
+        assert_eq!(all.map(of), [15, 15, 15, 3, 15, 12]);
     }
 }

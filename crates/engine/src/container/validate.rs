@@ -13,7 +13,8 @@ use crate::network::is_predefined;
 /// HOST_NAME_MAX of linux/limits.h.
 const LONGEST_HOSTNAME: usize = 64;
 const LEAST_MEMORY: i64 = 6 << 20;
-const LEAST_HEALTH_NS: i64 = 1_000_000;
+/// Of the durations of a health check; 0 is the default.
+pub(crate) const LEAST_HEALTH_NS: i64 = 1_000_000;
 
 /// Checks a request to create a container. Warnings.
 ///

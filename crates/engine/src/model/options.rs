@@ -361,6 +361,8 @@ pub struct EngineInfo {
     pub event_listeners: usize,
     /// Default `LoggingDriver`.
     pub logging_driver: String,
+    /// What whoever runs the host should know; some of `Warnings`.
+    pub warnings: Vec<String>,
 }
 
 /// `GET /system/df`.

@@ -1,23 +1,63 @@
 //! A connection to a shim: messages out, messages in.
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::wire::{self, Request, Response};
-use crate::{Error, Result};
+use crate::{Error, Result, state};
 
-/// Connects to a socket by way of its directory's descriptor: `sun_path` ends at 108 bytes, an
-/// exec root may be longer.
-pub(super) async fn connect(directory: &Path) -> std::io::Result<UnixStream> {
+/// How long it is tried to connect to a shim that lives.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects to a shim. That it is gone is said only of one that is: nobody listens and its process has ended.
+/// What else is in the way passes (no descriptors left, too many clients at once) or is told.
+pub(super) async fn connect(directory: &Path, id: &str) -> Result<UnixStream> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let error = match connect_now(directory, id).await? {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        if Instant::now() >= deadline {
+            return Err(Error::Io { what: format!("connect to the shim of container {id}"), source: error });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+/// The same without patience: the inner error says why not now.
+pub(super) async fn connect_now(directory: &Path, id: &str) -> Result<io::Result<UnixStream>> {
+    let connected = try_connect(directory).await;
+    let kind = connected.as_ref().err().map(io::Error::kind);
+    let nobody = matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused));
+    if nobody && is_dead(directory).await {
+        return Err(Error::ShimGone { id: id.to_owned() });
+    }
+    Ok(connected)
+}
+
+/// By way of the directory's descriptor: `sun_path` ends at 108 bytes, an exec root may be longer.
+async fn try_connect(directory: &Path) -> io::Result<UnixStream> {
     let handle = std::fs::File::open(directory)?;
     UnixStream::connect(format!("/proc/self/fd/{}/s", handle.as_raw_fd())).await
 }
 
-pub(super) async fn send(stream: &mut UnixStream, request: &Request) -> std::io::Result<()> {
+async fn is_dead(directory: &Path) -> bool {
+    let directory = directory.to_owned();
+    // Files that cannot be read say nothing.
+    let looked = tokio::task::spawn_blocking(move || state::is_dead(&directory)).await;
+    looked.is_ok_and(|dead| dead.unwrap_or(false))
+}
+
+pub(super) async fn send(stream: &mut UnixStream, request: &Request) -> io::Result<()> {
     stream.write_all(&wire::encode(request)).await
 }
 
@@ -30,7 +70,20 @@ pub(super) async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Res
     wire::decode(&body)
 }
 
-/// One request, one answer; refusals are errors.
+/// One request, one answer within a time; refusals are errors.
+pub(super) async fn ask(
+    stream: &mut UnixStream,
+    id: &str,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response> {
+    match tokio::time::timeout(patience, call(stream, id, request)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::Silent { id: id.to_owned() }),
+    }
+}
+
+/// One request, one answer, however long it takes; refusals are errors.
 pub(super) async fn call(stream: &mut UnixStream, id: &str, request: &Request) -> Result<Response> {
     send(stream, request).await.map_err(Error::io(format!("ask the shim of {id}")))?;
     receive::<Response>(stream).await?.into_result(id)

@@ -14,10 +14,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
 use super::connection;
-use super::shim::Shim;
+use super::shim::{Shim, WORK};
 use crate::error::Attempt;
-use crate::spec::{ContainerSpec, SeccompProfile};
-use crate::wire::{self, Request, Response};
+use crate::spec::{ContainerSpec, Others, SeccompProfile};
+use crate::wire::{self, Handed, Request, Response};
 use crate::{Error, Result, seccomp, state, sys};
 
 /// How to start the launcher.
@@ -108,6 +108,10 @@ impl Launcher {
         let filter = self.filter(spec)?;
         let process = self.process();
         match self.create_by(&process, spec, &filter).await {
+            Err(error @ Error::Silent { .. }) => {
+                self.clear(&spec.id).await?;
+                Err(error)
+            }
             Err(error) if broke_off(&error) => {
                 self.clear(&spec.id).await?;
                 if !process.is_gone() {
@@ -130,7 +134,7 @@ impl Launcher {
         let (mut connection, theirs) = UnixStream::pair().map_err(Error::io("make a shim's connection"))?;
         let theirs = OwnedFd::from(theirs.into_std().map_err(Error::io("hand over a shim's connection"))?);
         rustix::io::ioctl_fionbio(&theirs, false).attempt(|| "make a shim's connection blocking".into())?;
-        process.hand_over(theirs.as_fd(), spec.netns.as_deref().map(AsFd::as_fd)).await?;
+        process.hand_over(theirs.as_fd(), handed(spec)).await?;
         drop(theirs);
         let request = Request::Create {
             spec: Box::new(spec.clone()),
@@ -140,7 +144,11 @@ impl Launcher {
         let mut message = wire::encode(&request);
         message.extend_from_slice(filter);
         connection.write_all(&message).await.map_err(Error::io(format!("hand {} to its shim", spec.id)))?;
-        match connection::receive::<Response>(&mut connection).await?.into_result(&spec.id)? {
+        let answer = connection::receive::<Response>(&mut connection);
+        let answer = tokio::time::timeout(WORK, answer)
+            .await
+            .unwrap_or_else(|_| Err(Error::Silent { id: spec.id.clone() }));
+        match answer?.into_result(&spec.id)? {
             Response::Created { pid } => Ok(Shim::fresh(&self.inner.exec_root, &spec.id, pid, connection)),
             other => Err(Error::Protocol { from: "shim", what: format!("{other:?}") }),
         }
@@ -171,7 +179,8 @@ impl Launcher {
     }
 
     /// Finds the shim of a container that an earlier daemon made. If the shim itself has died, what
-    /// is left of the container is killed and its exit status is 137.
+    /// is left of the container is killed and its exit status is 137. One that lives and cannot be reached now
+    /// is found all the same.
     ///
     /// # Errors
     /// The files of the shim exist but cannot be read.
@@ -227,18 +236,18 @@ impl Process {
         poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
     }
 
-    async fn hand_over(&self, connection: BorrowedFd<'_>, netns: Option<BorrowedFd<'_>>) -> Result<()> {
-        let mut fds = vec![connection];
-        fds.extend(netns);
+    async fn hand_over(&self, connection: BorrowedFd<'_>, handed: Handed<BorrowedFd<'_>>) -> Result<()> {
+        let (which, others) = handed.pack();
+        let fds: Vec<BorrowedFd<'_>> = [connection].into_iter().chain(others).collect();
         // Almost always there is room: the launcher does nothing but fork.
-        match sys::send_fds(self.socket.as_fd(), b"c", &fds) {
+        match sys::send_fds(self.socket.as_fd(), &[which], &fds) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return other.map_err(lost),
         }
         let socket = self.registered()?;
         loop {
             let mut guard = socket.writable().await.map_err(Error::io("wait for the launcher"))?;
-            if let Ok(sent) = guard.try_io(|socket| sys::send_fds(socket.get_ref().as_fd(), b"c", &fds)) {
+            if let Ok(sent) = guard.try_io(|socket| sys::send_fds(socket.get_ref().as_fd(), &[which], &fds)) {
                 return sent.map_err(lost);
             }
         }
@@ -252,6 +261,14 @@ impl Process {
         let socket = sys::register(copy).attempt(|| "watch the launcher's socket".into())?;
         Ok(self.registered.get_or_init(|| socket))
     }
+}
+
+fn handed(spec: &ContainerSpec) -> Handed<BorrowedFd<'_>> {
+    fn fd(fd: &Option<Arc<OwnedFd>>) -> Option<BorrowedFd<'_>> {
+        fd.as_deref().map(AsFd::as_fd)
+    }
+    let Others { pid, ipc, uts } = &spec.others;
+    Handed { netns: fd(&spec.netns), pid: fd(pid), ipc: fd(ipc), uts: fd(uts) }
 }
 
 /// Whether the launcher or the shim died before it answered.

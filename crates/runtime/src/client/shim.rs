@@ -1,19 +1,34 @@
 //! The handle to a container, held through its shim.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, openat};
 use tokio::net::UnixStream;
-use tokio::sync::Mutex;
 
-use super::connection::{self, call};
+use super::connection::{self, ask, call};
 use super::stream::{AttachOptions, AttachStream};
 use crate::cgroup::Cgroup;
+use crate::error::Attempt;
+use crate::identity::has_ended;
 use crate::spec::{ExecSpec, Resources};
 use crate::state::{self, SavedState};
 use crate::status::{ExitStatus, ShimState, Stats};
 use crate::wire::{Request, Response};
-use crate::{Error, Result};
+use crate::{Error, Result, setup};
+
+/// What a shim gets for an answer that it has at hand.
+const ANSWER: Duration = Duration::from_secs(10);
+/// What it gets to kill a container and remove its cgroup.
+const CLEAN_UP: Duration = Duration::from_secs(30);
+/// What it gets to set a container or a process up; it gives up by itself before.
+pub(super) const WORK: Duration = setup::PATIENCE.saturating_add(CLEAN_UP);
+/// Those who wait for an exit ask again after at most this long where asking failed.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often a request is sent anew over another connection.
+const ATTEMPTS: usize = 3;
 
 /// A container. Cheap to clone; dropping it leaves the container alone.
 #[derive(Clone, Debug)]
@@ -25,19 +40,28 @@ pub struct Shim {
 struct Inner {
     id: String,
     pid: i32,
+    /// The first process, once it is known to be no other with its pid.
+    leader: OnceLock<Arc<OwnedFd>>,
     /// `<exec_root>/shims/<id>`
     directory: PathBuf,
-    /// One connection for short requests; `None` after it broke.
-    control: Mutex<Option<UnixStream>>,
+    /// A connection that nobody uses now. Whoever finds none makes one: no request waits for another.
+    idle: Mutex<Option<UnixStream>>,
 }
 
 impl Shim {
+    /// One that has just set its container up: the first process waits for its start.
     pub(super) fn fresh(exec_root: &Path, id: &str, pid: i32, connection: UnixStream) -> Self {
-        Self::with(state::directory(exec_root, id), id, pid, Some(connection))
+        let shim = Self::with(state::directory(exec_root, id), id, pid, Some(connection));
+        if let Ok(leader) = setup::process(pid) {
+            // Nobody else has set it.
+            let _ = shim.inner.leader.set(Arc::new(leader));
+        }
+        shim
     }
 
     fn with(directory: PathBuf, id: &str, pid: i32, connection: Option<UnixStream>) -> Self {
-        Self { inner: Arc::new(Inner { id: id.to_owned(), pid, directory, control: Mutex::new(connection) }) }
+        let (leader, idle) = (OnceLock::new(), Mutex::new(connection));
+        Self { inner: Arc::new(Inner { id: id.to_owned(), pid, leader, directory, idle }) }
     }
 
     pub(super) async fn reconnect(exec_root: &Path, id: &str) -> Result<Option<Self>> {
@@ -50,10 +74,11 @@ impl Shim {
             state::remove(&directory)?;
             return Ok(None);
         };
-        let connection = connection::connect(&directory).await.ok();
-        let alive = connection.is_some();
+        let connection = connection::connect_now(&directory, id).await;
+        let dead = connection.is_err();
+        let connection = connection.ok().and_then(std::result::Result::ok);
         let shim = Self::with(directory, id, saved.pid, connection);
-        if !alive {
+        if dead {
             shim.bury().await?;
             if saved.pid == 0 {
                 // It died while it set the container up: nobody was told of it.
@@ -80,7 +105,7 @@ impl Shim {
     /// [`Error::Start`] with Docker's text and exit code if that fails; the container is over then and
     /// still has to be deleted.
     pub async fn start(&self) -> Result<()> {
-        self.request(Request::Start).await.map(drop)
+        self.request(&Request::Start, WORK).await.map(drop)
     }
 
     /// Where the container stands.
@@ -88,7 +113,7 @@ impl Shim {
     /// # Errors
     /// Neither the shim nor its files can be read.
     pub async fn state(&self) -> Result<ShimState> {
-        match self.request(Request::State).await {
+        match self.request(&Request::State, ANSWER).await {
             Ok(Response::State { exit: Some(exit), .. }) => Ok(ShimState::Exited(exit)),
             Ok(Response::State { started: true, .. }) => Ok(ShimState::Running),
             Ok(Response::State { .. }) => Ok(ShimState::Created),
@@ -98,13 +123,55 @@ impl Shim {
         }
     }
 
-    /// Sends a signal to the first process.
+    /// The first process, which stays the same whatever becomes of its pid.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] if it is over; the shim cannot be asked.
+    pub async fn process(&self) -> Result<Arc<OwnedFd>> {
+        let leader = match self.inner.leader.get() {
+            Some(leader) => leader.clone(),
+            None => self.find_process().await?,
+        };
+        if has_ended(&leader) { Err(Error::NotRunning { id: self.inner.id.clone() }) } else { Ok(leader) }
+    }
+
+    async fn find_process(&self) -> Result<Arc<OwnedFd>> {
+        let over = || Error::NotRunning { id: self.inner.id.clone() };
+        let leader = Arc::new(setup::process(self.inner.pid).map_err(|_| over())?);
+        // The handle is older than the answer: if the process has its pid still, it is the handle's.
+        match self.request(&Request::State, ANSWER).await? {
+            Response::State { pid, exit: None, .. } if pid == self.inner.pid => {}
+            _ => return Err(over()),
+        }
+        Ok(self.inner.leader.get_or_init(|| leader).clone())
+    }
+
+    /// Opens a file of /proc about the first process: `root`, `ns/net`.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] if it is over.
+    pub async fn open_proc(&self, name: &str) -> Result<OwnedFd> {
+        let leader = self.process().await?;
+        let what = || format!("open {name} of the first process of container {}", self.inner.id);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = format!("/proc/{}", self.inner.pid);
+        let directory = rustix::fs::open(path, flags | OFlags::DIRECTORY, Mode::empty());
+        // The directory stays that of its process, which is ours if ours has not left its pid by now.
+        if has_ended(&leader) {
+            return Err(Error::NotRunning { id: self.inner.id.clone() });
+        }
+        openat(directory.attempt(what)?, name, flags, Mode::empty()).attempt(what)
+    }
+
+    /// Sends a signal to the first process. SIGKILL does not depend on the shim: where it does not answer it ends
+    /// with the container.
     ///
     /// # Errors
     /// [`Error::NotRunning`] if it is over.
     pub async fn kill(&self, signal: i32) -> Result<()> {
-        match self.request(Request::Kill { signal }).await {
+        match self.request(&Request::Kill { signal }, ANSWER).await {
             Err(Error::ShimGone { .. }) => Err(Error::NotRunning { id: self.inner.id.clone() }),
+            Err(error) if signal == libc::SIGKILL && is_unusable(&error) => self.put_down().await,
             other => other.map(drop),
         }
     }
@@ -114,16 +181,21 @@ impl Shim {
     /// # Errors
     /// The shim died and what it left cannot be read.
     pub async fn wait(&self) -> Result<ExitStatus> {
-        if let Ok(mut stream) = connection::connect(&self.inner.directory).await {
-            match call(&mut stream, &self.inner.id, &Request::Wait).await {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let asked = async {
+                let mut stream = self.connect().await?;
+                call(&mut stream, &self.inner.id, &Request::Wait).await
+            };
+            match asked.await {
                 Ok(Response::Exited(status)) => return Ok(status),
-                Ok(other) => return Err(unexpected(&other)),
-                // The shim died: the files tell.
-                Err(Error::Io { .. }) => {}
-                Err(error) => return Err(error),
+                // It died: the files tell.
+                Err(Error::ShimGone { .. }) => return self.bury().await,
+                // It lives, or is about to be seen dead.
+                Ok(_) | Err(_) => tokio::time::sleep(pause).await,
             }
+            pause = (pause * 2).min(AGAIN);
         }
-        self.bury().await
     }
 
     /// Attaches to the first process. Attached before [`Self::start`], no byte is missed.
@@ -133,7 +205,7 @@ impl Shim {
     pub async fn attach(&self, options: AttachOptions) -> Result<AttachStream> {
         let mut stream = self.connect().await?;
         let AttachOptions { stdin, stdout, stderr } = options;
-        call(&mut stream, &self.inner.id, &Request::Attach { stdin, stdout, stderr }).await?;
+        ask(&mut stream, &self.inner.id, &Request::Attach { stdin, stdout, stderr }, ANSWER).await?;
         Ok(AttachStream::new(stream))
     }
 
@@ -142,7 +214,7 @@ impl Shim {
     /// # Errors
     /// The container has no terminal or is over.
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        self.request(Request::Resize { rows, columns }).await.map(drop)
+        self.request(&Request::Resize { rows, columns }, ANSWER).await.map(drop)
     }
 
     /// Executes a process in the running container; the stream carries what the spec attaches.
@@ -151,7 +223,8 @@ impl Shim {
     /// [`Error::Exec`] with Docker's text and exit code.
     pub async fn exec(&self, spec: &ExecSpec) -> Result<Exec> {
         let mut stream = self.connect().await?;
-        match call(&mut stream, &self.inner.id, &Request::Exec { spec: Box::new(spec.clone()) }).await? {
+        let request = Request::Exec { spec: Box::new(spec.clone()) };
+        match ask(&mut stream, &self.inner.id, &request, WORK).await? {
             Response::ExecStarted { pid } => {
                 let stream = Some(AttachStream::new(stream));
                 Ok(Exec { shim: self.clone(), id: spec.id.clone(), pid, stream })
@@ -206,38 +279,50 @@ impl Shim {
     /// # Errors
     /// Something cannot be removed.
     pub async fn delete(&self) -> Result<()> {
-        match self.request(Request::Delete).await {
-            Ok(_) => Ok(()),
-            Err(Error::ShimGone { .. } | Error::Io { .. }) => {
-                self.bury().await?;
-                state::remove(&self.inner.directory)
-            }
-            Err(error) => Err(error),
+        match self.request(&Request::Delete, CLEAN_UP).await {
+            Ok(_) => return Ok(()),
+            Err(Error::ShimGone { .. }) => {}
+            Err(error) if is_unusable(&error) => self.put_down().await?,
+            Err(error) => return Err(error),
         }
+        self.bury().await?;
+        state::remove(&self.inner.directory)
     }
 
     async fn connect(&self) -> Result<UnixStream> {
-        connection::connect(&self.inner.directory)
-            .await
-            .map_err(|_| Error::ShimGone { id: self.inner.id.clone() })
+        connection::connect(&self.inner.directory, &self.inner.id).await
     }
 
-    async fn request(&self, request: Request) -> Result<Response> {
-        let mut control = self.inner.control.lock().await;
-        // Taken out while in use: a cancelled request must not leave its answer to the next one.
-        let mut stream = match control.take() {
-            Some(stream) => stream,
-            None => self.connect().await?,
-        };
-        let answer = match call(&mut stream, &self.inner.id, &request).await {
-            Err(Error::Io { .. }) => {
-                stream = self.connect().await?;
-                call(&mut stream, &self.inner.id, &request).await
+    async fn request(&self, request: &Request, patience: Duration) -> Result<Response> {
+        let mut idle = self.idle().take();
+        let mut lost = None;
+        for _ in 0..ATTEMPTS {
+            let mut stream = match idle.take() {
+                Some(stream) => stream,
+                None => self.connect().await?,
+            };
+            match ask(&mut stream, &self.inner.id, request, patience).await {
+                // The connection broke; what that means is seen when the next one is made.
+                Err(error @ Error::Io { .. }) => lost = Some(error),
+                // What comes late must not be taken for the answer to another request.
+                Err(error) if is_unusable(&error) => return Err(error),
+                answer => {
+                    *self.idle() = Some(stream);
+                    return answer;
+                }
             }
-            other => other,
-        };
-        *control = Some(stream);
-        answer
+        }
+        Err(lost.unwrap_or_else(|| Error::Silent { id: self.inner.id.clone() }))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the shim and whatever runs in the container, without asking.
+    async fn put_down(&self) -> Result<()> {
+        let directory = self.inner.directory.clone();
+        blocking(move || state::put_down(&directory)).await
     }
 
     async fn with_cgroup<T: Send + 'static>(
@@ -260,6 +345,11 @@ impl Shim {
         let id = self.inner.id.clone();
         blocking(move || state::bury(&directory, &id)).await
     }
+}
+
+/// Whether an error says that the shim lives and is of no use.
+fn is_unusable(error: &Error) -> bool {
+    matches!(error, Error::Silent { .. } | Error::Io { .. } | Error::Protocol { .. })
 }
 
 /// A process executed in a running container.
@@ -304,7 +394,7 @@ impl Exec {
     /// # Errors
     /// It is over.
     pub async fn kill(&self, signal: i32) -> Result<()> {
-        self.shim.request(Request::KillExec { id: self.id.clone(), signal }).await.map(drop)
+        self.shim.request(&Request::KillExec { id: self.id.clone(), signal }, ANSWER).await.map(drop)
     }
 
     /// Sets the size of its terminal.
@@ -312,7 +402,8 @@ impl Exec {
     /// # Errors
     /// It has no terminal or is over.
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        self.shim.request(Request::ResizeExec { id: self.id.clone(), rows, columns }).await.map(drop)
+        let request = Request::ResizeExec { id: self.id.clone(), rows, columns };
+        self.shim.request(&request, ANSWER).await.map(drop)
     }
 }
 

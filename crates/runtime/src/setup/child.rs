@@ -1,15 +1,18 @@
 //! The child's side: from clone to exec.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 
+use super::confinement::Confinement;
+use super::inside::Target;
+use super::mounts::Own;
 use super::program::Program;
 use super::user::User;
-use super::{ChildStreams, Failure, Host, init, mounts, user};
+use super::{ChildStreams, Failure, Host, devices, init, inside, mounts, other_process, protection, user};
 use crate::cgroup::{Cgroup, Layout};
 use crate::defaults::{ALL_CAPABILITIES, capability_number};
 use crate::error::Attempt;
@@ -35,6 +38,8 @@ pub(super) struct Exec<'a> {
     pub(super) filter: &'a [u8],
     /// pidfd of the container's first process.
     pub(super) leader: OwnedFd,
+    /// The container's null device.
+    pub(super) null: BorrowedFd<'a>,
     pub(super) cgroup: &'a Cgroup,
     pub(super) sync: OwnedFd,
     pub(super) streams: ChildStreams,
@@ -49,9 +54,8 @@ struct Identity<'a> {
     capabilities: u64,
     filter: &'a [u8],
     no_new_privileges: bool,
-    apparmor: Option<&'a str>,
+    confinement: Confinement,
     rlimits: &'a [Rlimit],
-    oom_score_adj: Option<i32>,
     init: bool,
 }
 
@@ -104,24 +108,29 @@ fn become_container(container: Container<'_>, sync: BorrowedFd<'static>) -> Resu
     if Layout::of_host()?.unified().is_none() {
         cgroup.enter()?;
     }
+    let confinement = Confinement::arrange(spec, spec.privileged, spec.init)?;
     join_namespaces(spec, netns)?;
-    let devices = mounts::host_devices(spec)?;
+    let nodes = devices::host_devices(spec)?;
     let opened = mounts::open_sources(host, spec, cgroup)?;
     if spec.cgroupns == NamespaceMode::Private {
         sys::unshare(libc::CLONE_NEWCGROUP).attempt(|| "make a cgroup namespace".into())?;
     }
+    // Before any path of the container is looked at: what shim and daemon have open is not to be found there.
+    let kept = streams.descriptors().chain(opened.descriptors()).chain(confinement.descriptors());
+    sys::close_all_but(kept.chain([sync])).attempt(|| "close the shim's descriptors".into())?;
     rustix::process::umask(Mode::empty());
     mounts::change_root(&spec.rootfs)?;
-    mounts::populate(spec, &opened)?;
+    let own = mounts::populate(spec, &opened)?;
     drop(opened);
-    devices.iter().try_for_each(mounts::Node::make)?;
+    nodes.iter().try_for_each(devices::Node::make)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     set_names(spec)?;
     let terminal = if spec.stdio.tty { Some(open_terminal(sync, spec.stdio.size, true)?) } else { None };
-    let sysctls = spec.sysctls.iter();
-    sysctls.into_iter().try_for_each(|(name, value)| set_sysctl(name, value))?;
-    mounts::make_directories(Path::new(&spec.cwd))?;
-    mounts::protect(spec)?;
+    spec.sysctls.iter().try_for_each(|(name, value)| set_sysctl(&own, name, value))?;
+    inside::make_directory(Path::new(&spec.cwd))?;
+    protection::protect(spec, &own)?;
+    let Own { null, proc } = own;
+    drop(proc);
     let capabilities = if spec.privileged {
         ALL_CAPABILITIES.map(str::to_owned).to_vec()
     } else {
@@ -135,21 +144,26 @@ fn become_container(container: Container<'_>, sync: BorrowedFd<'static>) -> Resu
         capabilities: mask_of(&capabilities)?,
         filter,
         no_new_privileges: spec.no_new_privileges,
-        apparmor: spec.apparmor.as_deref().filter(|_| !spec.privileged),
+        confinement,
         rlimits: &spec.rlimits,
-        oom_score_adj: spec.oom_score_adj,
         init: spec.init,
     };
-    run(identity, terminal, streams, sync)
+    run(identity, terminal, streams, null.as_fd(), sync)
 }
 
 fn become_exec(exec: Exec<'_>, sync: BorrowedFd<'static>) -> Result<Never, Failure> {
-    let Exec { container, spec, filter, leader, cgroup, sync: owned, streams } = exec;
+    let Exec { container, spec, filter, leader, null, cgroup, sync: owned, streams } = exec;
     std::mem::forget(owned);
     bind_to_shim()?;
     if Layout::of_host()?.unified().is_none() {
         cgroup.enter()?;
     }
+    let privileged = spec.privileged || container.privileged;
+    // Of what this arranges the process inherits its part.
+    let confinement = Confinement::arrange(container, privileged, false)?;
+    // As in a new container; there processes of its own would look, too.
+    let kept = streams.descriptors().chain([sync, leader.as_fd(), null]);
+    sys::close_all_but(kept).attempt(|| "close the shim's descriptors".into())?;
     let namespaces = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET
@@ -179,7 +193,6 @@ fn become_exec(exec: Exec<'_>, sync: BorrowedFd<'static>) -> Result<Never, Failu
     } else {
         UserSpec { user: spec.user.clone(), additional_groups: container.user.additional_groups.clone() }
     };
-    let privileged = spec.privileged || container.privileged;
     let capabilities = if privileged {
         ALL_CAPABILITIES.map(str::to_owned).to_vec()
     } else {
@@ -193,24 +206,23 @@ fn become_exec(exec: Exec<'_>, sync: BorrowedFd<'static>) -> Result<Never, Failu
         capabilities: mask_of(&capabilities)?,
         filter,
         no_new_privileges: container.no_new_privileges,
-        apparmor: container.apparmor.as_deref().filter(|_| !privileged),
+        confinement,
         rlimits: &container.rlimits,
-        oom_score_adj: container.oom_score_adj,
         init: false,
     };
-    run(identity, terminal, streams, sync)
+    run(identity, terminal, streams, null, sync)
 }
 
 fn join_namespaces(spec: &ContainerSpec, netns: Option<&OwnedFd>) -> Result<()> {
     if let Some(netns) = netns {
         sys::setns(netns, libc::CLONE_NEWNET).attempt(|| "join the network namespace".into())?;
     }
-    for (mode, name, kind) in [(&spec.ipc, "ipc", libc::CLONE_NEWIPC), (&spec.uts, "uts", libc::CLONE_NEWUTS)]
-    {
-        if let NamespaceMode::Pid(pid) = mode {
-            let path = format!("/proc/{pid}/ns/{name}");
-            let namespace = fs::File::open(&path).attempt(|| format!("open {path}"))?;
-            sys::setns(&namespace, kind).attempt(|| format!("join {path}"))?;
+    for (mode, other, name, kind) in [
+        (&spec.ipc, &spec.others.ipc, "IPC", libc::CLONE_NEWIPC),
+        (&spec.uts, &spec.others.uts, "UTS", libc::CLONE_NEWUTS),
+    ] {
+        if *mode == NamespaceMode::Other {
+            sys::setns(other_process(other)?, kind).attempt(|| format!("join the {name} namespace"))?;
         }
     }
     Ok(())
@@ -231,16 +243,19 @@ fn set_names(spec: &ContainerSpec) -> Result<()> {
     Ok(())
 }
 
-fn set_sysctl(name: &str, value: &str) -> Result<()> {
-    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-    fs::write(&path, value).attempt(|| format!("set the sysctl {name} to {value}"))
+/// By way of our own procfs, whatever is mounted on /proc meanwhile.
+fn set_sysctl(own: &Own, name: &str, value: &str) -> Result<()> {
+    let what = || format!("set the sysctl {name} to {value}");
+    let path = Path::new("sys").join(name.replace('.', "/"));
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let file = openat2(&own.proc, &path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve);
+    fs::File::from(file.attempt(what)?).write_all(value.as_bytes()).attempt(what)
 }
 
 /// A pseudo-terminal of the container's own devpts; the master goes to the shim.
 fn open_terminal(sync: BorrowedFd<'_>, size: Option<(u16, u16)>, console: bool) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master =
-        rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).attempt(|| "open a terminal".into())?;
+    let master = open_multiplexer(flags)?;
     rustix::pty::unlockpt(&master).attempt(|| "unlock the terminal".into())?;
     let peer =
         rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
@@ -251,15 +266,25 @@ fn open_terminal(sync: BorrowedFd<'_>, size: Option<(u16, u16)>, console: bool) 
         rustix::termios::tcsetwinsize(&master, size).attempt(|| "set the terminal's size".into())?;
     }
     if console {
-        let name = rustix::termios::ttyname(&slave, Vec::new()).attempt(|| "name the terminal".into())?;
-        let name = name.to_string_lossy();
-        fs::File::create("/dev/console").attempt(|| "make /dev/console".into())?;
-        sys::mount(&name, "/dev/console", "", libc::MS_BIND, "")
-            .attempt(|| format!("mount {name} on /dev/console"))?;
+        // By handles on both sides: neither name has to lead where it did (CVE-2025-52565).
+        let what = || "mount the terminal on /dev/console".to_owned();
+        let place = inside::make(Path::new("/dev/console"), Target::File).attempt(what)?;
+        let mount = sys::clone_mount_of(slave.as_fd(), false).attempt(what)?;
+        sys::attach_mount(&mount, place.as_fd()).attempt(what)?;
     }
     sys::send_fds(sync, b"t", &[master.as_fd()]).attempt(|| "hand over the terminal".into())?;
     sys::take_terminal(slave.as_fd()).attempt(|| "take the terminal".into())?;
     Ok(slave)
+}
+
+/// /dev/pts/ptmx, if that is what it is.
+fn open_multiplexer(flags: OFlags) -> Result<OwnedFd> {
+    let what = || "open a terminal".to_owned();
+    let directory = inside::open(Path::new("/dev/pts"), OFlags::PATH | OFlags::DIRECTORY).attempt(what)?;
+    if !inside::is_devpts(&directory).attempt(what)? {
+        return Err(Error::Invalid("/dev/pts has no terminals: it is no devpts".into()));
+    }
+    openat(&directory, "ptmx", flags | OFlags::NOFOLLOW, Mode::empty()).attempt(what)
 }
 
 /// What we may give of these: a capability that this process lacks cannot be handed on.
@@ -278,34 +303,23 @@ fn run(
     identity: Identity<'_>,
     terminal: Option<OwnedFd>,
     streams: ChildStreams,
+    null: BorrowedFd<'_>,
     sync: BorrowedFd<'static>,
 ) -> Result<Never, Failure> {
     let user = user::look_up(&identity.user.user, &identity.user.additional_groups)?;
-    connect_streams(terminal.as_ref(), &streams, &user)?;
-    // They are standard streams now; the numbers that they had are closed with all others, so that the
-    // shim's own descriptors do not stay open here while we wait.
-    std::mem::forget((terminal, streams));
-    sys::close_all_but(sync).attempt(|| "close descriptors".into())?;
-    if let Some(profile) = identity.apparmor {
-        set_apparmor(profile)?;
-    }
+    connect_streams(terminal.as_ref(), &streams, null, &user)?;
     set_limits(identity.rlimits)?;
-    if let Some(score) = identity.oom_score_adj.filter(|score| *score != 0) {
-        fs::write("/proc/self/oom_score_adj", score.to_string())
-            .attempt(|| format!("set oom_score_adj to {score}"))?;
-    }
     // As root, unless only the user may (a network file system): then again below.
-    let entered = std::env::set_current_dir(identity.cwd);
+    let entered = inside::enter(Path::new(identity.cwd));
     if !identity.no_new_privileges {
         // Without no_new_privs only CAP_SYS_ADMIN may do it, which goes away next.
         install_filter(identity.filter)?;
     }
     drop_privileges(&identity, &user)?;
     if entered.is_err() {
-        std::env::set_current_dir(identity.cwd).map_err(|error| {
-            let code = error.raw_os_error().unwrap_or_default();
-            let text = io::Error::from_raw_os_error(code).kind().to_string();
-            Failure::other(format!("chdir to cwd ({:?}) set in config.json failed: {text}", identity.cwd))
+        inside::enter(Path::new(identity.cwd)).map_err(|error| {
+            let text = format!("chdir to cwd ({:?}) set in config.json failed", identity.cwd);
+            Failure::from_errno(&text, &error)
         })?;
     }
     let mut environment = identity.env.to_vec();
@@ -313,11 +327,16 @@ fn run(
         environment.push(format!("HOME={}", user.home));
     }
     let program = Program::find(identity.arguments, &environment)?;
-    wait_for_release(sync)?;
+    // They are standard streams now; under their own numbers they would stay open for an init.
+    std::mem::forget((terminal, streams));
+    sys::close_all_but([sync, null].into_iter().chain(identity.confinement.descriptors()))
+        .attempt(|| "close descriptors".into())?;
+    wait_for_release(sync, null)?;
     if identity.no_new_privileges {
         install_filter(identity.filter)?;
     }
     if identity.init {
+        identity.confinement.put_on()?;
         let signals = init::signals().attempt(|| "watch signals".into())?;
         return Err(init::run(&program, sync, &signals));
     }
@@ -325,10 +344,12 @@ fn run(
     Err(program.execute())
 }
 
-fn connect_streams(terminal: Option<&OwnedFd>, streams: &ChildStreams, user: &User) -> Result<()> {
-    let null_flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let null =
-        rustix::fs::open("/dev/null", null_flags, Mode::empty()).attempt(|| "open /dev/null".into())?;
+fn connect_streams(
+    terminal: Option<&OwnedFd>,
+    streams: &ChildStreams,
+    null: BorrowedFd<'_>,
+    user: &User,
+) -> Result<()> {
     for (standard, own) in [&streams.stdin, &streams.stdout, &streams.stderr].into_iter().enumerate() {
         let stream = terminal.or(own.as_ref());
         if let Some(stream) = stream.filter(|_| user.uid != 0) {
@@ -337,20 +358,10 @@ fn connect_streams(terminal: Option<&OwnedFd>, streams: &ChildStreams, user: &Us
             rustix::fs::fchown(stream, owner, None).attempt(|| "hand over a stream".into())?;
         }
         let number = i32::try_from(standard).expect("there are three standard streams");
-        sys::replace_standard(stream.unwrap_or(&null).as_fd(), number)
+        sys::replace_standard(stream.map_or(null, AsFd::as_fd), number)
             .attempt(|| "connect a standard stream".into())?;
     }
     Ok(())
-}
-
-fn set_apparmor(profile: &str) -> Result<()> {
-    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
-    if enabled.trim() != "Y" || profile == "unconfined" {
-        return Ok(());
-    }
-    let modern = Path::new("/proc/self/attr/apparmor/exec");
-    let path = if modern.exists() { modern } else { Path::new("/proc/self/attr/exec") };
-    fs::write(path, format!("exec {profile}")).attempt(|| format!("apply the AppArmor profile {profile}"))
 }
 
 /// Above the own hard limit only CAP_SYS_RESOURCE goes: without it, as much as is allowed.
@@ -424,8 +435,8 @@ fn drop_privileges(identity: &Identity<'_>, user: &User) -> Result<()> {
     Ok(())
 }
 
-fn wait_for_release(sync: BorrowedFd<'_>) -> Result<(), Failure> {
-    sys::send_fds(sync, b"r", &[]).attempt(|| "report to the shim".into())?;
+fn wait_for_release(sync: BorrowedFd<'_>, null: BorrowedFd<'_>) -> Result<(), Failure> {
+    sys::send_fds(sync, b"r", &[null]).attempt(|| "report to the shim".into())?;
     let mut buffer = [0; 1];
     match sys::receive_fds(sync, &mut buffer) {
         Ok((1, _)) => Ok(()),

@@ -1,6 +1,7 @@
 //! Why a process could not be started, across the process boundary.
 
 use crate::Error;
+use crate::error::go_words;
 
 /// A failure on the way to exec.
 #[derive(Debug)]
@@ -9,24 +10,39 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What `docker run` is to exit with.
     pub(crate) exit_code: i32,
-    /// The process that failed, still to be reaped.
-    pub(crate) pid: Option<i32>,
+    /// Docker's daemon finds it, before there is a runtime to complain.
+    refused: bool,
 }
 
 impl Failure {
     /// No such program.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self { message: message.into(), exit_code: 127, pid: None }
+        Self { message: message.into(), exit_code: 127, refused: false }
     }
 
     /// A program that cannot be executed.
     pub(crate) fn not_executable(message: impl Into<String>) -> Self {
-        Self { message: message.into(), exit_code: 126, pid: None }
+        Self { message: message.into(), exit_code: 126, refused: false }
     }
 
     /// Everything else.
     pub(crate) fn other(message: impl Into<String>) -> Self {
-        Self { message: message.into(), exit_code: 128, pid: None }
+        Self { message: message.into(), exit_code: 128, refused: false }
+    }
+
+    /// [`Error::Refused`].
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self { refused: true, ..Self::other(message) }
+    }
+
+    /// From a system call that says why a program cannot be run.
+    pub(crate) fn from_errno(what: &str, error: &std::io::Error) -> Self {
+        let text = format!("{what}: {}", go_words(error));
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => Self::not_found(text),
+            Some(libc::EACCES | libc::ENOTDIR | libc::ELOOP) => Self::not_executable(text),
+            _ => Self::other(text),
+        }
     }
 
     /// From another runtime's text, which has Go's words in it.
@@ -40,12 +56,8 @@ impl Failure {
         }
     }
 
-    pub(super) fn with_pid(self, pid: Option<i32>) -> Self {
-        Self { pid, ..self }
-    }
-
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![b'e'];
+        let mut bytes = vec![if self.refused { b'x' } else { b'e' }];
         bytes.extend(self.exit_code.to_ne_bytes());
         // The receiver's buffer is 4096 bytes.
         bytes.extend(self.message.bytes().take(4000));
@@ -55,14 +67,20 @@ impl Failure {
     pub(super) fn decode(bytes: &[u8]) -> Self {
         let code = bytes.get(1..5).and_then(|code| code.try_into().ok()).map_or(128, i32::from_ne_bytes);
         let message = String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned();
-        Self { message, exit_code: code, pid: None }
+        Self { message, exit_code: code, refused: bytes.first() == Some(&b'x') }
     }
 
     pub(crate) fn into_start(self, prefix: &str) -> Error {
+        if self.refused {
+            return Error::Refused(self.message);
+        }
         Error::Start { message: format!("{prefix}: {}", self.message), exit_code: self.exit_code }
     }
 
     pub(crate) fn into_exec(self, prefix: &str) -> Error {
+        if self.refused {
+            return Error::Refused(self.message);
+        }
         let exit_code = if self.exit_code == 127 { 127 } else { 126 };
         Error::Exec { message: format!("{prefix}: {}", self.message), exit_code }
     }
@@ -70,6 +88,9 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::other(error.to_string())
+        match error {
+            Error::Refused(message) => Self::refused(message),
+            other => Self::other(other.to_string()),
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn run(program: &Program, sync: BorrowedFd<'_>, signals: &OwnedFd) ->
             // What Docker's is called, for those who look for it in `ps`. A name cannot be refused.
             let _ = sys::set_name(c"docker-init");
             // Its end of the socket must not outlast the program's exec.
-            match sys::close_all_but(signals.as_fd()) {
+            match sys::close_all_but([signals.as_fd()]) {
                 Ok(()) => sys::exit(mind(child, signals)),
                 Err(error) => Failure::other(format!("init cannot close its descriptors: {error}")),
             }

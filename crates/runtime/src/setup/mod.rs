@@ -2,24 +2,35 @@
 //!
 //! The shim calls [`create`]: clone3 with new namespaces, then, in the child: cgroups, the other
 //! namespaces, mounts, pivot_root, user, capabilities, seccomp; it reports "ready" and waits. On
-//! [`release`] it executes the program; its end of the socket closes by that, which is the good news.
-//! [`execute`] does the second half in the namespaces of a running container.
+//! its release it executes the program; its end of the socket closes by that, which is the good news.
+//! [`execute`] does the second half in the namespaces of a running container. How far such a process has come is
+//! told by its [`Launch`], which never waits.
 
 mod child;
+mod confinement;
+mod devices;
 mod failure;
 mod init;
+mod inside;
+mod launch;
 mod mounts;
 mod program;
+mod protection;
 mod user;
 
 use std::io::PipeReader;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+pub(crate) use devices::device_rule;
 pub(crate) use failure::Failure;
-pub(crate) use mounts::{device_rule, mount_overlay};
-pub(crate) use user::resolve as resolve_user;
+pub(crate) use launch::{Launch, Progress, kill, too_late};
+pub(crate) use mounts::mount_overlay;
+pub use user::check_user;
+pub(crate) use user::{read_beneath, resolve as resolve_user};
 
 use crate::cgroup::{Cgroup, DeviceRule, default_rules};
 use crate::error::Attempt;
@@ -54,34 +65,43 @@ pub(super) struct ChildStreams {
     pub(super) stderr: Option<OwnedFd>,
 }
 
-/// A process that waits for its release, or runs.
-#[derive(Debug)]
+impl ChildStreams {
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.stdin, &self.stdout, &self.stderr].into_iter().flatten().map(AsFd::as_fd)
+    }
+}
+
+/// A process whose program runs, or that another runtime has set up.
+#[derive(Debug, Default)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) streams: Streams,
-    /// To the child, until it executes its program.
-    pub(crate) sync: OwnedFd,
 }
 
 const CONTAINER_PREFIX: &str =
     "failed to create shim task: OCI runtime create failed: unable to start container process";
 const EXEC_PREFIX: &str = "exec failed: unable to start container process";
 
-/// Sets a container up. On failure nothing is left.
+/// What the set-up of a container or of a process in it may take. Nothing in it waits for anybody, but for a file
+/// system that does not answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sets a container up: its first process waits for its release. On failure nothing is left.
 pub(crate) fn create(
     host: &Host,
     spec: &ContainerSpec,
     filter: &[u8],
     netns: Option<&OwnedFd>,
     cgroup: &Cgroup,
-) -> Result<Process> {
-    let process =
+) -> Result<Launch> {
+    let launch =
         prepare_cgroup(spec, cgroup).and_then(|()| clone_container(host, spec, filter, netns, cgroup));
-    if process.is_err() {
-        cgroup.kill_and_remove()?;
+    if launch.is_err() {
+        // The first error says more than one of cleaning up.
+        let _ = cgroup.kill_and_remove();
     }
-    process.map_err(|error| match error {
-        Error::Start { .. } => error,
+    launch.map_err(|error| match error {
+        Error::Start { .. } | Error::Refused(_) => error,
         other => Failure::other(other.to_string()).into_start(CONTAINER_PREFIX),
     })
 }
@@ -94,7 +114,7 @@ fn prepare_cgroup(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<()> {
     }
     let mut rules = default_rules();
     for device in &spec.devices {
-        rules.push(mounts::device_rule(device)?);
+        rules.push(device_rule(device)?);
     }
     for rule in &spec.device_cgroup_rules {
         rules.push(DeviceRule::parse(rule)?);
@@ -108,10 +128,10 @@ fn clone_container(
     filter: &[u8],
     netns: Option<&OwnedFd>,
     cgroup: &Cgroup,
-) -> Result<Process> {
+) -> Result<Launch> {
     let stdin = spec.stdio.open_stdin;
-    let (mut streams, child_streams) = make_streams(spec.stdio.tty, stdin, true, true)?;
-    let (sync, child_sync) = sync_pair()?;
+    let (streams, child_streams) = make_streams(spec.stdio.tty, stdin, true, true)?;
+    let (sync, child_sync) = sys::seqpacket_pair().attempt(|| "make a socket pair".into())?;
     let mut flags = libc::CLONE_NEWNS;
     if spec.pid == NamespaceMode::Private {
         flags |= libc::CLONE_NEWPID;
@@ -122,9 +142,9 @@ fn clone_container(
     if spec.uts == NamespaceMode::Private {
         flags |= libc::CLONE_NEWUTS;
     }
-    if let NamespaceMode::Pid(pid) = spec.pid {
-        sys::setns(process(pid)?, libc::CLONE_NEWPID)
-            .attempt(|| format!("join the pid namespace of process {pid}"))?;
+    if spec.pid == NamespaceMode::Other {
+        sys::setns(other_process(&spec.others.pid)?, libc::CLONE_NEWPID)
+            .attempt(|| "join the PID namespace".into())?;
     }
     let directory = cgroup.descriptor()?;
     // SAFETY: a shim has one thread.
@@ -135,51 +155,44 @@ fn clone_container(
             child::Container { host, spec, filter, netns, cgroup, sync: child_sync, streams: child_streams };
         child::container(container);
     }
-    if matches!(spec.pid, NamespaceMode::Pid(_)) {
+    if spec.pid == NamespaceMode::Other {
         sys::setns(&host.pids, libc::CLONE_NEWPID).attempt(|| "come back to the own pid namespace".into())?;
     }
     let Cloned::Parent(pid) = cloned.attempt(|| "clone the container's first process".into())? else {
         unreachable!("the child never returns")
     };
     drop((child_sync, child_streams));
-    match await_ready(&sync, &mut streams, false) {
-        Ok(_) => Ok(Process { pid, streams, sync }),
+    let mut launch = Launch::of_container(sync, streams, pid);
+    match launch.await_ready(PATIENCE) {
+        Ok(()) => Ok(launch),
         Err(failure) => {
-            kill_and_reap(pid);
+            launch.abandon(|_| false);
             Err(failure.into_start(CONTAINER_PREFIX))
         }
     }
 }
 
-/// Lets a container's first process execute its program.
-pub(crate) fn release(sync: &OwnedFd) -> Result<()> {
-    launch(sync).map_err(|failure| failure.into_start(CONTAINER_PREFIX))
+/// Words for a container's first process that does not come to its program.
+pub(crate) fn start_failed(failure: Failure) -> Error {
+    failure.into_start(CONTAINER_PREFIX)
 }
 
-/// Executes a process in the namespaces of `leader`, and returns when its program runs.
+/// Words for an executed process that does not come to its program.
+pub(crate) fn exec_failed(failure: Failure) -> Error {
+    failure.into_exec(EXEC_PREFIX)
+}
+
+/// Begins to execute a process in the namespaces of `leader`.
 pub(crate) fn execute(
     container: &ContainerSpec,
     spec: &ExecSpec,
     filter: &[u8],
     leader: i32,
+    null: &OwnedFd,
     cgroup: &Cgroup,
-) -> Result<Process> {
-    let into_exec = |failure: Failure| failure.into_exec(EXEC_PREFIX);
-    join_container(container, spec, filter, leader, cgroup).map_err(|error| match error {
-        JoinError::Failed(failure) => into_exec(failure),
-        JoinError::System(error) => into_exec(Failure::other(error.to_string())),
-    })
-}
-
-enum JoinError {
-    Failed(Failure),
-    System(Error),
-}
-
-impl From<Error> for JoinError {
-    fn from(error: Error) -> Self {
-        Self::System(error)
-    }
+) -> Result<Launch> {
+    join_container(container, spec, filter, leader, null, cgroup)
+        .map_err(|error| exec_failed(Failure::other(error.to_string())))
 }
 
 fn join_container(
@@ -187,11 +200,12 @@ fn join_container(
     spec: &ExecSpec,
     filter: &[u8],
     leader: i32,
+    null: &OwnedFd,
     cgroup: &Cgroup,
-) -> Result<Process, JoinError> {
-    let (mut streams, child_streams) =
+) -> Result<Launch> {
+    let (streams, child_streams) =
         make_streams(spec.tty, spec.attach_stdin, spec.attach_stdout, spec.attach_stderr)?;
-    let (sync, child_sync) = sync_pair()?;
+    let (sync, child_sync) = sys::seqpacket_pair().attempt(|| "make a socket pair".into())?;
     let leader = process(leader)?;
     let directory = cgroup.descriptor()?;
     // SAFETY: a shim has one thread.
@@ -205,6 +219,7 @@ fn join_container(
                 spec,
                 filter,
                 leader,
+                null: null.as_fd(),
                 cgroup,
                 sync: child_sync,
                 streams: child_streams,
@@ -212,53 +227,7 @@ fn join_container(
         }
     };
     drop((child_sync, child_streams));
-    let ready = await_ready(&sync, &mut streams, true);
-    sys::wait_for(helper).attempt(|| "wait for the exec's helper".into())?;
-    match ready.and_then(|pid| launch(&sync).map(|()| pid).map_err(|failure| failure.with_pid(pid))) {
-        Ok(Some(pid)) => Ok(Process { pid, streams, sync }),
-        Ok(None) => Err(JoinError::Failed(Failure::other("the process did not tell its pid"))),
-        Err(failure) => {
-            if let Some(pid) = failure.pid {
-                kill_and_reap(pid);
-            }
-            Err(JoinError::Failed(failure))
-        }
-    }
-}
-
-fn launch(sync: &OwnedFd) -> Result<(), Failure> {
-    if sys::send_fds(sync.as_fd(), b"s", &[]).is_err() {
-        return Err(Failure::other("the process died before its start"));
-    }
-    let mut buffer = [0; 4096];
-    match sys::receive_fds(sync.as_fd(), &mut buffer) {
-        Ok((0, _)) => Ok(()),
-        Ok((length, _)) => Err(Failure::decode(&buffer[..length])),
-        Err(error) => Err(Failure::other(format!("the process cannot be heard: {error}"))),
-    }
-}
-
-/// Messages: `t` with the terminal's master, `p` and a pid, `r` ready; anything else is a failure.
-///
-/// An executed process and the helper that tells its pid run side by side: either may be first.
-fn await_ready(sync: &OwnedFd, streams: &mut Streams, wants_pid: bool) -> Result<Option<i32>, Failure> {
-    let mut buffer = [0; 4096];
-    let mut pid = None;
-    let mut ready = false;
-    loop {
-        let (length, mut fds) = sys::receive_fds(sync.as_fd(), &mut buffer)
-            .map_err(|error| Failure::other(format!("the process cannot be heard: {error}")))?;
-        match &buffer[..length] {
-            [] => return Err(Failure { pid, ..Failure::other("the process died while it was set up") }),
-            [b't'] => streams.terminal = fds.pop(),
-            [b'p', number @ ..] => pid = number.try_into().ok().map(i32::from_ne_bytes),
-            [b'r'] => ready = true,
-            message => return Err(Failure { pid, ..Failure::decode(message) }),
-        }
-        if ready && (pid.is_some() || !wants_pid) {
-            return Ok(pid);
-        }
-    }
+    Ok(Launch::of_exec(sync, streams, helper))
 }
 
 fn make_streams(tty: bool, stdin: bool, stdout: bool, stderr: bool) -> Result<(Streams, ChildStreams)> {
@@ -283,21 +252,12 @@ fn make_streams(tty: bool, stdin: bool, stdout: bool, stderr: bool) -> Result<(S
     Ok((ours, theirs))
 }
 
-fn sync_pair() -> Result<(OwnedFd, OwnedFd)> {
-    let (first, second) = sys::seqpacket_pair().attempt(|| "make a socket pair".into())?;
-    rustix::io::ioctl_fionbio(&first, false).attempt(|| "make a socket blocking".into())?;
-    Ok((first, second))
-}
-
-fn process(pid: i32) -> Result<OwnedFd> {
+/// A handle to a process.
+pub(crate) fn process(pid: i32) -> Result<OwnedFd> {
     let number = Pid::from_raw(pid).ok_or_else(|| Error::Invalid(format!("{pid} is no pid")))?;
     pidfd_open(number, PidfdFlags::empty()).attempt(|| format!("find process {pid}"))
 }
 
-fn kill_and_reap(pid: i32) {
-    if let Some(number) = Pid::from_raw(pid) {
-        // It may be dead already; then only the reaping matters.
-        let _ = kill_process(number, Signal::KILL);
-        let _ = sys::wait_for(pid);
-    }
+fn other_process(other: &Option<Arc<OwnedFd>>) -> Result<&OwnedFd> {
+    other.as_deref().ok_or_else(|| Error::Invalid("the process whose namespace to join is not known".into()))
 }

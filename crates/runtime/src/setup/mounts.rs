@@ -1,28 +1,28 @@
 //! The container's file systems.
 //!
 //! Sources are opened in the daemon's mount namespace as detached mounts before the root changes;
-//! everything is attached after pivot_root. From then on no path of the image can lead out, so that
-//! no symlink has to be checked.
+//! everything is attached after pivot_root, where no symbolic link leads out and no magic link is followed
+//! (`inside`). What is attached goes to a handle: nobody can put anything else there after a look at it.
 
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::fchdir;
 
-use super::{Failure, Host};
-use crate::cgroup::{Cgroup, DeviceRule, Layout};
-use crate::defaults::{DEVICE_LINKS, DEVICE_NODES, MASKED_PATHS, READONLY_PATHS};
+use super::inside::{self, Target};
+use super::{Failure, Host, devices};
+use crate::cgroup::{Cgroup, Layout};
 use crate::error::Attempt;
-use crate::spec::{ContainerSpec, Device, Mount, MountKind, NamespaceMode, RootfsSpec};
+use crate::spec::{ContainerSpec, Mount, MountKind, NamespaceMode, RootfsSpec};
 use crate::{Error, Result, sys};
 
-const MOUNT_ATTR_RDONLY: u64 = 0x1;
+pub(super) const MOUNT_ATTR_RDONLY: u64 = 0x1;
 const HARDENED: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 /// The same as `MOUNT_ATTR_*`: the numbers agree.
 const ATTR_HARDENED: u64 = HARDENED;
@@ -42,7 +42,25 @@ pub(super) struct Opened {
 #[derive(Debug)]
 struct Source {
     mount: OwnedFd,
-    directory: bool,
+    target: Target,
+}
+
+impl Opened {
+    /// All that this process has open of them.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let binds = self.binds.iter().map(|bind| &bind.mount);
+        let cgroups = self.cgroups.iter().map(|(_, mount)| mount);
+        binds.chain(&self.shm).chain(&self.mqueue).chain(cgroups).map(AsFd::as_fd)
+    }
+}
+
+/// Handles to what this process itself has mounted, taken before anything of others could cover it.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// The root of the container's procfs.
+    pub(super) proc: OwnedFd,
+    /// The container's null device, open for reading and writing.
+    pub(super) null: OwnedFd,
 }
 
 /// Opens everything that comes from outside.
@@ -57,33 +75,48 @@ pub(super) fn open_sources(host: &Host, spec: &ContainerSpec, cgroup: &Cgroup) -
     let join = |namespace: &dyn AsFd| {
         sys::setns(namespace.as_fd(), libc::CLONE_NEWNS).attempt(|| "join a mount namespace".into())
     };
-    if let NamespaceMode::Pid(pid) = spec.ipc {
-        let path = format!("/proc/{pid}/ns/mnt");
-        let other = fs::File::open(&path).attempt(|| format!("open {path}"))?;
-        join(&other)?;
+    if spec.ipc == NamespaceMode::Other {
+        join(super::other_process(&spec.others.ipc)?)?;
     } else {
         join(&host.mounts)?;
     }
     if spec.ipc != NamespaceMode::Private {
-        opened.shm = Some(clone_mount(Path::new("/dev/shm"), false)?);
-        opened.mqueue = clone_mount(Path::new("/dev/mqueue"), false).ok();
+        // Paths of that container's.
+        let shared =
+            |path: &str| sys::clone_mount_of(inside::open(path.as_ref(), OFlags::PATH)?.as_fd(), false);
+        opened.shm = Some(shared("/dev/shm").attempt(|| "open the mount /dev/shm".into())?);
+        opened.mqueue = shared("/dev/mqueue").ok();
     }
     join(&host.mounts)?;
     for mount in &spec.mounts {
-        if let MountKind::Bind { source, propagation, recursive } = &mount.kind {
-            opened.binds.push(open_bind(mount, source, propagation, *recursive)?);
+        if let MountKind::Bind { source, subpath, propagation, recursive } = &mount.kind {
+            opened.binds.push(open_bind(mount, source, subpath, propagation, *recursive)?);
         }
     }
     join(&own)?;
     Ok(opened)
 }
 
-fn open_bind(mount: &Mount, source: &Path, propagation: &str, recursive: bool) -> Result<Source, Failure> {
+fn open_bind(
+    mount: &Mount,
+    source: &Path,
+    subpath: &Path,
+    propagation: &str,
+    recursive: bool,
+) -> Result<Source, Failure> {
     let describe = |error: &dyn std::fmt::Display| {
-        Failure::other(format!("error mounting {:?} to rootfs at {:?}: {error}", source, mount.target))
+        let source = if subpath == Path::new("") { source.to_owned() } else { source.join(subpath) };
+        Failure::other(format!("error mounting {source:?} to rootfs at {:?}: {error}", mount.target))
     };
-    let metadata = fs::metadata(source).map_err(|error| describe(&error))?;
-    let detached = clone_mount(source, recursive).map_err(|error| describe(&error))?;
+    let detached = if subpath == Path::new("") {
+        clone_mount(source, recursive)
+    } else {
+        // Containers write in volumes: what leads on from there must stay there.
+        inside::open_beneath(source, subpath, OFlags::PATH)
+            .and_then(|handle| sys::clone_mount_of(handle.as_fd(), recursive))
+    }
+    .map_err(|error| describe(&error))?;
+    let is_directory = inside::is_directory(&detached).map_err(|error| describe(&error))?;
     let propagation = match propagation {
         "" | "private" | "rprivate" => libc::MS_PRIVATE,
         "slave" | "rslave" => libc::MS_SLAVE,
@@ -96,7 +129,8 @@ fn open_bind(mount: &Mount, source: &Path, propagation: &str, recursive: bool) -
         sys::set_mount_attributes(&detached, attributes, propagation, recursive)
             .map_err(|error| describe(&error))?;
     }
-    Ok(Source { mount: detached, directory: metadata.is_dir() })
+    let target = if is_directory { Target::Directory } else { Target::File };
+    Ok(Source { mount: detached, target })
 }
 
 fn open_cgroups(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<Vec<(String, OwnedFd)>> {
@@ -107,10 +141,10 @@ fn open_cgroups(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<Vec<(String, Ow
             // The container's own directory whatever the cgroup namespace: programs that size themselves
             // by `memory.limit_in_bytes` look there, and runc shows the same.
             let Some(directory) = layout.v1_directory(&controllers, cgroup.path()) else { continue };
-            opened.push((name, clone_mount(&directory, false)?));
+            opened.push((name, clone_cgroup(&directory)?));
         }
     } else if let Some(root) = layout.unified().filter(|_| spec.cgroupns == NamespaceMode::Host) {
-        opened.push((String::new(), clone_mount(root, false)?));
+        opened.push((String::new(), clone_cgroup(root)?));
     }
     let readonly = if spec.privileged { 0 } else { MOUNT_ATTR_RDONLY };
     for (_, mount) in &opened {
@@ -120,9 +154,12 @@ fn open_cgroups(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<Vec<(String, Ow
     Ok(opened)
 }
 
-fn clone_mount(path: &Path, recursive: bool) -> Result<OwnedFd> {
-    let text = CString::new(path.as_os_str().as_bytes()).attempt(|| format!("open {}", path.display()))?;
-    sys::clone_mount(&text, recursive).attempt(|| format!("open the mount {}", path.display()))
+fn clone_cgroup(directory: &Path) -> Result<OwnedFd> {
+    clone_mount(directory, false).attempt(|| format!("open the mount {}", directory.display()))
+}
+
+fn clone_mount(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    sys::clone_mount(&CString::new(path.as_os_str().as_bytes())?, recursive)
 }
 
 /// Makes the overlay the root and leaves the host's tree.
@@ -185,18 +222,16 @@ fn overlay_options(rootfs: &RootfsSpec) -> String {
     )
 }
 
-/// Everything inside the new root, but what comes last: [`protect`].
-pub(super) fn populate(spec: &ContainerSpec, opened: &Opened) -> Result<(), Failure> {
+/// Everything inside the new root, but what comes last: [`protect`](super::protection::protect).
+pub(super) fn populate(spec: &ContainerSpec, opened: &Opened) -> Result<Own, Failure> {
     let given: HashSet<&Path> = spec.mounts.iter().map(|mount| mount.target.as_path()).collect();
     let mine = |target: &str| !given.contains(Path::new(target));
     let readonly = if spec.privileged { 0 } else { libc::MS_RDONLY };
-    if mine("/proc") {
-        file_system("proc", "/proc", HARDENED, "")?;
-    }
-    if mine("/dev") {
-        file_system("tmpfs", "/dev", libc::MS_NOSUID | libc::MS_STRICTATIME, "mode=755,size=65536k")?;
-        make_devices()?;
-    }
+    // Those two are made even where something is to cover them: what is ours must not depend on it.
+    file_system("proc", "/proc", HARDENED, "")?;
+    file_system("tmpfs", "/dev", libc::MS_NOSUID | libc::MS_STRICTATIME, "mode=755,size=65536k")?;
+    devices::make_devices()?;
+    let own = Own { proc: own_proc()?, null: own_null()? };
     if mine("/dev/pts") {
         let options = "newinstance,ptmxmode=0666,mode=0620,gid=5";
         file_system("devpts", "/dev/pts", libc::MS_NOSUID | libc::MS_NOEXEC, options)?;
@@ -220,14 +255,16 @@ pub(super) fn populate(spec: &ContainerSpec, opened: &Opened) -> Result<(), Fail
     let mut binds = opened.binds.iter();
     for mount in &spec.mounts {
         match &mount.kind {
-            MountKind::Bind { .. } => {
-                let Some(source) = binds.next() else { continue };
-                attach(&source.mount, &mount.target, source.directory)?;
+            MountKind::Bind { source, .. } => {
+                let Some(bind) = binds.next() else { continue };
+                let place = make_place(&mount.target, bind.target)?;
+                check_place(&place, &mount.target, source, Some(bind.mount.as_fd()))?;
+                attach_at(&bind.mount, &place, &mount.target, bind.target)?;
             }
             MountKind::Tmpfs { options } => mount_tmpfs(mount, options)?,
         }
     }
-    Ok(())
+    Ok(own)
 }
 
 fn file_system(kind: &str, target: &str, flags: u64, data: &str) -> Result<()> {
@@ -240,15 +277,38 @@ fn file_system(kind: &str, target: &str, flags: u64, data: &str) -> Result<()> {
     }
     .attempt(|| format!("mount {kind} on {target}"))?;
     // An image may have a link here, and what protects /proc and /sys goes by their names.
-    if matches!(kind, "proc" | "sysfs") && fs::symlink_metadata(target).is_ok_and(|meta| meta.is_symlink()) {
+    if matches!(target, "/proc" | "/sys" | "/dev")
+        && fs::symlink_metadata(target).is_ok_and(|meta| meta.is_symlink())
+    {
         return Err(Error::Invalid(format!("{target} must be mounted on an ordinary directory")));
     }
     Ok(())
 }
 
+/// To be called when nothing but our own procfs can be there.
+fn own_proc() -> Result<OwnedFd> {
+    let what = || "open the container's /proc".to_owned();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let proc = open("/proc", flags, Mode::empty()).attempt(what)?;
+    if inside::is_procfs(&proc).attempt(what)? {
+        Ok(proc)
+    } else {
+        Err(Error::Invalid("/proc is no procfs".into()))
+    }
+}
+
+/// To be called when nothing but our own device nodes can be there. An inode of the container's own: what
+/// it does to the mode or the owner of its standard streams concerns nobody else.
+fn own_null() -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let null = open("/dev/null", flags, Mode::empty()).attempt(|| "open /dev/null".into())?;
+    inside::check_null(&null)?;
+    Ok(null)
+}
+
 fn shared_or_fresh(shared: Option<&OwnedFd>, kind: &str, target: &str, options: &str) -> Result<()> {
     match shared {
-        Some(mount) => attach(mount, Path::new(target), true),
+        Some(mount) => attach(mount, Path::new(target), Target::Directory),
         None => file_system(kind, target, HARDENED, options),
     }
 }
@@ -257,11 +317,11 @@ fn mount_cgroups(opened: &Opened, readonly: u64) -> Result<()> {
     const TARGET: &str = "/sys/fs/cgroup";
     match opened.cgroups.as_slice() {
         [] => file_system("cgroup2", TARGET, HARDENED | readonly, ""),
-        [(name, mount)] if name.is_empty() => attach(mount, Path::new(TARGET), true),
+        [(name, mount)] if name.is_empty() => attach(mount, Path::new(TARGET), Target::Directory),
         mounts => {
             file_system("tmpfs", TARGET, HARDENED, "mode=755")?;
             for (name, mount) in mounts {
-                attach(mount, &Path::new(TARGET).join(name), true)?;
+                attach(mount, &Path::new(TARGET).join(name), Target::Directory)?;
             }
             if readonly == 0 {
                 return Ok(());
@@ -273,63 +333,72 @@ fn mount_cgroups(opened: &Opened, readonly: u64) -> Result<()> {
 }
 
 /// Attaches a mount at a path, which is made if missing.
-fn attach(mount: &OwnedFd, target: &Path, directory: bool) -> Result<()> {
-    let what = || format!("mount on {}", target.display());
-    let open_target = || open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-    let handle = match open_target() {
-        Err(rustix::io::Errno::NOENT) => {
-            make_target(target, directory)?;
-            open_target()
-        }
-        other => other,
-    };
-    match sys::attach_mount(mount, handle.attempt(what)?.as_fd()) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && target.is_dir() != directory => {
+fn attach(mount: &OwnedFd, path: &Path, target: Target) -> Result<()> {
+    attach_at(mount, &make_place(path, target)?, path, target)
+}
+
+/// Where something is to be mounted; made if missing.
+fn make_place(path: &Path, target: Target) -> Result<OwnedFd> {
+    inside::make(path, target).attempt(|| format!("make the mount point {}", path.display()))
+}
+
+fn attach_at(mount: &OwnedFd, place: &OwnedFd, path: &Path, target: Target) -> Result<()> {
+    let what = || format!("mount on {}", path.display());
+    match sys::attach_mount(mount, place.as_fd()) {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EINVAL)
+                && inside::is_directory(place).attempt(what)? != (target == Target::Directory) =>
+        {
             Err(Error::Invalid(format!(
                 "error mounting to rootfs at {:?}: not a directory: Are you trying to mount a directory onto a \
                  file (or vice-versa)? Check if the specified host path exists and is the expected type",
-                target.display()
+                path.display()
             )))
         }
         other => other.attempt(what),
     }
 }
 
-fn make_target(target: &Path, directory: bool) -> Result<()> {
-    let what = || format!("make the mount point {}", target.display());
-    if directory {
-        return make_directories(target);
-    }
-    if let Some(parent) = target.parent() {
-        make_directories(parent)?;
-    }
-    fs::OpenOptions::new().write(true).create(true).truncate(false).open(target).attempt(what).map(drop)
-}
+/// What may be mounted inside /proc: files that tell of the machine, for which lxcfs has its own.
+const PROC_FILES: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
 
-/// Makes a directory and those above it. A link of the image that points nowhere is followed, and what
-/// it points to is made: in here it cannot point out.
-pub(super) fn make_directories(path: &Path) -> Result<()> {
-    const MOST_LINKS: usize = 40;
-    let mut result = fs::create_dir_all(path);
-    for _ in 0..MOST_LINKS {
-        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            break;
-        }
-        let ancestors: Vec<&Path> = path.ancestors().collect();
-        let Some((link, target)) = ancestors.iter().rev().find_map(|path| Some((path, dangling(path)?)))
-        else {
-            break;
-        };
-        fs::create_dir_all(link.parent().unwrap_or(Path::new("/")).join(&target))
-            .attempt(|| format!("make {} for {}", target.display(), path.display()))?;
-        result = fs::create_dir_all(path);
+/// Whatever covers /proc could take the place of files by which a process is confined (CVE-2019-16884): a
+/// procfs may, and single files that confine nobody. The place itself is asked, since a link in the image or
+/// in another mount may have led there.
+fn check_place(
+    place: &OwnedFd,
+    path: &Path,
+    source: &Path,
+    mount: Option<BorrowedFd<'_>>,
+) -> Result<(), Failure> {
+    let what = || format!("look at {}", path.display());
+    if !inside::is_procfs(place).attempt(what)? {
+        return Ok(());
     }
-    result.attempt(|| format!("make the directory {}", path.display()))
-}
-
-/// Where a link points, if there is nothing.
-fn dangling(path: &Path) -> Option<PathBuf> {
-    if path.exists() { None } else { fs::read_link(path).ok() }
+    let reason = match path.strip_prefix("/proc") {
+        Ok(rest) if rest == Path::new("") => match mount {
+            Some(mount) if inside::is_procfs(mount).attempt(what)? => return Ok(()),
+            _ => "is not of type proc",
+        },
+        Ok(rest) if PROC_FILES.iter().any(|file| rest == Path::new(file)) => return Ok(()),
+        _ => "is inside /proc",
+    };
+    let subject = if reason.starts_with("is not") { source } else { path };
+    Err(Failure::other(format!(
+        "error mounting {source:?} to rootfs at {path:?}: {subject:?} cannot be mounted because it {reason}"
+    )))
 }
 
 /// `--tmpfs`: noexec, nosuid and nodev unless the options say otherwise.
@@ -360,161 +429,17 @@ fn mount_tmpfs(mount: &Mount, options: &[String]) -> Result<(), Failure> {
     if mount.readonly {
         flags |= libc::MS_RDONLY;
     }
-    make_directories(&mount.target)?;
-    let target = mount.target.to_string_lossy();
-    sys::mount("tmpfs", &target, "tmpfs", flags, &data.join(","))
-        .map_err(|error| Failure::other(format!("error mounting \"tmpfs\" to rootfs at {target:?}: {error}")))
+    let place = inside::make_directory(&mount.target)?;
+    check_place(&place, &mount.target, Path::new("tmpfs"), None)?;
+    mount_at(&place, "tmpfs", flags, &data.join(",")).map_err(|error| {
+        Failure::other(format!("error mounting \"tmpfs\" to rootfs at {:?}: {error}", mount.target))
+    })
 }
 
-fn make_devices() -> Result<()> {
-    for (name, major, minor) in DEVICE_NODES {
-        let path = PathBuf::from("/dev").join(name);
-        make_node(&path, FileType::CharacterDevice, 0o666, makedev(major, minor))?;
-    }
-    for (target, link) in DEVICE_LINKS {
-        symlink(target, link).attempt(|| format!("link {link}"))?;
-    }
-    Ok(())
-}
-
-/// Nodes that the container asked for; with privileges all of the host's.
-pub(super) fn host_devices(spec: &ContainerSpec) -> Result<Vec<Node>> {
-    let mut nodes = Vec::new();
-    if spec.privileged {
-        collect_nodes(Path::new("/dev"), &mut nodes);
-    }
-    for device in &spec.devices {
-        let host_path = &device.host_path;
-        let metadata = fs::metadata(host_path).map_err(|error| Error::Io {
-            what: format!("gather device information of {}", host_path.display()),
-            source: error,
-        })?;
-        nodes.push(
-            Node::new(&device.container_path, &metadata)
-                .ok_or_else(|| Error::Invalid(format!("{} is not a device", host_path.display())))?,
-        );
-    }
-    Ok(nodes)
-}
-
-/// A device node to be made.
-#[derive(Debug)]
-pub(super) struct Node {
-    path: PathBuf,
-    kind: FileType,
-    mode: u32,
-    owner: (u32, u32),
-    number: u64,
-}
-
-impl Node {
-    fn new(path: &Path, metadata: &fs::Metadata) -> Option<Self> {
-        let kind = match metadata.file_type() {
-            kind if kind.is_char_device() => FileType::CharacterDevice,
-            kind if kind.is_block_device() => FileType::BlockDevice,
-            _ => return None,
-        };
-        let owner = (metadata.uid(), metadata.gid());
-        Some(Self {
-            path: path.to_owned(),
-            kind,
-            mode: metadata.mode() & 0o7777,
-            owner,
-            number: metadata.rdev(),
-        })
-    }
-
-    /// Makes it in the container; one that is there already stays.
-    pub(super) fn make(&self) -> Result<()> {
-        if let Some(parent) = self.path.parent() {
-            make_directories(parent)?;
-        }
-        if self.path.exists() {
-            return Ok(());
-        }
-        make_node(&self.path, self.kind, self.mode, self.number)?;
-        std::os::unix::fs::chown(&self.path, Some(self.owner.0), Some(self.owner.1))
-            .attempt(|| format!("give {} its owner", self.path.display()))
-    }
-}
-
-fn collect_nodes(directory: &Path, nodes: &mut Vec<Node>) {
-    // Those belong to every container itself.
-    const OWN: [&str; 6] = ["pts", "shm", "mqueue", "fd", "console", "ptmx"];
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let Ok(metadata) = entry.metadata() else { continue };
-        if directory == Path::new("/dev") && OWN.iter().any(|own| entry.file_name() == *own) {
-            continue;
-        }
-        if metadata.is_dir() {
-            collect_nodes(&path, nodes);
-        } else {
-            nodes.extend(Node::new(&path, &metadata));
-        }
-    }
-}
-
-fn make_node(path: &Path, kind: FileType, mode: u32, number: u64) -> Result<()> {
-    // The umask is 0 here.
-    mknodat(CWD, path, kind, Mode::from_raw_mode(mode), number)
-        .attempt(|| format!("make the device {}", path.display()))
-}
-
-/// The cgroup rule that goes with `--device`.
-pub(crate) fn device_rule(device: &Device) -> Result<DeviceRule> {
-    let path = device.host_path.display();
-    let metadata = fs::metadata(&device.host_path)
-        .map_err(|error| Error::Io { what: format!("gather device information of {path}"), source: error })?;
-    let kind = match metadata.file_type() {
-        kind if kind.is_char_device() => 'c',
-        kind if kind.is_block_device() => 'b',
-        _ => return Err(Error::Invalid(format!("{path} is not a device"))),
-    };
-    let number = metadata.rdev();
-    let access = if device.permissions.is_empty() { "rwm".to_owned() } else { device.permissions.clone() };
-    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-    Ok(DeviceRule { kind, major: Some(major), minor: Some(minor), access })
-}
-
-/// Hides and protects what an unprivileged container must not see or write, and the root if so wanted.
-pub(super) fn protect(spec: &ContainerSpec) -> Result<()> {
-    if !spec.privileged {
-        match &spec.masked_paths {
-            Some(paths) => paths.iter().try_for_each(|path| mask(path))?,
-            None => MASKED_PATHS.iter().try_for_each(|path| mask(path))?,
-        }
-        match &spec.readonly_paths {
-            Some(paths) => paths.iter().try_for_each(|path| make_readonly(path))?,
-            None => READONLY_PATHS.iter().try_for_each(|path| make_readonly(path))?,
-        }
-    }
-    if spec.readonly_rootfs {
-        sys::mount("", "/", "", libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY, "")
-            .attempt(|| "make the root read-only".into())?;
-    }
-    Ok(())
-}
-
-fn mask(path: &str) -> Result<()> {
-    let what = || format!("mask {path}");
-    match sys::mount("/dev/null", path, "", libc::MS_BIND, "") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // A directory does not take a file.
-        Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {
-            sys::mount("tmpfs", path, "tmpfs", libc::MS_RDONLY, "size=0k").attempt(what)
-        }
-        other => other.attempt(what),
-    }
-}
-
-fn make_readonly(path: &str) -> Result<()> {
-    let what = || format!("make {path} read-only");
-    let mount =
-        match CString::new(path).map_err(io::Error::from).and_then(|path| sys::clone_mount(&path, true)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.attempt(what)?,
-        };
-    sys::set_mount_attributes(&mount, MOUNT_ATTR_RDONLY, 0, true).attempt(what)?;
-    attach(&mount, Path::new(path), true)
+/// Mounts on the directory that a handle refers to, which mount(2) takes no handle for.
+pub(super) fn mount_at(place: &OwnedFd, kind: &str, flags: u64, data: &str) -> io::Result<()> {
+    fchdir(place)?;
+    let mounted = sys::mount(kind, ".", kind, flags, data);
+    rustix::process::chdir("/")?;
+    mounted
 }

@@ -1,9 +1,15 @@
 //! Users and groups by the container's own files. Runs inside the container's root, so that no
 //! symlink leads out of it.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use super::Failure;
+use rustix::fs::OFlags;
+
+use super::{Failure, inside};
+use crate::Error;
 
 /// Who the process is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,17 +21,50 @@ pub(crate) struct User {
     pub(crate) home: String,
 }
 
+/// Larger files than any host has for its users.
+const LARGEST_FILE: u64 = 16 << 20;
+
 /// Looks up `user[:group]`, names or numbers, and additional groups.
 pub(super) fn look_up(user: &str, additional: &[String]) -> Result<User, Failure> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let read_file = |path: &str| read(inside::open(Path::new(path), READ));
+    let passwd = read_file("/etc/passwd");
     // Not needed for the most common user.
     let needs_groups = !user.is_empty() || !additional.is_empty();
-    let group = if needs_groups || !passwd.is_empty() {
-        fs::read_to_string("/etc/group").unwrap_or_default()
-    } else {
-        String::new()
-    };
+    let group = if needs_groups || !passwd.is_empty() { read_file("/etc/group") } else { String::new() };
     resolve(user, additional, &passwd, &group)
+}
+
+/// The text of a file in a root that is not this process's own; nothing if there is none.
+pub(crate) fn read_beneath(root: &Path, path: &str) -> String {
+    read(inside::open_beneath(root, Path::new(path), READ))
+}
+
+/// Whether there is such a user (`user[:group]`) in a root.
+///
+/// # Errors
+/// [`Error::Refused`] in Docker's words.
+pub fn check_user(root: &OwnedFd, user: &str) -> Result<(), Error> {
+    let read_file = |path: &str| read(inside::open_in(root, Path::new(path), READ));
+    let found = resolve(user, &[], &read_file("etc/passwd"), &read_file("etc/group"));
+    found.map(drop).map_err(|failure| Error::Refused(failure.message))
+}
+
+/// Opening waits for nobody: not for a pipe's other end, nor for the holder of a lease.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Whatever the container has put in the place of a file must not keep its shim: what is no plain file, and
+/// what is endless, is as good as empty.
+fn read(opened: io::Result<OwnedFd>) -> String {
+    let text = || -> io::Result<Vec<u8>> {
+        let file = File::from(opened?);
+        if !file.metadata()?.is_file() || inside::is_procfs(&file)? {
+            return Ok(Vec::new());
+        }
+        let mut text = Vec::new();
+        file.take(LARGEST_FILE).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    String::from_utf8_lossy(&text().unwrap_or_default()).into_owned()
 }
 
 /// The rules of Docker (moby/sys/user): names before numbers; a number needs no entry; members of
@@ -53,7 +92,7 @@ pub(crate) fn resolve(
         None if name.is_empty() => {}
         None => {
             user.uid = number(name).ok_or_else(|| {
-                Failure::other(format!("unable to find user {name}: no matching entries in passwd file"))
+                Failure::refused(format!("unable to find user {name}: no matching entries in passwd file"))
             })?;
         }
     }
@@ -92,7 +131,7 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
 fn find_group(wanted: &str, text: &str) -> Result<u32, Failure> {
     let found = groups(text).find(|(name, _, _)| *name == wanted).map(|(_, gid, _)| gid);
     found.or_else(|| number(wanted)).ok_or_else(|| {
-        Failure::other(format!("unable to find group {wanted}: no matching entries in group file"))
+        Failure::refused(format!("unable to find group {wanted}: no matching entries in group file"))
     })
 }
 

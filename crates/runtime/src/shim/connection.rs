@@ -17,6 +17,8 @@ use crate::wire::{self, FRAME_STDERR, FRAME_STDOUT, Request, Response};
 pub(super) enum Role {
     /// Sends requests.
     Control,
+    /// Has asked for a process that is not under way yet; what it sends meanwhile is for that process.
+    Expecting,
     /// Receives output and sends input of a process.
     Attached { target: TargetId, stdin: bool, stdout: bool, stderr: bool },
     /// Waits for the end of a process.
@@ -38,6 +40,9 @@ pub(super) struct Connection {
     /// Since when nothing could be sent.
     pub(super) stalled: Option<Instant>,
 }
+
+/// Input that comes ahead of its process is read no further than this.
+const MOST_AHEAD: usize = 64 * 1024;
 
 /// Output is read no further while a client has this much to take: Docker's own backpressure.
 pub(super) const MOST_QUEUED: usize = 1 << 20;
@@ -65,6 +70,7 @@ impl Connection {
         }
         let wants_input = match self.role {
             Role::Attached { stdin, .. } => !stdin || room_for_input,
+            Role::Expecting => !self.has_plenty(),
             _ => true,
         };
         if !self.half_closed && wants_input {
@@ -141,6 +147,11 @@ impl Connection {
     /// Takes bytes of requests.
     pub(super) fn collect(&mut self, bytes: &[u8]) {
         self.incoming.extend_from_slice(bytes);
+    }
+
+    /// Whether more has come than a process should find when it starts.
+    pub(super) fn has_plenty(&self) -> bool {
+        self.incoming.len() >= MOST_AHEAD
     }
 
     /// The next complete request. Input that follows an attach stays for [`Self::take_rest`].

@@ -5,12 +5,14 @@ mod connection;
 mod log;
 mod process;
 mod serve;
+mod starting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -19,13 +21,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::connection::{Connection, MOST_QUEUED, Role};
 use self::log::Log;
 use self::process::Held;
+use self::starting::Starting;
 use crate::cgroup::Cgroup;
 use crate::error::Attempt;
-use crate::setup::Host;
-use crate::spec::{ContainerSpec, NamespaceMode};
+use crate::identity::{Identity, Stat};
+use crate::setup::{Host, Launch};
+use crate::spec::{ContainerSpec, NamespaceMode, Others};
 use crate::state::{self, SavedState};
 use crate::status::{ExitStatus, OutputStream};
-use crate::wire::{self, Request, Response};
+use crate::wire::{self, Handed, Request, Response};
 use crate::{Error, Result, external, setup, sys};
 
 /// A process: 0 is the container's first, the others were executed in it.
@@ -36,6 +40,8 @@ const CONTAINER: TargetId = 0;
 const GRACE: Duration = Duration::from_secs(2);
 /// A client that takes nothing for this long while the container waits for it is given up.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// What could not be written is tried again after this long.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// Exit codes of executed processes are remembered for this many.
 const REMEMBERED: usize = 256;
 
@@ -47,9 +53,15 @@ struct Shim {
     cgroup: Cgroup,
     listener: UnixListener,
     signals: OwnedFd,
-    /// To the first process until it is released; or the external runtime's way to start it.
+    /// The first process until it is released; or the external runtime's way to start it.
     waiting: Option<Waiting>,
     started: bool,
+    /// Released, or executed, and not seen at their programs yet.
+    starting: Vec<Starting>,
+    /// Pids that were reaped while some of those had still to tell theirs, with their exit codes.
+    unclaimed: BTreeMap<i32, i32>,
+    /// The container's null device, for streams that nobody wants; an external runtime has its own.
+    null: Option<OwnedFd>,
     processes: BTreeMap<TargetId, Held>,
     next_exec: TargetId,
     /// Ids and exit codes of executed processes that are over.
@@ -58,6 +70,8 @@ struct Shim {
     next_connection: u64,
     log: Log,
     exit: Option<ExitStatus>,
+    /// It is not on disk yet.
+    unsaved: bool,
     /// When to stop listening to what processes left behind.
     deadline: Option<Instant>,
     deleted: bool,
@@ -65,16 +79,16 @@ struct Shim {
 
 /// A first process that is set up.
 enum Waiting {
-    /// By us: released through this socket.
-    Own(OwnedFd),
+    /// By us.
+    Own(Launch),
     /// By an external runtime.
     External,
 }
 
 /// Runs a shim, in a process forked from the launcher for it.
-pub(crate) fn run(host: Host, connection: OwnedFd, netns: Option<OwnedFd>) -> ! {
+pub(crate) fn run(host: Host, connection: OwnedFd, handed: Handed<OwnedFd>) -> ! {
     let mut connection = UnixStream::from(connection);
-    match Shim::create(&host, &mut connection, netns) {
+    match Shim::create(&host, &mut connection, handed) {
         Ok(shim) => match shim.serve(connection) {
             Ok(()) => sys::exit(0),
             Err(_) => sys::exit(1),
@@ -82,6 +96,7 @@ pub(crate) fn run(host: Host, connection: OwnedFd, netns: Option<OwnedFd>) -> ! 
         Err(error) => {
             let answer = match error {
                 Error::Start { message, exit_code } => Response::StartFailed { message, exit_code },
+                Error::Refused(message) => Response::Refused { message },
                 other => Response::StartFailed { message: other.to_string(), exit_code: 128 },
             };
             // If the daemon is gone there is nobody to tell.
@@ -92,14 +107,19 @@ pub(crate) fn run(host: Host, connection: OwnedFd, netns: Option<OwnedFd>) -> ! 
 }
 
 impl Shim {
-    fn create(host: &Host, connection: &mut UnixStream, netns: Option<OwnedFd>) -> Result<Self> {
+    fn create(host: &Host, connection: &mut UnixStream, handed: Handed<OwnedFd>) -> Result<Self> {
         rustix::process::setsid().attempt(|| "start a session".into())?;
         sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).attempt(|| "become a subreaper".into())?;
-        let (spec, exec_root, filter) = receive_spec(connection)?;
-        show_name(&spec.id);
+        let (mut spec, exec_root, filter) = receive_spec(connection)?;
+        let Handed { netns, pid, ipc, uts } = handed;
+        let [pid, ipc, uts] = [pid, ipc, uts].map(|other| other.map(Arc::new));
+        spec.others = Others { pid, ipc, uts };
+        let own = Stat::own();
+        show_name(&spec.id, own.as_ref());
+        let identity = own.as_ref().map(Identity::own);
         let directory = state::directory(Path::new(&exec_root), &spec.id);
         std::fs::create_dir(&directory).attempt(|| format!("make {}", directory.display()))?;
-        let made = Self::create_in(host, spec, directory.clone(), filter, netns);
+        let made = Self::create_in(host, spec, directory.clone(), filter, netns, identity);
         if made.is_err() {
             state::remove(&directory)?;
         }
@@ -108,23 +128,35 @@ impl Shim {
 
     fn create_in(
         host: &Host,
-        spec: ContainerSpec,
+        mut spec: ContainerSpec,
         directory: PathBuf,
         filter: Vec<u8>,
         netns: Option<OwnedFd>,
+        identity: Option<Identity>,
     ) -> Result<Self> {
         let signals = sys::signal_descriptor(&[libc::SIGCHLD]).attempt(|| "watch children".into())?;
         let listener = listen(&directory)?;
         let log = Log::open(&spec.log).attempt(|| format!("open the log of {}", spec.id))?;
         let cgroup = Cgroup::open(&Cgroup::path_for(&spec.cgroup_parent, &spec.id))?;
         // What is made from here on can be found again if this process is killed.
-        SavedState { pid: 0, cgroup: cgroup.path().to_owned(), exit: None }.save(&directory)?;
-        let (process, external) = match &spec.runtime {
-            None => (setup::create(host, &spec, &filter, netns.as_ref(), &cgroup)?, false),
-            Some(runtime) => (external::create(runtime, &spec, netns.as_ref(), &cgroup, &directory)?, true),
+        SavedState { pid: 0, cgroup: cgroup.path().to_owned(), shim: identity, exit: None }
+            .save(&directory)?;
+        let (process, null, waiting) = match &spec.runtime {
+            None => {
+                let mut launch = setup::create(host, &spec, &filter, netns.as_ref(), &cgroup)?;
+                let (process, null) = launch.take();
+                (process.unwrap_or_default(), null, Waiting::Own(launch))
+            }
+            Some(runtime) => {
+                let process = external::create(runtime, &spec, netns.as_ref(), &cgroup, &directory)?;
+                (process, None, Waiting::External)
+            }
         };
-        let (held, sync) = Held::new(process, None);
-        let saved = SavedState { pid: held.pid, cgroup: cgroup.path().to_owned(), exit: None };
+        // Nobody joins them once more, and they would keep what has ended.
+        spec.others = Others::default();
+        let held = Held::new(process, None);
+        let saved =
+            SavedState { pid: held.pid, cgroup: cgroup.path().to_owned(), shim: identity, exit: None };
         if let Err(error) = saved.save(&directory) {
             cgroup.kill_and_remove()?;
             return Err(error);
@@ -136,8 +168,11 @@ impl Shim {
             cgroup,
             listener,
             signals,
-            waiting: Some(if external { Waiting::External } else { Waiting::Own(sync) }),
+            waiting: Some(waiting),
             started: false,
+            starting: Vec::new(),
+            unclaimed: BTreeMap::new(),
+            null,
             processes: BTreeMap::from([(CONTAINER, held)]),
             next_exec: 1,
             finished: VecDeque::new(),
@@ -145,6 +180,7 @@ impl Shim {
             next_connection: 0,
             log,
             exit: None,
+            unsaved: false,
             deadline: None,
             deleted: false,
         })
@@ -187,9 +223,11 @@ impl Shim {
                     }
                 }
                 Event::Client(id, flags) => self.client_ready(id, flags),
+                Event::Starting(target) => self.advance(target),
             }
         }
-        self.finish_ended()?;
+        self.give_up_the_late();
+        self.finish_ended();
         self.give_up_the_stalled();
         self.connections.retain(|_, connection| !connection.dead);
         Ok(())
@@ -219,6 +257,10 @@ impl Shim {
             events.push(Event::Client(*id, PollFlags::empty()));
             fds.push(PollFd::new(&connection.socket, connection.interest(room)));
         }
+        for starting in &self.starting {
+            events.push(Event::Starting(starting.target));
+            fds.push(PollFd::from_borrowed_fd(starting.launch.descriptor(), PollFlags::IN));
+        }
         let timeout = self.timeout();
         match poll(&mut fds, timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
@@ -236,7 +278,9 @@ impl Shim {
     fn timeout(&self) -> Option<Timespec> {
         let stalled = self.connections.values().filter(|client| client.queued() >= MOST_QUEUED);
         let patience = stalled.filter_map(|client| client.stalled.map(|since| since + PATIENCE)).min();
-        let next = [self.deadline, patience].into_iter().flatten().min()?;
+        let starting = self.starting.iter().map(|starting| starting.deadline).min();
+        let unsaved = self.unsaved.then(|| Instant::now() + SAVE_AGAIN);
+        let next = [self.deadline, patience, starting, unsaved].into_iter().flatten().min()?;
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(left).ok()
     }
@@ -270,7 +314,12 @@ impl Shim {
         let mut record = [0; 1024];
         while matches!(rustix::io::read(&self.signals, &mut record), Ok(length) if length > 0) {}
         while let Some((pid, code)) = sys::reap() {
-            let Some((target, held)) = self.processes.iter_mut().find(|(_, held)| held.pid == pid) else {
+            // One that has been reaped may have left its pid to another.
+            let alive = |held: &Held| held.pid == pid && held.exit_code.is_none();
+            let Some((target, held)) = self.processes.iter_mut().find(|(_, held)| alive(held)) else {
+                if !self.starting.is_empty() {
+                    self.unclaimed.insert(pid, code);
+                }
                 continue;
             };
             held.exit_code = Some(code);
@@ -283,7 +332,7 @@ impl Shim {
     }
 
     /// Processes that have exited and whose output is through.
-    fn finish_ended(&mut self) -> Result<()> {
+    fn finish_ended(&mut self) {
         let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let exited: Vec<(TargetId, i32)> = self
             .processes
@@ -300,7 +349,7 @@ impl Shim {
             }
             held.finished = true;
             if target == CONTAINER {
-                self.finish_container(code)?;
+                self.finish_container(code);
             } else {
                 self.finish_exec(target, code);
             }
@@ -309,7 +358,9 @@ impl Shim {
         if late {
             self.deadline = None;
         }
-        Ok(())
+        if self.unsaved {
+            self.save_exit();
+        }
     }
 
     /// Reads what is there; gives up on the rest if it is late.
@@ -336,18 +387,24 @@ impl Shim {
     }
 
     /// The container is over: first on disk, then to those who wait.
-    fn finish_container(&mut self, code: i32) -> Result<()> {
+    fn finish_container(&mut self, code: i32) {
         self.log.finish();
         let status = ExitStatus { code, oom_killed: self.cgroup.oom_killed(), finished_at: Timestamp::now() };
-        state::save_exit(&self.directory, &status)?;
         self.exit = Some(status);
         self.waiting = None;
+        self.save_exit();
         self.dismiss(CONTAINER, &Response::Exited(status));
-        // Whoever waits is on their way; what follows needs no hurry.
+        // Whoever waits is on their way; what follows needs no hurry. What cannot be removed now is tried again
+        // when the container is deleted.
         if self.spec.runtime.is_none() {
-            self.cgroup.kill_and_remove()?;
+            let _ = self.cgroup.kill_and_remove();
         }
-        Ok(())
+    }
+
+    /// Where there is no room for it, the status is here to be asked for, and written later.
+    fn save_exit(&mut self) {
+        let Some(exit) = &self.exit else { return };
+        self.unsaved = !self.deleted && state::save_exit(&self.directory, exit).is_err();
     }
 
     fn finish_exec(&mut self, target: TargetId, code: i32) {
@@ -388,6 +445,7 @@ enum Event {
     Output(TargetId, OutputStream),
     Input(TargetId),
     Client(u64, PollFlags),
+    Starting(TargetId),
 }
 
 fn receive_spec(connection: &mut UnixStream) -> Result<(ContainerSpec, String, Vec<u8>)> {
@@ -415,7 +473,7 @@ fn listen(directory: &Path) -> Result<UnixListener> {
 }
 
 /// What `ps` shows.
-fn show_name(id: &str) {
+fn show_name(id: &str, own: Option<&Stat>) {
     let short: String = id.chars().take(64).collect();
-    sys::show_name(c"portolan-shim", &format!("portolan-shim {short}"));
+    sys::show_name(c"portolan-shim", &format!("portolan-shim {short}"), own);
 }

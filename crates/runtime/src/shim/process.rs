@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
@@ -30,14 +30,14 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(process: Process, exec: Option<String>) -> (Self, OwnedFd) {
+    pub(super) fn new(process: Process, exec: Option<String>) -> Self {
         let streams = process.streams;
         for fd in [&streams.stdin, &streams.stdout, &streams.stderr, &streams.terminal].into_iter().flatten()
         {
             // Cannot fail on pipes and terminals; were it to, the shim would only be slower.
             let _ = rustix::io::ioctl_fionbio(fd, true);
         }
-        let held = Self {
+        Self {
             pid: process.pid,
             exec,
             exit_code: None,
@@ -46,8 +46,7 @@ impl Held {
             input: VecDeque::new(),
             terminal_ended: false,
             input_ends: false,
-        };
-        (held, process.sync)
+        }
     }
 
     pub(super) fn has_terminal(&self) -> bool {

@@ -36,12 +36,23 @@ impl Shim {
                         break;
                     }
                 }
+                Role::Expecting => {
+                    client.collect(bytes);
+                    // As for input that waits: the rest stays in the socket.
+                    if client.has_plenty() && !gone {
+                        break;
+                    }
+                }
                 Role::Attached { .. } | Role::Waiting(_) => {}
             }
         }
         let Some(client) = self.connections.get_mut(&id) else { return };
         client.dead |= gone;
-        if client.half_closed || client.dead {
+        self.note_half_closed(id);
+    }
+
+    pub(super) fn note_half_closed(&mut self, id: u64) {
+        if self.connections.get(&id).is_some_and(|client| client.half_closed || client.dead) {
             self.input_ended(id);
         }
     }
@@ -59,11 +70,13 @@ impl Shim {
                 }
             }
             Role::Control => client.close_when_flushed(),
+            // Told again when there is a process.
+            Role::Expecting => {}
             Role::Waiting(_) => client.dead = true,
         }
     }
 
-    fn answer_requests(&mut self, id: u64) {
+    pub(super) fn answer_requests(&mut self, id: u64) {
         while let Some(request) = self.connections.get_mut(&id).and_then(super::Connection::request) {
             let response = match self.handle(id, request) {
                 Ok(Some(response)) => response,
@@ -79,9 +92,14 @@ impl Shim {
     /// `None`: answered already, or later.
     fn handle(&mut self, id: u64, request: Request) -> Result<Option<Response>> {
         Ok(Some(match request {
-            Request::Start => self.start()?,
+            Request::Start => return self.start(id),
             Request::State => Response::State {
-                pid: self.processes.get(&CONTAINER).map_or(0, |held| held.pid),
+                // One that is reaped has left its pid to others.
+                pid: self
+                    .processes
+                    .get(&CONTAINER)
+                    .filter(|held| held.exit_code.is_none())
+                    .map_or(0, |held| held.pid),
                 started: self.started,
                 exit: self.exit,
             },
@@ -115,21 +133,27 @@ impl Shim {
                 Some(target) => self.resize(target, rows, columns)?,
                 None => Response::NoSuchExec,
             },
-            Request::Exec { spec } => return self.exec(id, &spec),
+            Request::Exec { spec } => return self.exec(id, spec),
             Request::Delete => self.delete()?,
             Request::Create { .. } => Response::Invalid { message: "this shim has its container".into() },
         }))
     }
 
-    fn start(&mut self) -> Result<Response> {
+    fn start(&mut self, id: u64) -> Result<Option<Response>> {
         match self.waiting.take() {
-            Some(Waiting::Own(sync)) => setup::release(&sync)?,
+            Some(Waiting::Own(mut launch)) => {
+                launch.release().map_err(setup::start_failed)?;
+                self.expect(CONTAINER, launch, id, None);
+                return Ok(None);
+            }
             Some(Waiting::External) => external::start(&self.spec, &self.directory)?,
-            None if self.exit.is_some() => return Ok(Response::NotRunning),
-            None => return Ok(Response::Invalid { message: "the container is started already".into() }),
+            None if self.exit.is_some() => return Ok(Some(Response::NotRunning)),
+            None => {
+                return Ok(Some(Response::Invalid { message: "the container is started already".into() }));
+            }
         }
         self.started = true;
-        Ok(Response::Done)
+        Ok(Some(Response::Done))
     }
 
     fn kill(&mut self, target: TargetId, signal: i32) -> Result<Response> {
@@ -163,31 +187,34 @@ impl Shim {
         }
     }
 
-    fn exec(&mut self, id: u64, spec: &ExecSpec) -> Result<Option<Response>> {
+    fn exec(&mut self, id: u64, spec: Box<ExecSpec>) -> Result<Option<Response>> {
         let leader = self.processes.get(&CONTAINER).filter(|held| held.exit_code.is_none() && self.started);
         let Some(leader) = leader.map(|held| held.pid) else { return Ok(Some(Response::NotRunning)) };
         if self.cgroup.is_frozen() {
-            // It would be frozen half-way, and we would wait for it.
+            // It would be frozen half-way, and its client would wait for it.
             return Ok(Some(Response::ExecFailed {
                 message: "the container is paused".into(),
                 exit_code: 126,
             }));
         }
-        let process = match &self.spec.runtime {
-            None => setup::execute(&self.spec, spec, &self.filter, leader, &self.cgroup)?,
-            Some(runtime) => external::execute(runtime, &self.spec, spec, &self.directory)?,
-        };
-        let (held, _) = Held::new(process, Some(spec.id.clone()));
         let target = self.next_exec;
         self.next_exec += 1;
-        let response = Response::ExecStarted { pid: held.pid };
-        self.processes.insert(target, held);
-        self.attach(id, target, (spec.attach_stdin, spec.attach_stdout, spec.attach_stderr), &response);
+        if let Some(runtime) = &self.spec.runtime {
+            let process = external::execute(runtime, &self.spec, &spec, &self.directory)?;
+            let response = Response::ExecStarted { pid: process.pid };
+            self.processes.insert(target, Held::new(process, Some(spec.id.clone())));
+            let streams = (spec.attach_stdin, spec.attach_stdout, spec.attach_stderr);
+            self.attach(id, target, streams, &response);
+            return Ok(None);
+        }
+        let Some(null) = &self.null else { return Ok(Some(Response::NotRunning)) };
+        let launch = setup::execute(&self.spec, &spec, &self.filter, leader, null, &self.cgroup)?;
+        self.expect(target, launch, id, Some(spec));
         Ok(None)
     }
 
     /// Makes a connection a stream, with what the client may have sent ahead.
-    fn attach(
+    pub(super) fn attach(
         &mut self,
         id: u64,
         target: TargetId,
@@ -201,6 +228,7 @@ impl Shim {
         if let Some(held) = self.processes.get_mut(&target).filter(|_| stdin) {
             held.feed(&ahead);
         }
+        self.note_half_closed(id);
     }
 
     fn become_role(&mut self, id: u64, role: Role) -> Option<Response> {
@@ -219,6 +247,7 @@ impl Shim {
     fn delete(&mut self) -> Result<Response> {
         // Dropped, a process that was never released ends by itself.
         self.waiting = None;
+        self.starting.clear();
         if self.exit.is_none() || self.spec.runtime.is_some() {
             if self.spec.runtime.is_some() {
                 external::delete(&self.spec, &self.directory);
@@ -246,10 +275,11 @@ impl Shim {
     }
 }
 
-fn refusal(error: Error) -> Response {
+pub(super) fn refusal(error: Error) -> Response {
     match error {
         Error::Start { message, exit_code } => Response::StartFailed { message, exit_code },
         Error::Exec { message, exit_code } => Response::ExecFailed { message, exit_code },
+        Error::Refused(message) => Response::Refused { message },
         Error::NotRunning { .. } => Response::NotRunning,
         other => Response::Invalid { message: other.to_string() },
     }

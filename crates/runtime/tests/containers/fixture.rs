@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use portolan_runtime::{
     AttachOptions, AttachOutput, ContainerSpec, DEFAULT_CAPABILITIES, ExecSpec, ExitStatus, Launcher,
-    LauncherConfig, LogSpec, NamespaceMode, OutputStream, Resources, RootfsSpec, SeccompProfile, Shim, Stdio,
-    UserSpec,
+    LauncherConfig, LogSpec, NamespaceMode, Others, OutputStream, Resources, RootfsSpec, SeccompProfile,
+    Shim, Stdio, UserSpec,
 };
 
 /// A launcher and a root file system; everything is removed when it goes.
@@ -81,6 +81,7 @@ impl Fixture {
             stdio: Stdio::default(),
             log: LogSpec::JsonFile { path: own.join("json.log"), max_size_bytes: None, max_files: 1 },
             netns: Some(fresh_netns()),
+            others: Others::default(),
             pid: NamespaceMode::Private,
             ipc: NamespaceMode::Private,
             uts: NamespaceMode::Private,
@@ -133,7 +134,13 @@ impl Fixture {
     }
 
     pub(crate) async fn started(&self, spec: &ContainerSpec) -> Shim {
+        self.started_with(spec, |_| ()).await
+    }
+
+    /// With something done to the shim's directory before the start.
+    pub(crate) async fn started_with(&self, spec: &ContainerSpec, before: impl FnOnce(&Path)) -> Shim {
         let shim = self.launcher.create(spec).await.unwrap();
+        before(&self.launcher.exec_root().join("shims").join(&spec.id));
         shim.start().await.unwrap();
         shim
     }
@@ -188,6 +195,13 @@ pub(crate) fn exec(script: &str) -> ExecSpec {
         attach_stderr: true,
         privileged: false,
     }
+}
+
+/// What a process executed in a container writes, and its exit code.
+pub(crate) async fn executed(shim: &Shim, spec: &ExecSpec) -> (String, i32) {
+    let mut ran = shim.exec(spec).await.unwrap();
+    let (stdout, _) = collect(ran.take_stream().unwrap().output).await;
+    (stdout, ran.wait().await.unwrap())
 }
 
 fn fresh_netns() -> Arc<std::os::fd::OwnedFd> {

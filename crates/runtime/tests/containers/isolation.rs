@@ -1,8 +1,14 @@
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use portolan_runtime::{Mount, MountKind, Rlimit, SeccompProfile};
 
-use crate::fixture::fixture;
+use crate::fixture::{exec, executed, fixture};
+
+fn bind_of(source: impl Into<PathBuf>) -> MountKind {
+    let (subpath, propagation) = (PathBuf::new(), "rprivate".into());
+    MountKind::Bind { source: source.into(), subpath, propagation, recursive: true }
+}
 
 #[tokio::test]
 async fn has_namespaces_of_its_own() {
@@ -91,7 +97,7 @@ async fn mounts_what_it_is_given_and_never_outside() {
     std::fs::write(host.join("file"), "from the host\n").unwrap();
     let bind = |source: &std::path::Path, target: &str, readonly| Mount {
         target: target.into(),
-        kind: MountKind::Bind { source: source.into(), propagation: "rprivate".into(), recursive: true },
+        kind: bind_of(source),
         readonly,
     };
     let mut spec = fixture.spec(
@@ -147,8 +153,10 @@ async fn shares_the_namespaces_of_another() {
     let mut spec = fixture.spec(
         "while ! [ -e /dev/shm/x ]; do sleep 0.01; done; cat /dev/shm/x; ps | grep -c 'sleep 1000'; hostname",
     );
-    let mode = portolan_runtime::NamespaceMode::Pid(shim.pid());
+    let mode = portolan_runtime::NamespaceMode::Other;
     (spec.pid, spec.ipc, spec.uts) = (mode.clone(), mode.clone(), mode);
+    let other = Some(shim.process().await.unwrap());
+    spec.others = portolan_runtime::Others { pid: other.clone(), ipc: other.clone(), uts: other };
     let output = fixture.output(&spec).await;
     assert!(output.starts_with("shared\n"), "{output}");
     assert!(output.ends_with(&format!("{}\n", &first.id[..12])), "{output}");
@@ -160,7 +168,7 @@ async fn a_directory_is_not_mounted_on_a_file() {
     let Some(fixture) = fixture() else { return };
     for (source, target) in [("/tmp", "/etc/passwd"), ("/bin/busybox", "/etc")] {
         let mut spec = fixture.spec("true");
-        let kind = MountKind::Bind { source: source.into(), propagation: "rprivate".into(), recursive: true };
+        let kind = bind_of(source);
         spec.mounts.push(Mount { target: target.into(), kind, readonly: false });
         let error = fixture.launcher.create(&spec).await.unwrap_err().to_string();
         assert!(
@@ -168,4 +176,160 @@ async fn a_directory_is_not_mounted_on_a_file() {
             "{error}"
         );
     }
+}
+
+#[tokio::test]
+async fn nothing_takes_the_place_of_dev_null() {
+    let Some(fixture) = fixture() else { return };
+    // A container that has put something else there: what is executed in it has the null device all the same.
+    let spec = fixture.spec("echo secret > /tmp/x; ln -sf /tmp/x /dev/null; sleep 1000");
+    let shim = fixture.started(&spec).await;
+    let mut check =
+        exec("until [ -L /dev/null ]; do sleep 0.01; done; cat <&0; stat -Lc %t:%T /proc/self/fd/0");
+    check.attach_stdin = false;
+    assert_eq!(executed(&shim, &check).await, ("1:3\n".into(), 0));
+    shim.delete().await.unwrap();
+
+    // A volume at /dev that has something else there: masked files are hidden all the same.
+    let volume = fixture.directory.path().join("dev");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("secret"), "secret\n").unwrap();
+    symlink("secret", volume.join("null")).unwrap();
+    let mut spec =
+        fixture.spec("cat /proc/kcore /proc/keys; cat <&0; stat -Lc %t:%T /proc/self/fd/0; ls /dev");
+    spec.mounts = vec![Mount { target: "/dev".into(), kind: bind_of(&volume), readonly: false }];
+    assert_eq!(fixture.output(&spec).await, "1:3\nnull\nsecret\n");
+}
+
+#[tokio::test]
+async fn works_nowhere_outside() {
+    let Some(fixture) = fixture() else { return };
+    let outside = fixture.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let lead = format!("/proc/{}/root{}", std::process::id(), outside.display());
+    // Through the magic links of a process of the host, which root may follow.
+    let mut spec = fixture.spec("echo hi > ./escaped; sleep 1000");
+    spec.pid = portolan_runtime::NamespaceMode::Host;
+    for cwd in [lead.clone(), format!("{lead}/made")] {
+        spec.cwd = cwd;
+        assert!(fixture.launcher.create(&spec).await.is_err());
+    }
+    spec.cwd = "/".into();
+    let shim = fixture.started(&spec).await;
+    let mut check = exec("echo hi > ./escaped");
+    check.cwd = lead;
+    assert!(shim.exec(&check).await.is_err());
+    // Through what shim and daemon have open.
+    for number in 3..24 {
+        let mut check = exec("pwd");
+        check.cwd = format!("/proc/self/fd/{number}");
+        assert!(shim.exec(&check).await.is_err(), "{number}");
+    }
+    check.cwd = "/nope".into();
+    let error = shim.exec(&check).await.unwrap_err();
+    assert_eq!(error.exit_code(), Some(127));
+    let text = "chdir to cwd (\"/nope\") set in config.json failed: no such file or directory";
+    assert!(error.to_string().contains(text), "{error}");
+    shim.delete().await.unwrap();
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn no_file_of_it_keeps_its_shim() {
+    let Some(fixture) = fixture() else { return };
+    let mut spec = fixture.spec("rm /etc/group; mkfifo /etc/group; mkfifo /ready; sleep 1000");
+    std::fs::create_dir(spec.rootfs.upper.join("etc")).unwrap();
+    let passwd = spec.rootfs.upper.join("etc/passwd");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &passwd,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        0,
+    )
+    .unwrap();
+    symlink("/dev/zero", spec.rootfs.upper.join("etc/group")).unwrap();
+    spec.user.user = "33:34".into();
+    spec.user.additional_groups = vec!["7".into()];
+    fixture.run(&fixture_true(&spec)).await;
+    spec.user = portolan_runtime::UserSpec::default();
+    let shim = fixture.started(&spec).await;
+    let mut check = exec("until [ -p /ready ]; do sleep 0.01; done");
+    assert_eq!(executed(&shim, &check).await, (String::new(), 0));
+    check = exec("awk '/^[UG]id/ {print $2}' /proc/self/status");
+    check.user = "5:6".into();
+    assert_eq!(executed(&shim, &check).await, ("5\n6\n".into(), 0));
+    shim.delete().await.unwrap();
+}
+
+/// The same container with nothing to do, under another id.
+fn fixture_true(spec: &portolan_runtime::ContainerSpec) -> portolan_runtime::ContainerSpec {
+    let mut other = spec.clone();
+    other.id.replace_range(..1, "f");
+    other.args = vec!["true".into()];
+    other
+}
+
+#[tokio::test]
+async fn nothing_covers_proc() {
+    let Some(fixture) = fixture() else { return };
+    let host = fixture.directory.path().join("cover");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("file"), "mine\n").unwrap();
+    let at = |target: &str, kind: MountKind| Mount { target: target.into(), kind, readonly: false };
+    let tmpfs = || MountKind::Tmpfs { options: Vec::new() };
+    for (mount, text) in [
+        (at("/proc", bind_of(&host)), "cannot be mounted because it is not of type proc"),
+        (at("/proc", tmpfs()), "cannot be mounted because it is not of type proc"),
+        (
+            at("/proc/sys/kernel", bind_of(&host)),
+            "\"/proc/sys/kernel\" cannot be mounted because it is inside /proc",
+        ),
+        (at("/proc/self/attr", tmpfs()), "cannot be mounted because it is inside /proc"),
+        (at("/proc/1/attr", bind_of(&host)), "cannot be mounted because it is inside /proc"),
+        (at("/link/self", bind_of(&host)), "cannot be mounted because it is inside /proc"),
+    ] {
+        let mut spec = fixture.spec("true");
+        symlink("/proc", spec.rootfs.upper.join("link")).unwrap();
+        spec.mounts = vec![mount];
+        let error = fixture.launcher.create(&spec).await.unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+    let mut spec = fixture.spec("cat /proc/uptime; cat /proc/kcore; cat /proc/sys/kernel/msgmax");
+    spec.mounts = vec![at("/proc/uptime", bind_of(host.join("file")))];
+    spec.sysctls.insert("kernel.msgmax".into(), "4097".into());
+    assert_eq!(fixture.output(&spec).await, "mine\n4097\n");
+    let mut spec = fixture.spec("cat /proc/uptime >/dev/null; cat /proc/keys 2>/dev/null || true");
+    spec.mounts = vec![at("/proc", bind_of("/proc"))];
+    assert_eq!(fixture.output(&spec).await, "");
+}
+
+#[tokio::test]
+async fn a_part_of_a_volume_stays_in_it() {
+    let Some(fixture) = fixture() else { return };
+    let volume = fixture.directory.path().join("volume");
+    std::fs::create_dir_all(volume.join("part")).unwrap();
+    std::fs::create_dir(volume.join("etc")).unwrap();
+    std::fs::write(volume.join("part/file"), "part\n").unwrap();
+    symlink("part", volume.join("inside")).unwrap();
+    symlink("/etc", volume.join("outside")).unwrap();
+    for (subpath, expected) in
+        [("part", "file\n"), ("inside", "file\n"), ("outside", ""), ("outside/../part", "file\n")]
+    {
+        let mut spec = fixture.spec("ls /data");
+        let (source, subpath) = (volume.clone(), subpath.into());
+        let kind = MountKind::Bind { source, subpath, propagation: "rprivate".into(), recursive: true };
+        spec.mounts = vec![Mount { target: "/data".into(), kind, readonly: false }];
+        assert_eq!(fixture.output(&spec).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn our_own_program_cannot_be_written_from_inside() {
+    let Some(fixture) = fixture() else { return };
+    // What writing alone would tell from "busy" only where nobody runs it.
+    let mut spec = fixture.spec("chmod 0755 /proc/1/exe");
+    (spec.init, spec.privileged) = (true, true);
+    let outcome = fixture.run(&spec).await;
+    assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
 }

@@ -93,24 +93,72 @@ async fn a_killed_shim_takes_its_container_along() {
     let Some(fixture) = fixture() else { return };
     let spec = fixture.spec("sleep 1000 & sleep 1000");
     let shim = fixture.started(&spec).await;
-    let pid = shim.pid();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    let parent = parent(shim.pid());
     let waiting = tokio::spawn({
         let shim = shim.clone();
         async move { shim.wait().await }
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(parent).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    kill(parent);
     assert_eq!(waiting.await.unwrap().unwrap().code, 137);
     let again = fixture.launcher.reconnect(&spec.id).await.unwrap().expect("its files remain");
     assert!(matches!(again.state().await.unwrap(), ShimState::Exited(status) if status.code == 137));
     again.delete().await.unwrap();
     assert_eq!(fixture.launcher.ids().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_shim_that_cannot_be_reached_is_not_dead() {
+    let Some(fixture) = fixture() else { return };
+    let spec = fixture.spec("sleep 1000");
+    let shim = fixture.started(&spec).await;
+    let socket = fixture.launcher.exec_root().join("shims").join(&spec.id).join("s");
+    let aside = socket.with_extension("aside");
+    std::fs::rename(&socket, &aside).unwrap();
+    let again = fixture.launcher.reconnect(&spec.id).await.unwrap().expect("it lives");
+    let state = tokio::spawn({
+        let again = again.clone();
+        async move { again.state().await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    std::fs::rename(&aside, &socket).unwrap();
+    assert_eq!(state.await.unwrap().unwrap(), ShimState::Running, "asked until it could be asked");
+    again.process().await.unwrap();
+    shim.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shim_that_does_not_answer_dies_with_its_container() {
+    let Some(fixture) = fixture() else { return };
+    let shim = fixture.started(&fixture.spec("sleep 1000")).await;
+    let process = shim.process().await.unwrap();
+    let pid = rustix::process::Pid::from_raw(parent(shim.pid())).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let waiting = tokio::spawn({
+        let shim = shim.clone();
+        async move { shim.wait().await }
+    });
+    assert!(matches!(shim.kill(15).await, Err(Error::Silent { .. })));
+    shim.kill(9).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().code, 137);
+    assert!(matches!(shim.process().await, Err(Error::NotRunning { .. })));
+    drop(process);
+    shim.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_exit_code_outlives_a_full_disk() {
+    let Some(fixture) = fixture() else { return };
+    let spec = fixture.spec("exit 3");
+    let shim = fixture.started_with(&spec, |directory| {
+        // Where the status is drafted nothing can be written.
+        std::fs::create_dir(directory.join(".exit.json")).unwrap();
+    });
+    let shim = shim.await;
+    assert_eq!(shim.wait().await.unwrap().code, 3);
+    let again = fixture.launcher.reconnect(&spec.id).await.unwrap().expect("the shim keeps it");
+    assert!(matches!(again.state().await.unwrap(), ShimState::Exited(status) if status.code == 3));
+    shim.delete().await.unwrap();
 }
 
 #[tokio::test]
