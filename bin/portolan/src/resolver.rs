@@ -1,5 +1,6 @@
 //! The resolver process, and its client as the networks see it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -52,6 +53,12 @@ impl Names for Resolver {
     fn stop(&self, sandbox: &SandboxId) {
         if let Err(error) = self.0.stop(sandbox) {
             tracing::warn!(sandbox = sandbox.short(), %error, "a sandbox may still be served");
+        }
+    }
+
+    fn keep_only(&self, wanted: &BTreeSet<SandboxId>) {
+        if let Err(error) = self.0.keep_only(wanted) {
+            tracing::warn!(%error, "sandboxes that are gone may still be served");
         }
     }
 }

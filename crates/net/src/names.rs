@@ -1,5 +1,6 @@
 //! The seam to the embedded resolver.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -21,6 +22,10 @@ pub trait Names: Send + Sync + fmt::Debug {
 
     /// Stops answering for this sandbox; one that is not served is fine.
     fn stop(&self, sandbox: &SandboxId);
+
+    /// At the engine's start: stops answering for all sandboxes but these, whoever began it. None is answered for
+    /// that does not outlive an engine.
+    fn keep_only(&self, _wanted: &BTreeSet<SandboxId>) {}
 }
 
 /// No resolver: names are not answered. For tests and for hosts without user-defined networks.

@@ -1,6 +1,6 @@
 //! The daemon's end: keeps a resolver running and told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -139,6 +139,29 @@ impl Client {
             return Ok(());
         }
         self.inner.call(&mut state, &Request::Stop { sandbox: sandbox.clone() }, None).map(drop)
+    }
+
+    /// Has a resolver that an earlier daemon left serve no other sandboxes than these. That daemon may have been
+    /// killed when it had forgotten a sandbox and not told the resolver, whose sockets keep the namespace, and with
+    /// it the container's link, until somebody does. No resolver is started for it.
+    pub fn keep_only(&self, wanted: &BTreeSet<SandboxId>) -> Result<(), ClientError> {
+        let Ok(mut stream) = UnixStream::connect(&self.inner.socket) else { return Ok(()) };
+        let mut ask = |request: &Request| {
+            stream.set_read_timeout(Some(REPLY_PATIENCE))?;
+            stream.set_write_timeout(Some(REPLY_PATIENCE))?;
+            send(&mut stream, request, None)?;
+            Ok(receive::<Reply>(&mut stream)?.map(|(reply, _)| reply))
+        };
+        // One of another release is replaced when it is talked to in earnest.
+        let Some(Reply::Status { serving, version: VERSION, .. }) =
+            ask(&Request::Status).map_err(ClientError::Talk)?
+        else {
+            return Ok(());
+        };
+        for sandbox in serving.into_keys().filter(|sandbox| !wanted.contains(sandbox)) {
+            ask(&Request::Stop { sandbox }).map_err(ClientError::Talk)?;
+        }
+        Ok(())
     }
 
     /// Adopts a sandbox that an earlier daemon had served on these ports, so that it is served again

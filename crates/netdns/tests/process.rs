@@ -233,10 +233,23 @@ fn the_resolver_outlives_its_daemon_and_serves_the_next() {
     setup.client.change(zones(Upstreams::Nobody)).unwrap();
     let (udp, tcp) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
     let pid = setup.client.pid().unwrap();
+    // One that a daemon forgets before it is killed, and the next knows nothing of.
+    let socket = setup.home.path().join("resolver.sock");
+    let killed = Client::new(socket.clone(), command(&socket), settings(setup.home.path()));
+    killed.change(zones(Upstreams::Nobody)).unwrap();
+    let (_, forgotten) = killed.serve(&SandboxId::from_bytes([8; 32]), &setup.netns).unwrap();
+    killed.close();
     setup.client.close();
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"), "no daemon, but names");
-    let socket = setup.home.path().join("resolver.sock");
     let next = Client::new(socket.clone(), command(&socket), settings(setup.home.path()));
+    let is_open = || std::net::TcpStream::connect(("127.0.0.11", forgotten)).is_ok();
+    assert!(is_open());
+    next.keep_only(&[sandbox()].into()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while is_open() {
+        assert!(Instant::now() < deadline, "its namespace is let go");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     next.change(zones(Upstreams::Nobody)).unwrap();
     next.adopt(&sandbox(), &setup.netns, (udp, tcp)).unwrap();
     assert_eq!(next.pid(), Some(pid), "the same process");

@@ -275,6 +275,7 @@ impl Owner {
     fn serve_names(&mut self, names: &dyn Names) {
         let served: Vec<SandboxId> =
             self.sandboxes.keys().filter(|id| self.needs_resolver(id)).cloned().collect();
+        names.keep_only(&served.iter().cloned().collect());
         let version = self.publish_zones();
         if served.is_empty() {
             return;
