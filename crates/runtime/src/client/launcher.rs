@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::AsyncWriteExt;
@@ -114,7 +115,7 @@ impl Launcher {
             }
             Err(error) if broke_off(&error) => {
                 self.clear(&spec.id).await?;
-                if !process.is_gone() {
+                if !process.goes().await {
                     return Err(shim_died(&spec.id));
                 }
                 let process = self.replace(&process)?;
@@ -227,6 +228,18 @@ impl Process {
         command.arg0(format!("portolan-launcher {}", " ".repeat(80)));
         let child = command.spawn().attempt(|| format!("start the launcher {}", program.display()))?;
         Ok(Self { child: Mutex::new(child), socket: ours, registered: OnceLock::new() })
+    }
+
+    /// Whether a connection that broke off did so because the launcher is dying. The kernel closes the
+    /// files of a killed process one by one, and that of the connection before that of the socket.
+    async fn goes(&self) -> bool {
+        for _ in 0..40 {
+            if self.is_gone() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.is_gone()
     }
 
     /// Whether its end of the socket is closed.
