@@ -15,7 +15,7 @@ use crate::model::{ExecConfig, ExecSnapshot, ExecStartOptions, Status};
 use crate::streams::{Attachment, Input, Output};
 
 /// What an exec keeps that could not be started and did not say why (EACCES, as in Docker).
-const EXIT_NOT_STARTED: i32 = 126;
+pub(crate) const EXIT_NOT_STARTED: i32 = 126;
 /// How many execs that have ended are remembered for `inspect`.
 const ENDED_KEPT: usize = 1024;
 const OUTPUT_QUEUE: usize = 16;
@@ -267,7 +267,7 @@ impl Engine {
         self.exec_event(container, "exec_die", id, Some(exit_code));
     }
 
-    fn exec_event(&self, container: &Container, action: &str, id: &str, exit_code: Option<i32>) {
+    pub(crate) fn exec_event(&self, container: &Container, action: &str, id: &str, exit_code: Option<i32>) {
         let mut attributes = BTreeMap::from([("execID".to_owned(), id.to_owned())]);
         if let Some(code) = exit_code {
             attributes.insert("exitCode".to_owned(), code.to_string());

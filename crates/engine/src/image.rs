@@ -78,12 +78,12 @@ impl Engine {
         Ok(id)
     }
 
-    /// Holds an image to the platform that a client asks for: an image here is for one.
+    /// Holds an image, called `name` in the error, to the platform that a client asks for: an image here is for one.
     ///
     /// # Errors
     /// `NotFound`, for the image and for the platform.
-    pub fn image_check_platform(&self, name: &str, wanted: &Platform) -> Result<()> {
-        let image = self.inner.images.resolve(name)?;
+    pub fn image_check_platform(&self, image: &str, name: &str, wanted: &Platform) -> Result<()> {
+        let image = self.inner.images.resolve(image)?;
         let config = &image.config;
         if wanted.accepts(&config.os, &config.architecture, &config.variant) {
             return Ok(());
@@ -112,6 +112,7 @@ impl Engine {
         for item in &loaded {
             match item {
                 Loaded::Name(name, id) => self.image_event("load", &id.to_string(), &name.familiar()),
+                Loaded::Renamed(..) => {}
                 Loaded::Id(id) => self.image_event("load", &id.to_string(), &id.to_string()),
             }
         }

@@ -33,16 +33,26 @@ impl Engine {
             let tags = inner.registries.tags(reference, credentials).await?;
             tags.iter().map(|tag| reference.with_tag(tag)).collect::<Result<_, _>>()?
         };
-        let mut updated = false;
+        let (mut updated, mut mismatches) = (false, Vec::new());
         for image in &wanted {
             let report = report.clone();
             let tell = move |progress| report(progress);
             let pulled = inner.registries.pull(&inner.images, image, platform, credentials, tell).await?;
             updated |= pulled.updated;
+            // An image that is for one platform only is taken all the same, as in Docker.
+            if let Some(Err(mismatch)) = platform
+                .map(|wanted| self.image_check_platform(&pulled.image.to_string(), &image.familiar(), wanted))
+            {
+                mismatches.push(mismatch);
+            }
         }
         let name = reference.familiar();
         let text = if updated { "Downloaded newer image for" } else { "Image is up to date for" };
         report(Progress::Message { id: String::new(), text: format!("Status: {text} {name}") });
+        for mismatch in mismatches {
+            tracing::warn!(image = name, %mismatch, "ignoring the platform of an image for one platform");
+            report(Progress::Message { id: String::new(), text: format!("WARNING: {mismatch}") });
+        }
         self.image_event("pull", &name, &reference.familiar_name());
         Ok(())
     }

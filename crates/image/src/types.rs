@@ -122,6 +122,8 @@ pub struct Platform {
 pub enum Loaded {
     /// It got this name; Docker prints "Loaded image: busybox:latest".
     Name(Reference, ImageId),
+    /// This image had the name until now; Docker prints "The image busybox:latest already exists, ...".
+    Renamed(Reference, ImageId),
     /// It has no name; Docker prints "Loaded image ID: sha256:...".
     Id(ImageId),
 }

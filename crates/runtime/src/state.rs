@@ -102,7 +102,7 @@ pub(crate) fn bury(directory: &Path, id: &str) -> Result<ExitStatus> {
     if let Some(exit) = saved.exit {
         return Ok(exit);
     }
-    let exit = ExitStatus { code: 137, oom_killed, finished_at: Timestamp::now() };
+    let exit = ExitStatus { code: 137, oom_killed, finished_at: Timestamp::now(), started_at: None };
     save_exit(directory, &exit)?;
     Ok(exit)
 }

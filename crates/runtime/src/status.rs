@@ -14,6 +14,9 @@ pub struct ExitStatus {
     pub oom_killed: bool,
     /// When.
     pub finished_at: Timestamp,
+    /// When it had been started, if the shim has lived to tell.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
 }
 
 /// Where a container stands, as its shim tells.
@@ -21,8 +24,8 @@ pub struct ExitStatus {
 pub enum ShimState {
     /// Set up, waiting for `start`.
     Created,
-    /// Running (or paused).
-    Running,
+    /// Running (or paused), since then; shims of earlier versions do not say since when.
+    Running(Option<Timestamp>),
     /// Over.
     Exited(ExitStatus),
 }

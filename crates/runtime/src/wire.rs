@@ -9,6 +9,7 @@
 //! [`Request::Exec`] the connection carries frames towards the client (kind u8, length u32, bytes)
 //! and plain standard input towards the shim, where half-closing it ends standard input.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{ContainerSpec, ExecSpec};
@@ -92,17 +93,43 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Response {
     Done,
-    Created { pid: i32 },
-    State { pid: i32, started: bool, exit: Option<ExitStatus> },
+    Created {
+        pid: i32,
+    },
+    Started {
+        at: Timestamp,
+    },
+    State {
+        pid: i32,
+        started: bool,
+        /// Earlier ones did not say.
+        #[serde(default)]
+        started_at: Option<Timestamp>,
+        exit: Option<ExitStatus>,
+    },
     Exited(ExitStatus),
-    ExecStarted { pid: i32 },
-    ExecExited { code: i32 },
-    StartFailed { message: String, exit_code: i32 },
-    ExecFailed { message: String, exit_code: i32 },
-    Refused { message: String },
+    ExecStarted {
+        pid: i32,
+    },
+    ExecExited {
+        code: i32,
+    },
+    StartFailed {
+        message: String,
+        exit_code: i32,
+    },
+    ExecFailed {
+        message: String,
+        exit_code: i32,
+    },
+    Refused {
+        message: String,
+    },
     NotRunning,
     NoSuchExec,
-    Invalid { message: String },
+    Invalid {
+        message: String,
+    },
 }
 
 impl Response {

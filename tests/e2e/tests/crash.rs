@@ -41,10 +41,14 @@ fn containers_their_logs_and_ports_survive_a_kill_of_the_daemon() {
         ])
         .ok();
     engine.docker(&["run", "-di", "--name", "cat", "busybox", "cat"]).ok();
+    engine.docker(&["restart", "-t", "0", "cat"]).ok();
+    let first = inspect(&engine, "cat", "{{.State.StartedAt}}");
     let pid = inspect(&engine, "server", "{{.State.Pid}}");
     let address = inspect(&engine, "server", "{{.NetworkSettings.Networks.mine.IPAddress}}");
     eventually("it answers", 10, || (hear(engine.host(), "127.0.0.1", 8000) == "alive").then_some(()));
 
+    engine.docker(&["restart", "-t", "0", "cat"]).ok();
+    let killed = engine.host().run(&["date", "-u", "+%FT%T.%NZ"]).ok().to_owned();
     engine.kill_daemon();
     eventually("the data path does not need the daemon", 5, || {
         (hear(engine.host(), "127.0.0.1", 8000) == "alive").then_some(())
@@ -54,6 +58,11 @@ fn containers_their_logs_and_ports_survive_a_kill_of_the_daemon() {
 
     assert_eq!(inspect(&engine, "server", "{{.State.Running}} {{.State.Pid}}"), format!("true {pid}"));
     assert_eq!(inspect(&engine, "server", "{{.NetworkSettings.Networks.mine.IPAddress}}"), address);
+    let second = inspect(&engine, "cat", "{{.State.StartedAt}}");
+    assert!(
+        first < second && second < killed,
+        "the start just before the kill is known: {first} {second} {killed}"
+    );
     eventually("it answers again", 10, || (hear(engine.host(), "127.0.0.1", 8000) == "alive").then_some(()));
     let ticks = || engine.docker(&["logs", "ticker"]).stdout.lines().count();
     let before = ticks();

@@ -208,6 +208,10 @@ fn mounts_and_limits_hold() {
         run(&["--ulimit", "nofile=64:128", "busybox", "sh", "-c", "ulimit -n; ulimit -Hn"]).ok(),
         "64\n128"
     );
+    // Above what the kernel gives to anybody.
+    let more = run(&["--ulimit", "nofile=2147483584", "busybox", "true"]);
+    has_line(more.fails(), &["error setting rlimit type 7"]);
+    assert_eq!(more.code, 125);
     let memory =
         "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
     assert_eq!(run(&["-m", "64m", "busybox", "sh", "-c", memory]).ok(), "67108864");

@@ -116,6 +116,15 @@ fn an_image_is_for_its_platform_only() {
         let words = "image with reference busybox was found but its platform";
         assert!(answer.contains(words) && answer.contains(&format!("(linux/{other})")), "{path}: {answer}");
     }
+    let create = |platform: &str| {
+        let socket = engine.socket().display().to_string();
+        let url = format!("http://localhost/v1.51/containers/create?platform={platform}");
+        let words = ["curl", "-s", "--unix-socket", &socket, "-H", "Content-Type: application/json", "-d"];
+        engine.host().run(&[&words, [r#"{"Image":"busybox"}"#, &url].as_slice()].concat()).ok().to_owned()
+    };
+    let refused = format!("its platform (linux/{own}) does not match the specified platform (linux/{other})");
+    assert!(create(&format!("linux/{other}")).contains(&refused));
+    has_line(&create(&own), &["\"Id\""]);
     let config = asked("/images/busybox/json", &own);
     // Clients of any version expect these, set or not.
     has_line(&config, &["\"RootFS\"", "\"OnBuild\":null,\"User\":\"\",\"Volumes\":null,\"WorkingDir\":"]);

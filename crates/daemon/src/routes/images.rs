@@ -129,11 +129,7 @@ async fn create(state: &Arc<State>, request: &mut Request) -> Answer {
 
 /// `os[/arch[/variant]]`.
 pub(super) fn platform(text: &str) -> Result<Platform, ApiError> {
-    let mut parts = text.split('/').map(str::to_owned);
-    let os = parts.next().filter(|os| !os.is_empty());
-    let os = os.ok_or_else(|| ApiError::invalid(format!("invalid platform {text:?}")))?;
-    let architecture = parts.next().unwrap_or_else(|| crate::host::GO_ARCH.to_owned());
-    Ok(Platform { os, architecture, variant: parts.next().unwrap_or_default() })
+    text.parse().map_err(|error: portolan_image::Error| ApiError::invalid(error.to_string()))
 }
 
 /// The platform of an image in the store that a client asks for, as JSON in the OCI's spelling; none in versions
@@ -152,7 +148,7 @@ fn stored_platform(request: &Request, key: &str, since: (u32, u32)) -> Result<Op
 
 fn check_platform(state: &State, names: &[&str], wanted: Option<&Platform>) -> Result<(), ApiError> {
     let Some(wanted) = wanted else { return Ok(()) };
-    Ok(names.iter().try_for_each(|name| state.engine.image_check_platform(name, wanted))?)
+    Ok(names.iter().try_for_each(|name| state.engine.image_check_platform(name, name, wanted))?)
 }
 
 /// Progress messages that are known already.
@@ -183,6 +179,10 @@ async fn load(state: &Arc<State>, request: &mut Request) -> Answer {
 fn loaded_message(loaded: Loaded) -> api::JsonMessage {
     let stream = match loaded {
         Loaded::Name(reference, _) => format!("Loaded image: {}\n", reference.familiar()),
+        Loaded::Renamed(reference, old) => format!(
+            "The image {} already exists, renaming the old one with ID {old} to empty string\n",
+            reference.familiar()
+        ),
         Loaded::Id(id) => format!("Loaded image ID: {id}\n"),
     };
     api::JsonMessage { stream, ..Default::default() }

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use portolan_image::Image;
+use portolan_image::{Image, Platform};
 use portolan_netcore::model::ContainerId;
 
 use super::mounts::{self, WantedMount};
@@ -31,7 +31,12 @@ impl Engine {
     pub async fn container_create(&self, mut request: CreateRequest) -> Result<Created> {
         let mut warnings = validate::request(&mut request)?;
         let image = self.inner.images.resolve(&request.config.image)?;
-        check_platform(&request, &image, &mut warnings)?;
+        match request.platform.as_deref().filter(|text| !text.is_empty()) {
+            Some(text) => {
+                self.image_check_platform(&image.id.to_string(), &request.config.image, &text.parse()?)?;
+            }
+            None => warnings.extend(platform_warning(&image)),
+        }
         let labels = request.config.labels.clone();
         merge::merge(&mut request.config, &image.config.config)?;
         port_labels::check(&labels, &request.config, &request.host_config)?;
@@ -328,27 +333,14 @@ impl Engine {
     }
 }
 
-fn check_platform(request: &CreateRequest, image: &Image, warnings: &mut Vec<String>) -> Result<()> {
+/// What an image is worth on this host that no platform was asked for.
+fn platform_warning(image: &Image) -> Option<String> {
     let (os, architecture) = (image.config.os.as_str(), image.config.architecture.as_str());
-    let host = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    if let Some(platform) = request.platform.as_deref().filter(|text| !text.is_empty()) {
-        let mut parts = platform.split('/');
-        let wanted = (parts.next().unwrap_or_default(), parts.next().unwrap_or(architecture));
-        if wanted != (os, architecture) {
-            return Err(EngineError::not_found(format!(
-                "image with reference {} was found but does not provide the specified platform ({platform})",
-                request.config.image
-            )));
-        }
-    } else if !architecture.is_empty() && architecture != host {
-        warnings.push(format!(
+    let host = Platform::default().architecture;
+    (!architecture.is_empty() && architecture != host).then(|| {
+        format!(
             "The requested image's platform ({os}/{architecture}) does not match the detected host platform \
              (linux/{host}) and no specific platform was requested"
-        ));
-    }
-    Ok(())
+        )
+    })
 }

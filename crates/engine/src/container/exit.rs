@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use portolan_runtime::{ExitStatus, Shim};
 use tokio_util::sync::CancellationToken;
 
 use super::record::Container;
-use super::state::EXIT_LOST;
+use super::state::lost;
 use crate::engine::Engine;
 use crate::model::{HealthStatus, Status};
 
@@ -20,7 +19,7 @@ impl Engine {
         tokio::spawn(async move {
             let exit = shim.wait().await.unwrap_or_else(|error| {
                 tracing::error!(container = %container.id, %error, "learn how the container ended");
-                ExitStatus { code: EXIT_LOST, oom_killed: false, finished_at: Timestamp::now() }
+                lost()
             });
             engine.exited(&container, exit, Some(shim)).await;
         });

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use portolan_runtime::ExecSpec;
+use portolan_runtime::{ExecSpec, Shim};
 use tokio_util::sync::CancellationToken;
 
 use super::record::Container;
+use super::state::EXIT_LOST;
 use super::validate::LEAST_HEALTH_NS;
 use crate::engine::{Engine, random_bytes};
+use crate::exec::EXIT_NOT_STARTED;
 use crate::model::{ContainerConfig, Health, HealthConfig, HealthResult, HealthStatus, Status};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
@@ -131,8 +133,27 @@ impl Engine {
     ) -> (i32, String) {
         let Ok(shim) = container.running_shim() else { return (-1, "container is not running".to_owned()) };
         let id: [u8; 32] = random_bytes();
+        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = command.join(" ");
+        // Seen like any other executed process, as with Docker.
+        self.exec_event(container, &format!("exec_create: {text}"), &id, None);
+        self.exec_event(container, &format!("exec_start: {text}"), &id, None);
+        let (ended, code, output) = self.execute_check(&shim, &id, config, command, timeout).await;
+        self.exec_event(container, "exec_die", &id, Some(ended));
+        (code, output)
+    }
+
+    /// How the process ended, what that says about the health, and its output.
+    async fn execute_check(
+        &self,
+        shim: &Shim,
+        id: &str,
+        config: &ContainerConfig,
+        command: &[String],
+        timeout: Duration,
+    ) -> (i32, i32, String) {
         let spec = ExecSpec {
-            id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            id: id.to_owned(),
             args: command.to_vec(),
             env: super::environment(config, false, Vec::new()),
             cwd: config.working_dir.clone(),
@@ -148,8 +169,10 @@ impl Engine {
         let began = tokio::time::Instant::now();
         let mut exec = match tokio::time::timeout(timeout, shim.exec(&spec)).await {
             Ok(Ok(exec)) => exec,
-            Ok(Err(error)) => return (-1, error.to_string()),
-            Err(_) => return (-1, too_long(timeout, "")),
+            Ok(Err(error)) => {
+                return (error.exit_code().unwrap_or(EXIT_NOT_STARTED), -1, error.to_string());
+            }
+            Err(_) => return (EXIT_NOT_STARTED, -1, too_long(timeout, "")),
         };
         let mut kept = Vec::new();
         let stream = exec.take_stream();
@@ -164,13 +187,13 @@ impl Engine {
         };
         let ended = tokio::time::timeout_at(began + timeout, run).await;
         match ended {
-            Ok(Ok(code)) => (code, String::from_utf8_lossy(&kept).into_owned()),
-            Ok(Err(error)) => (-1, error.to_string()),
+            Ok(Ok(code)) => (code, code, String::from_utf8_lossy(&kept).into_owned()),
+            Ok(Err(error)) => (EXIT_LOST, -1, error.to_string()),
             Err(_) => {
                 if let Err(error) = exec.kill(SIGKILL).await {
-                    tracing::debug!(container = %container.id, %error, "kill a health check");
+                    tracing::debug!(container = shim.id(), %error, "kill a health check");
                 }
-                (-1, too_long(timeout, &String::from_utf8_lossy(&kept)))
+                (128 + SIGKILL, -1, too_long(timeout, &String::from_utf8_lossy(&kept)))
             }
         }
     }

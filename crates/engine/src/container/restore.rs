@@ -11,11 +11,11 @@ use portolan_netcore::model::ContainerId;
 use portolan_runtime::{ExitStatus, Shim, ShimState};
 
 use super::record::{Container, Definition};
-use super::state::{EXIT_LOST, RunState};
+use super::state::{RunState, lost};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::files::links_of;
-use crate::model::{NetworkMode, Status};
+use crate::model::{Health, NetworkMode, Status};
 
 /// `container:X` and links where X is such a one itself: nobody nests this deep.
 const LONGEST_CHAIN: usize = 32;
@@ -102,14 +102,14 @@ impl Engine {
         let (shim, stood) = self.find_shim(container).await;
         let ran = state.owns_resources || state.shown.status.is_running();
         match (shim, stood) {
-            (Some(shim), Some(ShimState::Running)) => {
-                self.adopt(container, shim).await;
+            (Some(shim), Some(ShimState::Running(since))) => {
+                self.adopt(container, shim, since).await;
                 false
             }
             (shim, stood) => {
                 let exit = match stood {
                     Some(ShimState::Exited(exit)) => exit,
-                    _ => ExitStatus { code: EXIT_LOST, oom_killed: false, finished_at: Timestamp::now() },
+                    _ => lost(),
                 };
                 let had_run = matches!(stood, Some(ShimState::Exited(_)));
                 self.lay_to_rest(container, shim, exit, had_run, ran).await;
@@ -151,12 +151,12 @@ impl Engine {
             "ask the shim of a container (it goes on; try: portolan rm -f, if it stays so)"
         );
         // Without a pid it was being set up for a daemon that has ended: nobody knows of it.
-        let state = if shim.pid() == 0 { None } else { Some(ShimState::Running) };
+        let state = if shim.pid() == 0 { None } else { Some(ShimState::Running(None)) };
         (Some(shim), state)
     }
 
-    /// Takes over a container that runs.
-    async fn adopt(&self, container: &Arc<Container>, shim: Shim) {
+    /// Takes over a container that runs, `since` then.
+    async fn adopt(&self, container: &Arc<Container>, shim: Shim, since: Option<Timestamp>) {
         let sandbox_id = container.with(|record| record.state.sandbox.clone());
         let sandbox = match self.sandbox_of(container, sandbox_id.as_ref()).await {
             Ok(sandbox) => sandbox,
@@ -173,6 +173,10 @@ impl Engine {
             state.shown.pid = shim.pid();
             if state.shown.status != Status::Paused {
                 state.shown.status = Status::Running;
+            }
+            if let Some(at) = since.filter(|at| state.shown.started_at != Some(*at)) {
+                let health = super::health::wanted(&record.definition.config).map(|_| Health::default());
+                state.started(shim.pid(), at, health);
             }
             state.shown.started_at.get_or_insert_with(Timestamp::now);
             record.sandbox = sandbox;

@@ -129,18 +129,18 @@ impl Engine {
         let shim = self.inner.launcher.create(&spec).await?;
         made.shim = Some(shim.clone());
         self.attach_pending(container, &shim).await;
-        shim.start().await?;
-        self.note_running(container, definition, shim);
+        let at = shim.start().await?;
+        self.note_running(container, definition, shim, at);
         if definition.endpoints.contains_key("bridge") {
             self.refresh_links_to(&definition.id).await;
         }
         Ok(())
     }
 
-    fn note_running(&self, container: &Arc<Container>, definition: &Definition, shim: Shim) {
+    fn note_running(&self, container: &Arc<Container>, definition: &Definition, shim: Shim, at: Timestamp) {
         let health = super::health::wanted(&definition.config).map(|_| Health::default());
         container.with(|record| {
-            record.state.started(shim.pid(), Timestamp::now(), health);
+            record.state.started(shim.pid(), at, health);
             record.shim = Some(shim.clone());
             record.joining = false;
         });

@@ -21,6 +21,12 @@ use crate::model::{ContainerState, Health, RestartPolicy, RestartPolicyName, Sta
 
 /// The exit code of a container that was not there any more when the daemon looked for it.
 pub(crate) const EXIT_LOST: i32 = 137;
+
+/// The end of such a one, as far as it is known: now.
+pub(crate) fn lost() -> ExitStatus {
+    ExitStatus { code: EXIT_LOST, oom_killed: false, finished_at: Timestamp::now(), started_at: None }
+}
+
 /// What a container that ran this long starts its restart delay anew.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -104,6 +110,8 @@ impl RunState {
         self.shown.exit_code = exit.code;
         self.shown.oom_killed = exit.oom_killed;
         self.shown.finished_at = Some(exit.finished_at);
+        // What the shim tells outlives a record that came too late.
+        self.shown.started_at = exit.started_at.or(self.shown.started_at);
     }
 
     /// The restart policy will start it again after the delay that is returned.
@@ -154,7 +162,8 @@ mod tests {
     use super::*;
 
     fn exit(code: i32, second: i64) -> ExitStatus {
-        ExitStatus { code, oom_killed: false, finished_at: Timestamp::from_second(second).unwrap() }
+        let finished_at = Timestamp::from_second(second).unwrap();
+        ExitStatus { code, oom_killed: false, finished_at, started_at: None }
     }
 
     fn policy(name: RestartPolicyName, maximum_retry_count: u32) -> RestartPolicy {
@@ -185,6 +194,17 @@ mod tests {
         assert!(state.check_start().is_ok());
         state.shown.status = Status::Removing;
         assert!(state.check_start().is_err());
+    }
+
+    #[test]
+    fn a_run_that_was_not_noted_is_dated_by_its_end() {
+        let mut state = RunState::default();
+        state.started(5, Timestamp::from_second(1).unwrap(), None);
+        state.exited(&exit(0, 2));
+        assert_eq!(state.shown.started_at, Some(Timestamp::from_second(1).unwrap()));
+        let next = Timestamp::from_second(3).unwrap();
+        state.exited(&ExitStatus { started_at: Some(next), ..exit(0, 4) });
+        assert_eq!(state.shown.started_at, Some(next));
     }
 
     #[test]

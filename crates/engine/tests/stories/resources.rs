@@ -123,5 +123,9 @@ pub(crate) async fn health_is_watched(fixture: &Fixture) {
     assert!(health.failing_streak >= 2);
     assert!(health.log.last().unwrap().output.contains("No such file"), "{health:?}");
     fixture.remove(&id).await;
-    assert!(fixture.actions(&id).await.iter().any(|action| action == "health_status: healthy"));
+    let actions = fixture.actions(&id).await;
+    assert!(actions.iter().any(|action| action == "health_status: healthy"));
+    let at = actions.iter().position(|action| action.starts_with("exec_create: ")).unwrap();
+    let kinds: Vec<_> = actions[at..at + 3].iter().map(|action| action.split(':').next().unwrap()).collect();
+    assert_eq!(kinds, ["exec_create", "exec_start", "exec_die"]);
 }

@@ -1,6 +1,7 @@
 //! Layers: from a tar to overlayfs's directories and back.
 
 mod changes;
+mod content;
 mod pack;
 mod split;
 mod unpack;

@@ -3,8 +3,10 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, major, minor, openat, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor, openat, readlinkat};
+use rustix::io::Errno;
 
+use super::content::{Content, is_made_up};
 use super::unpack::{as_os, is_directory, is_overlay_xattr, is_whiteout};
 use super::{OPAQUE_XATTR, unpack};
 use crate::disk::{Tree, read_names, stat_name, xattrs};
@@ -41,10 +43,16 @@ impl<W: Write> Packer<W> {
         let mut pending = vec![(path.to_vec(), prefix.to_vec())];
         while let Some((path, prefix)) = pending.pop() {
             let action = || format!("read the directory {:?}", String::from_utf8_lossy(&path));
-            let directory =
-                Tree::new(root).open_real(&path, OFlags::RDONLY | OFlags::DIRECTORY).context(action)?;
+            let directory = match Tree::new(root).open_real(&path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Err(Errno::NOENT | Errno::SRCH) => continue,
+                other => other.context(action)?,
+            };
             let mut below = Vec::new();
-            for name in read_names(&directory).context(action)? {
+            let names = match read_names(&directory) {
+                Err(error) if is_passed_over(&directory, error) => continue,
+                other => other.context(action)?,
+            };
+            for name in names {
                 let member = join(&prefix, &name);
                 if self.add_one(&directory, &name, &member)? {
                     below.push((join(&path, &name), member));
@@ -73,7 +81,10 @@ impl<W: Write> Packer<W> {
         let opaque = self.check_overlay_marks(&marks, member)?;
         header.xattrs = marks.into_iter().filter(|(key, _)| !is_overlay_xattr(key)).collect();
         if header.kind == Kind::Symlink {
-            header.link = readlinkat(parent, name, Vec::new()).context(action)?.into_bytes();
+            header.link = match readlinkat(parent, name, Vec::new()) {
+                Err(error) if is_passed_over(parent, error) => return Ok(false),
+                other => other.context(action)?.into_bytes(),
+            };
         }
         if header.kind != Kind::Directory && stat.st_nlink > 1 {
             match self.links.get(&(stat.st_dev, stat.st_ino)) {
@@ -89,11 +100,15 @@ impl<W: Write> Packer<W> {
             }
         }
         if header.kind == Kind::File {
-            let file =
-                openat(parent, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-            let file = file.context(action)?;
-            header.size = fstat(&file).context(action)?.st_size as u64;
-            self.tar.append(&header, File::from(file)).context(action)?;
+            // Some of proc's would have us wait for content.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let content = match openat(parent, name, flags, Mode::empty()) {
+                Err(Errno::NOENT | Errno::SRCH) => return Ok(false),
+                Err(error) if is_passed_over(parent, error) => Content::empty(),
+                other => Content::of(File::from(other.context(action)?)).context(action)?,
+            };
+            header.size = content.size();
+            self.tar.append(&header, content).context(action)?;
         } else {
             self.tar.append(&header, std::io::empty()).context(action)?;
         }
@@ -130,6 +145,11 @@ impl<W: Write> Packer<W> {
         let header = Header { path: join(parent, &name), mode: 0o600, ..Header::default() };
         self.tar.append(&header, std::io::empty()).context(|| "write archive".to_owned())
     }
+}
+
+/// Whether an archive does without what cannot be looked at: it has gone, or was never more than a name.
+fn is_passed_over(directory: &OwnedFd, error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::SRCH) || is_made_up(directory)
 }
 
 /// Docker archives these; others belong to the host that the file is on.

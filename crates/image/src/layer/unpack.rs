@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens,
-    linkat, makedev, mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
+    linkat, makedev, mkdirat, mknodat, openat, readlinkat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -20,6 +20,8 @@ const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const WHITEOUT_META_PREFIX: &[u8] = b".wh..wh.";
 const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
 const DIRECTORY_MODE: u32 = 0o755;
+/// As many as the kernel follows.
+const MOST_LINKS: usize = 40;
 
 /// What an archive may do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -217,23 +219,54 @@ impl<'a> Unpacker<'a> {
         Ok(fd)
     }
 
+    /// Symlinks on the way are followed inside the root, to directories that are made where they lead: the layer that
+    /// has the directory may be one below.
     fn make_parents(&mut self, path: &[u8]) -> Result<OwnedFd> {
-        let mut at = self.tree.directory(b"").context(|| "open the root".to_owned())?;
-        let mut end = 0;
-        for part in path.split(|b| *b == b'/') {
-            end += part.len() + usize::from(end > 0);
-            let so_far = &path[..end];
-            at = match self.tree.directory(so_far) {
-                Ok(fd) => fd,
-                Err(Errno::NOENT | Errno::NOTDIR) => self.make_parent(&at, part, so_far)?,
-                Err(error) => return Err(not_below(so_far, error)),
-            };
+        let reversed = |path: &[u8]| path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let mut pending = reversed(path);
+        // Where we are, without a symlink in it.
+        let mut real: Vec<u8> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = pending.pop() {
+            match part.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    real.truncate(split_path(&real).0.len());
+                    continue;
+                }
+                _ => {}
+            }
+            let at = self.real_directory(&real)?;
+            let next = join(&real, &part);
+            let stat = stat_name(&at, &part).context(|| format!("look up {}", show(&next)))?;
+            if stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(not_below(path, Errno::LOOP));
+                }
+                let target = readlinkat(&at, part.as_slice(), Vec::new())
+                    .context(|| format!("read the link {}", show(&next)))?;
+                if target.as_bytes().starts_with(b"/") {
+                    real.clear();
+                }
+                pending.extend(reversed(target.as_bytes()));
+                continue;
+            }
+            if !stat.is_some_and(|stat| is_directory(&stat)) {
+                self.make_parent(&at, &part, &next)?;
+            }
+            real = next;
         }
-        Ok(at)
+        self.real_directory(&real)
+    }
+
+    fn real_directory(&self, path: &[u8]) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        self.tree.open_real(path, flags).map_err(|error| not_below(path, error))
     }
 
     /// Makes a directory that the archive does not list: as it is in the layers below, if it is there.
-    fn make_parent(&mut self, at: &OwnedFd, name: &[u8], path: &[u8]) -> Result<OwnedFd> {
+    fn make_parent(&mut self, at: &OwnedFd, name: &[u8], path: &[u8]) -> Result<()> {
         let action = || format!("make the directory {}", show(path));
         let existing = stat_name(at, name).context(action)?;
         let was_whiteout = self.rules.layer.is_some() && existing.as_ref().is_some_and(is_whiteout);
@@ -253,7 +286,7 @@ impl<'a> Unpacker<'a> {
         if let Some((uid, gid)) = self.rules.owner {
             fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(action)?;
         }
-        self.tree.directory(path).context(action)
+        Ok(())
     }
 
     fn copy_metadata_from(&mut self, lowers: &[PathBuf], path: &[u8], to: &OwnedFd) -> Result<()> {

@@ -113,13 +113,11 @@ impl std::str::FromStr for Platform {
 }
 
 impl Platform {
-    /// Whether an image for `other` is what this asks for; a variant counts only if it is asked for.
+    /// Whether an image for `other` is what this asks for; a variant counts only if both have one.
     pub fn accepts(&self, os: &str, architecture: &str, variant: &str) -> bool {
         let os = if os.is_empty() { "linux" } else { os };
         self.os == os
             && self.architecture == architecture
-            && (self.variant.is_empty()
-                || self.variant == variant
-                || (self.variant == "v8" && variant.is_empty()))
+            && (self.variant.is_empty() || variant.is_empty() || self.variant == variant)
     }
 }

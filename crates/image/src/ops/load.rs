@@ -250,6 +250,9 @@ impl Load<'_> {
             self.loaded.push(Loaded::Id(id));
         }
         for name in names {
+            if let Some(old) = self.transaction.name_is_of(&name).filter(|old| *old != id) {
+                self.loaded.push(Loaded::Renamed(name.clone(), old));
+            }
             self.transaction.add_name(name.clone(), id);
             self.loaded.push(Loaded::Name(name, id));
         }

@@ -210,6 +210,12 @@ impl Transaction {
     }
 
     /// Gives an image a name, taking it from another if need be.
+    /// Who has a name: as of now, in the store or here.
+    pub(crate) fn name_is_of(&self, name: &Reference) -> Option<ImageId> {
+        let own = self.names.iter().rev().find(|(own, _)| own == name).map(|(_, id)| *id);
+        own.or_else(|| self.store.index().names.get(name).copied())
+    }
+
     pub(crate) fn add_name(&mut self, name: Reference, id: ImageId) {
         self.names.push((name, id));
     }

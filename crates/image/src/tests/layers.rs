@@ -142,6 +142,35 @@ fn directories_that_a_layer_does_not_list_keep_their_looks() {
     );
 }
 
+/// What a distribution with a merged /usr does: the directory that a link leads to is in the layer below.
+#[test]
+fn links_lead_to_directories_of_the_layers_below() {
+    if !is_root("links_lead_to_directories_of_the_layers_below") {
+        return;
+    }
+    let home = Home::new();
+    let lib = Header {
+        path: b"usr/lib/".to_vec(),
+        kind: Kind::Directory,
+        mode: 0o711,
+        gid: 7,
+        ..Header::default()
+    };
+    let below = Tar::new().add(lib, b"").file("usr/lib/old", "old").bytes();
+    for (number, target) in ["/usr/lib", "usr/lib", "../usr/./lib"].into_iter().enumerate() {
+        let above = Tar::new().link(Kind::Symlink, "lib", target).file("lib/new/f", "new").bytes();
+        home.store.load(docker_archive("x:latest", &[below.clone(), above]).as_slice(), None).unwrap();
+        let id = home.store.resolve("x").unwrap().id;
+        let layers = home.store.prepare_rootfs(&format!("c{number}"), &id).unwrap().lower;
+        let (top, bottom) = (&layers[1], &layers[2]);
+        assert_eq!(top.join("lib").read_link().unwrap().to_str(), Some(target));
+        assert_eq!(read(top.join("usr/lib/new/f")), "new");
+        assert_eq!(read(bottom.join("usr/lib/old")), "old");
+        let made = top.join("usr/lib").metadata().unwrap();
+        assert_eq!((made.mode() & 0o7777, made.gid()), (0o711, 7), "as below");
+    }
+}
+
 #[test]
 fn any_tar_comes_out_bit_by_bit() {
     if !is_root("any_tar_comes_out_bit_by_bit") {

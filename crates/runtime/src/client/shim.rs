@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags, openat};
 use tokio::net::UnixStream;
 
@@ -99,13 +100,16 @@ impl Shim {
         self.inner.pid
     }
 
-    /// Executes the container's program.
+    /// Executes the container's program; tells since when it runs.
     ///
     /// # Errors
     /// [`Error::Start`] with Docker's text and exit code if that fails; the container is over then and
     /// still has to be deleted.
-    pub async fn start(&self) -> Result<()> {
-        self.request(&Request::Start, WORK).await.map(drop)
+    pub async fn start(&self) -> Result<Timestamp> {
+        match self.request(&Request::Start, WORK).await? {
+            Response::Started { at } => Ok(at),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Where the container stands.
@@ -115,7 +119,7 @@ impl Shim {
     pub async fn state(&self) -> Result<ShimState> {
         match self.request(&Request::State, ANSWER).await {
             Ok(Response::State { exit: Some(exit), .. }) => Ok(ShimState::Exited(exit)),
-            Ok(Response::State { started: true, .. }) => Ok(ShimState::Running),
+            Ok(Response::State { started: true, started_at, .. }) => Ok(ShimState::Running(started_at)),
             Ok(Response::State { .. }) => Ok(ShimState::Created),
             Ok(other) => Err(unexpected(&other)),
             Err(Error::ShimGone { .. }) => Ok(ShimState::Exited(self.bury().await?)),

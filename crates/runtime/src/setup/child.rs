@@ -15,7 +15,7 @@ use super::user::User;
 use super::{ChildStreams, Failure, Host, devices, init, inside, mounts, other_process, protection, user};
 use crate::cgroup::{Cgroup, Layout};
 use crate::defaults::{ALL_CAPABILITIES, capability_number};
-use crate::error::Attempt;
+use crate::error::{Attempt, go_words};
 use crate::spec::{ContainerSpec, ExecSpec, NamespaceMode, Rlimit, UserSpec};
 use crate::sys::{self, Cloned};
 use crate::{Error, Result};
@@ -364,20 +364,33 @@ fn connect_streams(
     Ok(())
 }
 
-/// Above the own hard limit only CAP_SYS_RESOURCE goes: without it, as much as is allowed.
-fn set_limits(limits: &[Rlimit]) -> Result<()> {
+/// All of them, or none starts: a limit lower than asked for would be found out when it is hit.
+fn set_limits(limits: &[Rlimit]) -> Result<(), Failure> {
     for limit in limits {
-        let what = || format!("set the limit {} to {}:{}", limit.name, limit.soft, limit.hard);
         let resource = resource(&limit.name)
             .ok_or_else(|| Error::Invalid(format!("invalid ulimit type: {}", limit.name)))?;
-        let Err(error) = sys::set_limit(resource, limit.soft, limit.hard) else { continue };
-        if error.kind() != io::ErrorKind::PermissionDenied {
-            return Err(error).attempt(what);
-        }
-        let most = sys::hard_limit(resource).attempt(what)?;
-        sys::set_limit(resource, limit.soft.min(most), limit.hard.min(most)).attempt(what)?;
+        sys::set_limit(resource, limit.soft, limit.hard)
+            .map_err(|error| limit_refused(limit, resource, &error))?;
     }
     Ok(())
+}
+
+/// Docker's words, with the name of the limit and what would have been possible.
+fn limit_refused(limit: &Rlimit, resource: u32, error: &io::Error) -> Failure {
+    let show = |value: u64| if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() };
+    let own = match sys::hard_limit(resource) {
+        Ok(most) if error.kind() == io::ErrorKind::PermissionDenied => {
+            format!(" (the hard limit that the daemon has itself is {})", show(most))
+        }
+        _ => String::new(),
+    };
+    Failure::other(format!(
+        "error during container init: error setting rlimit type {resource} ({} to {}:{}): {}{own}",
+        limit.name,
+        show(limit.soft),
+        show(limit.hard),
+        go_words(error),
+    ))
 }
 
 fn resource(name: &str) -> Option<u32> {

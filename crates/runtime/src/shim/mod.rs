@@ -55,7 +55,8 @@ struct Shim {
     signals: OwnedFd,
     /// The first process until it is released; or the external runtime's way to start it.
     waiting: Option<Waiting>,
-    started: bool,
+    /// Since when its program runs, or ran.
+    started: Option<Timestamp>,
     /// Released, or executed, and not seen at their programs yet.
     starting: Vec<Starting>,
     /// Pids that were reaped while some of those had still to tell theirs, with their exit codes.
@@ -169,7 +170,7 @@ impl Shim {
             listener,
             signals,
             waiting: Some(waiting),
-            started: false,
+            started: None,
             starting: Vec::new(),
             unclaimed: BTreeMap::new(),
             null,
@@ -389,7 +390,8 @@ impl Shim {
     /// The container is over: first on disk, then to those who wait.
     fn finish_container(&mut self, code: i32) {
         self.log.finish();
-        let status = ExitStatus { code, oom_killed: self.cgroup.oom_killed(), finished_at: Timestamp::now() };
+        let oom_killed = self.cgroup.oom_killed();
+        let status = ExitStatus { code, oom_killed, finished_at: Timestamp::now(), started_at: self.started };
         self.exit = Some(status);
         self.waiting = None;
         self.save_exit();

@@ -100,7 +100,8 @@ impl Shim {
                     .get(&CONTAINER)
                     .filter(|held| held.exit_code.is_none())
                     .map_or(0, |held| held.pid),
-                started: self.started,
+                started: self.started.is_some(),
+                started_at: self.started,
                 exit: self.exit,
             },
             Request::Kill { signal } => self.kill(CONTAINER, signal)?,
@@ -152,8 +153,7 @@ impl Shim {
                 return Ok(Some(Response::Invalid { message: "the container is started already".into() }));
             }
         }
-        self.started = true;
-        Ok(Some(Response::Done))
+        Ok(Some(self.has_started()))
     }
 
     fn kill(&mut self, target: TargetId, signal: i32) -> Result<Response> {
@@ -188,7 +188,8 @@ impl Shim {
     }
 
     fn exec(&mut self, id: u64, spec: Box<ExecSpec>) -> Result<Option<Response>> {
-        let leader = self.processes.get(&CONTAINER).filter(|held| held.exit_code.is_none() && self.started);
+        let leader =
+            self.processes.get(&CONTAINER).filter(|held| held.exit_code.is_none() && self.started.is_some());
         let Some(leader) = leader.map(|held| held.pid) else { return Ok(Some(Response::NotRunning)) };
         if self.cgroup.is_frozen() {
             // It would be frozen half-way, and its client would wait for it.
@@ -262,6 +263,7 @@ impl Shim {
             code: 137,
             oom_killed: false,
             finished_at: jiff::Timestamp::now(),
+            started_at: self.started,
         });
         for target in self.processes.keys().copied().collect::<Vec<_>>() {
             let response =

@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use super::connection::Role;
 use super::process::Held;
 use super::{CONTAINER, Shim, TargetId};
@@ -87,8 +89,8 @@ impl Shim {
 
     fn arrived(&mut self, mut starting: Starting) {
         let Some(exec) = starting.exec else {
-            self.started = true;
-            self.answer_expecting(starting.client, &Response::Done);
+            let started = self.has_started();
+            self.answer_expecting(starting.client, &started);
             return;
         };
         let (Some(process), _) = starting.launch.take() else { return };
@@ -101,6 +103,13 @@ impl Shim {
         self.processes.insert(starting.target, held);
         let streams = (exec.attach_stdin, exec.attach_stdout, exec.attach_stderr);
         self.attach(starting.client, starting.target, streams, &Response::ExecStarted { pid });
+    }
+
+    /// The container's program runs from now on.
+    pub(super) fn has_started(&mut self) -> Response {
+        let at = Timestamp::now();
+        self.started = Some(at);
+        Response::Started { at }
     }
 
     fn give_up(&mut self, starting: &Starting, failure: Failure) {
