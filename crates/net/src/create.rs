@@ -8,8 +8,8 @@ use ipnet::{IpNet, Ipv6Net};
 use portolan_netcore::host::{ForeignRoute, Host};
 use portolan_netcore::ipam::{AddressSpace, Occupied, Pools};
 use portolan_netcore::model::{
-    Driver, GatewayMode, IPV6_MIN_MTU, IpamConfig, IpvlanOptions, MacvlanOptions, Network, NetworkId,
-    RouteTarget, Routing,
+    Adopted, Driver, GatewayMode, IPV6_MIN_MTU, IpamConfig, IpvlanOptions, MacvlanOptions, Network,
+    NetworkId, RouteTarget, Routing,
 };
 use portolan_netcore::plan::HOST_ADDRESS;
 
@@ -20,6 +20,9 @@ use crate::{Error, IpamPoolSpec, NetworkSpec, parent};
 pub(crate) const DHCP: &str = "dhcp";
 /// Docker's key: addresses are given one after the other.
 const SERIAL: &str = "com.docker.network.ipam.serial";
+
+/// The auxiliary address that an adopted bridge has beside the gateway's.
+const BRIDGE_ADDRESS: &str = "portolan.bridge";
 
 /// Names that no user network may have. Docker: `IsPredefined`.
 pub(crate) const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
@@ -482,7 +485,18 @@ fn config(
         auxiliary: pool.auxiliary,
         configured: named.is_some(),
     };
-    let config = if needs_gateway(driver, v4) { with_gateway(config)? } else { config };
+    let adopted = match driver {
+        Driver::Bridge(bridge) => bridge.adopted.as_ref(),
+        _ => None,
+    };
+    let config = match adopted {
+        Some(adopted) if needs_gateway(driver, v4) => by_bridge_address(config, adopted),
+        _ => config,
+    };
+    let mut config = if needs_gateway(driver, v4) { with_gateway(config)? } else { config };
+    if let Some(adopted) = adopted {
+        reserve_bridge_addresses(&mut config, adopted);
+    }
     match driver {
         Driver::Macvlan(options) if options.host_access.is_some() => with_host_address(config),
         _ => Ok(config),
@@ -510,6 +524,23 @@ fn needs_gateway(driver: &Driver, v4: bool) -> bool {
             mode != GatewayMode::Isolated
         }
         _ => false,
+    }
+}
+
+/// The address that a bridge has already in the network's subnet is the gateway.
+fn by_bridge_address(config: IpamConfig, adopted: &Adopted) -> IpamConfig {
+    let own = adopted.addresses.iter().find(|address| address.trunc() == config.subnet);
+    IpamConfig { gateway: config.gateway.or(own.map(IpNet::addr)), ..config }
+}
+
+/// The other addresses of a bridge that is not ours are the host's, and no container's.
+pub(crate) fn reserve_bridge_addresses(config: &mut IpamConfig, adopted: &Adopted) {
+    let others = adopted.addresses.iter().map(IpNet::addr);
+    let others = others.filter(|address| config.subnet.contains(address) && config.gateway != Some(*address));
+    let others: Vec<IpAddr> = others.collect();
+    for (number, address) in others.into_iter().enumerate() {
+        let name = if number == 0 { BRIDGE_ADDRESS.to_owned() } else { format!("{BRIDGE_ADDRESS}.{number}") };
+        config.auxiliary.entry(name).or_insert(address);
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) const SOURCE_GUARD: &str = "portolan.source_guard";
 const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
 const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 const INTERNAL: &str = "com.docker.network.internal";
+/// Options that name links.
+const NAMES: [&str; 3] = [BRIDGE_NAME, IFACE_PREFIX, PARENT];
 /// Resolvers of a network, by commas: what its containers ask for names that are not theirs.
 const DNS: &str = "portolan.dns";
 /// libc (`MAXNS` in resolv.h) and Docker ask at most this many.
@@ -80,6 +82,7 @@ pub(crate) fn defaults(id: &NetworkId) -> Result<BridgeOptions, Error> {
         unmanaged: false,
         vlan: None,
         isolate: false,
+        adopted: None,
     })
 }
 
@@ -104,7 +107,9 @@ pub(crate) fn parse(
         }),
         _ => Driver::Bridge(defaults(id)?),
     };
-    for (key, value) in options {
+    // An empty name is none, as in Docker.
+    let unset = |(key, value): &(&String, &String)| value.is_empty() && NAMES.contains(&key.as_str());
+    for (key, value) in options.iter().filter(|option| !unset(option)) {
         let result = match set_generic(&mut generic, key, value) {
             Ok(true) => Ok(()),
             Ok(false) => match &mut parsed {

@@ -1,10 +1,12 @@
-//! What a network's links stand on, as the host has it: the parent of a macvlan or ipvlan network, an
-//! unmanaged bridge, the link whose MTU is followed.
+//! What a network's links stand on, as the host has it: the parent of a macvlan or ipvlan network, a
+//! bridge that is there already, the link whose MTU is followed.
 
 use std::collections::BTreeMap;
 
-use portolan_netcore::host::Host;
-use portolan_netcore::model::{Driver, IPV6_MIN_MTU, IfName, MacvlanMode, MadeParent, ParentOptions};
+use portolan_netcore::host::{FoundLink, Host};
+use portolan_netcore::model::{
+    Adopted, BridgeOptions, Driver, IPV6_MIN_MTU, IfName, MacvlanMode, MadeParent, ParentOptions,
+};
 
 use crate::Error;
 
@@ -13,15 +15,7 @@ use crate::Error;
 pub(crate) fn settle(driver: &mut Driver, internal: &mut bool, host: &dyn Host) -> Result<(), Error> {
     let name = driver.name();
     match driver {
-        Driver::Bridge(bridge) if bridge.unmanaged => {
-            if host.links()?.contains_key(&bridge.bridge) {
-                return Ok(());
-            }
-            Err(Error::invalid(format!(
-                "bridge {} was not found on the host: an unmanaged network needs one that exists",
-                bridge.bridge
-            )))
-        }
+        Driver::Bridge(bridge) => settle_bridge(bridge, host),
         Driver::Macvlan(options) => {
             settle_parent(&mut options.parent, name, internal, host)?;
             let shared = !matches!(options.mode, MacvlanMode::Passthru | MacvlanMode::Private);
@@ -31,7 +25,37 @@ pub(crate) fn settle(driver: &mut Driver, internal: &mut bool, host: &dyn Host) 
             Ok(())
         }
         Driver::Ipvlan(options) => settle_parent(&mut options.parent, name, internal, host),
-        Driver::Bridge(_) | Driver::Host | Driver::Null => Ok(()),
+        Driver::Host | Driver::Null => Ok(()),
+    }
+}
+
+/// A bridge that is there and not ours is adopted, as in Docker.
+fn settle_bridge(bridge: &mut BridgeOptions, host: &dyn Host) -> Result<(), Error> {
+    let name = &bridge.bridge;
+    match host.link(name)? {
+        None if bridge.unmanaged => Err(Error::invalid(format!(
+            "bridge {name} was not found on the host: an unmanaged network needs one that exists"
+        ))),
+        Some(found) if bridge.unmanaged && !found.is_bridge => {
+            Err(Error::invalid(format!("link {name} is not a bridge: an unmanaged network needs one")))
+        }
+        Some(found) if !found.is_bridge => Err(Error::conflict(format!(
+            "a link {name} that is not Portolan's exists on this host, and it is not a bridge"
+        ))),
+        Some(found) if !bridge.unmanaged && !found.is_ours => {
+            bridge.adopted = Some(adopt(name, &found, host));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a bridge has by itself.
+pub(crate) fn adopt(name: &IfName, found: &FoundLink, host: &dyn Host) -> Adopted {
+    let route_localnet = host.setting(&format!("net/ipv4/conf/{name}/route_localnet"));
+    Adopted {
+        addresses: found.addresses.iter().copied().collect(),
+        route_localnet: route_localnet.is_some_and(|value| value == "1"),
     }
 }
 

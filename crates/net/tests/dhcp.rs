@@ -168,7 +168,7 @@ async fn the_gateway_follows_what_is_lent() {
 #[tokio::test]
 async fn it_is_for_links_that_lead_to_a_server() {
     let lab = lab().await;
-    lab.host.add_host_link("br-lan", 1500, false);
+    lab.host.add_host_bridge("br-lan", &[]);
     let refused = |spec: NetworkSpec, part: &'static str| {
         let networks = lab.networks.clone();
         async move {

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use lab::{Lab, attach, container, pool, spec};
 use portolan_net::{ErrorKind, IpamPoolSpec, NetworkSpec};
+use portolan_netcore::plan::LinkKind;
 
 /// Driver, options, and what else is asked for.
 type Case = (&'static str, &'static [(&'static str, &'static str)], fn(&mut NetworkSpec));
@@ -67,6 +68,19 @@ const CASES: &[(&str, Case)] = &[
     ("ipam null", ("bridge", &[], |spec| spec.ipam_driver = "null".into())),
     ("isolate", ("bridge", &[("portolan.isolate", "true")], |_| {})),
     ("vlan", ("bridge", &[("portolan.vlan", "10")], |_| {})),
+    (
+        "a bridge that is there",
+        ("bridge", &[("com.docker.network.bridge.name", "br-there")], |spec| {
+            spec.ipam = vec![pool("10.3.0.0/24")];
+        }),
+    ),
+    (
+        "a bridge that is there, another subnet",
+        ("bridge", &[("com.docker.network.bridge.name", "br-there"), ("portolan.vlan", "10")], |spec| {
+            spec.ipv6 = Some(true);
+            spec.ipam = vec![pool("10.4.0.0/24"), pool("fd03::/64")];
+        }),
+    ),
     (
         "unmanaged",
         (
@@ -135,7 +149,8 @@ async fn every_driver_and_option_as_steps() {
     for (title, case) in CASES {
         let lab = Lab::open().await;
         lab.host.add_host_link("eth0", 1450, true);
-        lab.host.add_host_link("br-lan", 1500, false);
+        lab.host.add_host_bridge("br-lan", &[]);
+        lab.host.add_host_bridge("br-there", &["10.3.0.7/24", "10.3.0.8/24"]);
         let before = lab.host.state();
         let from = lab.host.log().len();
         let network = lab.networks.create(network("net", case)).await.unwrap();
@@ -171,6 +186,7 @@ async fn every_driver_and_option_as_steps() {
         lab.networks.forget(&container(1)).await.unwrap();
         lab.networks.remove("net").await.unwrap();
         let mut after = lab.host.state();
+        after.links.retain(|_, link| link.kind != LinkKind::Adopted || !link.addresses.is_empty());
         // What was switched on for the whole host stays.
         after.sysctls.retain(|key, _| before.sysctls.contains_key(key));
         assert_eq!(after.links, before.links, "{title}");
@@ -209,6 +225,19 @@ async fn mistakes_about_links_are_told() {
             ),
             "br-no was not found",
         ),
+        (
+            ("bridge", &[("portolan.unmanaged", "true"), ("com.docker.network.bridge.name", "eth0")], |_| {}),
+            "link eth0 is not a bridge",
+        ),
+        (
+            (
+                "bridge",
+                &[("portolan.unmanaged", "true"), ("com.docker.network.bridge.name", "docker0")],
+                |_| {},
+            ),
+            "bridge docker0 is that of network bridge",
+        ),
+        (("bridge", &[("com.docker.network.bridge.name", "eth0")], |_| {}), "it is not a bridge"),
         (
             ("bridge", &[("portolan.routes", "10.9.0.0/16,10.8.0.1")], |_| {}),
             "in none of the network's subnets",

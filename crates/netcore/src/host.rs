@@ -78,6 +78,12 @@ pub trait Host: Send + Sync + fmt::Debug {
         Ok(std::collections::BTreeMap::new())
     }
 
+    /// The link of the host's namespace with this name.
+    fn link(&self, name: &IfName) -> Result<Option<FoundLink>, StepError> {
+        let _ = name;
+        Ok(None)
+    }
+
     /// The value of a sysctl of the host, by its path below `/proc/sys`; none if there is no such one.
     fn setting(&self, key: &str) -> Option<String> {
         let _ = key;
@@ -180,6 +186,18 @@ pub enum Disturbance {
     Surroundings,
     /// More happened than the queue had room for.
     Lost,
+}
+
+/// A link of the host, as far as it matters whether a network can be on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundLink {
+    /// It is a software bridge.
+    pub is_bridge: bool,
+    /// It has an alias of ours.
+    pub is_ours: bool,
+    /// The addresses that somebody else gave it, in the kernel's order, but for link-local ones of IPv6. Where the
+    /// kernel does not say who gave an address, ours are among them.
+    pub addresses: Vec<ipnet::IpNet>,
 }
 
 /// Something that networks need of the kernel.

@@ -298,6 +298,9 @@ impl LinuxHost {
             } else if let Some(alias) = known(&self.aliases).get(&link.index) {
                 let stray = Stray { once: Some(alias.clone()), ..look.stray(link, kind) };
                 state.strays.insert(key.1, stray);
+            } else if kind == LinkKind::Bridge {
+                // A network may have adopted it.
+                state.strays.insert(key.1, look.stray(link, kind));
             }
         }
         state.routes.extend(look.our_routes());

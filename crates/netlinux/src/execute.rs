@@ -16,7 +16,7 @@ use crate::host::{LinuxHost, is_ours};
 use crate::netlink::{Batch, NetlinkError, Socket};
 use crate::netns;
 use crate::nft;
-use crate::observe;
+use crate::observe::{self, Details};
 use crate::sysctl::Sysctls;
 use crate::{addr, link, route};
 
@@ -56,6 +56,7 @@ fn way(step: &Step) -> Way<'_> {
         Step::AddNamespace(_)
         | Step::RemoveNamespace(_)
         | Step::AddBridge(..)
+        | Step::AdoptBridge(_)
         | Step::AddLink(..)
         | Step::AddVeth { .. }
         | Step::SetSysctl(Ns::Host, ..)
@@ -225,6 +226,7 @@ impl LinuxHost {
         match step {
             Step::RemoveNamespace(id) => self.remove_namespace(id),
             Step::AddBridge(key, bridge) => self.add_bridge(key, bridge),
+            Step::AdoptBridge(key) => self.adopt_bridge(key),
             Step::AddLink(key, link) => self.add_stacked(key, link),
             Step::AddVeth { host, host_link, container, container_link } => {
                 self.add_veth((host, host_link), (container, container_link))
@@ -274,7 +276,34 @@ impl LinuxHost {
     fn add_bridge(&self, (ns, name): &LinkKey, bridge: &Link) -> Result<(), Failure> {
         let mut create = Batch::new();
         link::add_bridge(&mut create, name, bridge);
-        self.create_link(ns, create, name, bridge)
+        self.create_link(ns, create, name, bridge)?;
+        if bridge.vlan.is_none() {
+            return Ok(());
+        }
+        // A kernel without the feature does not refuse it.
+        self.in_namespace(ns, |socket| {
+            let made = observe::link_named(socket, name)?;
+            if made.is_some_and(|made| matches!(made.details, Some(Details::Bridge { vlan: Some(_), .. }))) {
+                return Ok(());
+            }
+            let mut undo = Batch::new();
+            link::remove(&mut undo, name);
+            socket.transact(&mut undo)?;
+            Err(no_vlan_filtering())
+        })
+    }
+
+    fn adopt_bridge(&self, key: &LinkKey) -> Result<(), Failure> {
+        let (ns, name) = key;
+        let found = self.in_namespace(ns, |socket| Ok(observe::link_named(socket, name)?))?;
+        let found = found.ok_or_else(|| no_link(name))?;
+        if found.kind.as_deref() != Some("bridge") {
+            return Err(Failure::new(format!("link {name} is not a bridge"), libc::EINVAL));
+        }
+        if found.up {
+            return Ok(());
+        }
+        self.request(ns, &[Step::SetUp(key.clone(), true)]).map_err(|(_, failure)| failure)
     }
 
     /// A macvlan, ipvlan, VLAN or dummy link: made from the host's namespace, where the link below is,
@@ -434,7 +463,9 @@ fn send(socket: &mut Socket, steps: &[Step]) -> Result<(), GroupFailure> {
     }
     socket.transact(&mut batch).map_err(|error| {
         let position = error.index().and_then(|index| owners.get(index)).copied().unwrap_or_default();
-        (position, Failure::from(error))
+        let lacking = error.errno() == Some(libc::EOPNOTSUPP)
+            && matches!(steps.get(position), Some(Step::SetPortVlan(..)));
+        (position, if lacking { no_vlan_filtering() } else { Failure::from(error) })
     })?;
     unencoded.map_or(Ok(()), Err)
 }
@@ -487,6 +518,14 @@ fn index(socket: &Socket, name: &IfName) -> Result<u32, Failure> {
 
 fn no_link(name: &IfName) -> Failure {
     Failure::new(format!("no link {name}"), libc::ENODEV)
+}
+
+/// `CONFIG_BRIDGE_VLAN_FILTERING` is off.
+fn no_vlan_filtering() -> Failure {
+    Failure::new(
+        "this kernel's bridges have no VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)",
+        libc::EOPNOTSUPP,
+    )
 }
 
 fn no_namespace(id: &SandboxId) -> Failure {

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_netcore::foreign;
-use portolan_netcore::host::{Feature, ForeignRoute, Host, HostFacts, Report, Restored, StepError, Watch};
+use portolan_netcore::host::{
+    Feature, ForeignRoute, FoundLink, Host, HostFacts, Report, Restored, StepError, Watch,
+};
 use portolan_netcore::model::{IfName, PortRange, SandboxId};
 use portolan_netcore::plan::{
     ALIAS_PREFIX, Altered, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Stray,
@@ -385,6 +387,17 @@ impl Host for LinuxHost {
             .with_socket(observe::links)
             .map_err(|error| Failure::from(error).at("read the host's links"))?;
         Ok(links.into_values().map(|link| (link.name, link.mtu)).collect())
+    }
+
+    fn link(&self, name: &IfName) -> Result<Option<FoundLink>, StepError> {
+        let read = |socket: &mut Socket| {
+            let Some(link) = observe::link_named(socket, name)? else { return Ok(None) };
+            let is_bridge = link.kind.as_deref() == Some("bridge");
+            let addresses =
+                if is_bridge { observe::foreign_addresses(socket, link.index)? } else { Vec::new() };
+            Ok(Some(FoundLink { is_bridge, is_ours: is_ours(&link), addresses }))
+        };
+        self.with_socket(read).map_err(|error| Failure::from(error).at(format!("look for the link {name}")))
     }
 
     fn egress(&self) -> Result<Option<IfName>, StepError> {

@@ -84,7 +84,11 @@ pub(crate) fn add_stacked(
             LinkKind::Vlan { id, .. } => {
                 data.attr(IFLA_VLAN_ID, &id.to_ne_bytes());
             }
-            LinkKind::Dummy | LinkKind::Bridge | LinkKind::Veth { .. } | LinkKind::Loopback => {}
+            LinkKind::Dummy
+            | LinkKind::Bridge
+            | LinkKind::Adopted
+            | LinkKind::Veth { .. }
+            | LinkKind::Loopback => {}
         });
     });
 }
@@ -92,7 +96,7 @@ pub(crate) fn add_stacked(
 /// The kernel's name of a kind of link.
 pub(crate) fn kind_name(kind: &LinkKind) -> &'static str {
     match kind {
-        LinkKind::Bridge => "bridge",
+        LinkKind::Bridge | LinkKind::Adopted => "bridge",
         LinkKind::Veth { .. } => "veth",
         LinkKind::Macvlan { .. } => "macvlan",
         LinkKind::Ipvlan { .. } => "ipvlan",

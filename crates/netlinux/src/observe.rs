@@ -155,9 +155,7 @@ pub fn namespace_id(socket: &mut Socket, other: BorrowedFd<'_>) -> Result<Option
 /// The addresses of the socket's namespace that somebody gave to a link, by the link's index: those
 /// that the kernel makes by itself are left out, and where the kernel tells, foreign ones too.
 pub fn addresses(socket: &mut Socket) -> Result<BTreeMap<u32, BTreeSet<IpNet>>, NetlinkError> {
-    let mut batch = Batch::new();
-    batch.message(RTM_GETADDR, flags::DUMP, &[0; IFADDRMSG_LEN]);
-    let seen = socket.dump(&mut batch, Vec::new, |seen, reply| seen.extend(address(&reply)))?;
+    let seen = dump_addresses(socket)?;
     // From 5.18 on, addresses say who made them: at least lo's always do. Before, none does.
     let tells = seen.iter().any(|(_, _, protocol)| protocol.is_some());
     let mut found: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
@@ -168,6 +166,24 @@ pub fn addresses(socket: &mut Socket) -> Result<BTreeMap<u32, BTreeSet<IpNet>>, 
         }
     }
     Ok(found)
+}
+
+/// The addresses of one link that others gave it, in the kernel's order; where the kernel does not tell, ours are
+/// among them. Link-local ones of IPv6, most of which the kernel makes by itself, are left out.
+pub fn foreign_addresses(socket: &mut Socket, index: u32) -> Result<Vec<IpNet>, NetlinkError> {
+    let of_link = dump_addresses(socket)?.into_iter().filter(|(link, ..)| *link == index);
+    let foreign = of_link.filter(|(_, address, protocol)| {
+        *protocol != Some(PROTOCOL)
+            && !matches!(address.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
+    });
+    Ok(foreign.map(|(_, address, _)| address).collect())
+}
+
+/// Link, address, and who made it.
+fn dump_addresses(socket: &mut Socket) -> Result<Vec<(u32, IpNet, Option<u8>)>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.message(RTM_GETADDR, flags::DUMP, &[0; IFADDRMSG_LEN]);
+    socket.dump(&mut batch, Vec::new, |seen, reply| seen.extend(address(&reply)))
 }
 
 /// The unicast and other routes of the main table of the socket's namespace.

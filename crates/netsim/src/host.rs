@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_netcore::host::{
-    Disturbance, Feature, ForeignRoute, Host, HostFacts, Report, Restored, StepError, Watch,
+    Disturbance, Feature, ForeignRoute, FoundLink, Host, HostFacts, Report, Restored, StepError, Watch,
 };
 use portolan_netcore::model::{IfName, PortBinding, Proto};
 use portolan_netcore::plan::{HostState, Link, LinkKind, Ns, Step};
@@ -41,6 +41,8 @@ struct Inner {
     log: Vec<String>,
     foreign_links: BTreeSet<IfName>,
     host_links: BTreeMap<IfName, u32>,
+    /// Somebody else's bridges, and their addresses.
+    bridges: BTreeMap<IfName, Vec<IpNet>>,
     egress: Option<IfName>,
     foreign_ports: BTreeSet<(Proto, IpAddr, u16)>,
     foreign_routes: Vec<ForeignRoute>,
@@ -70,6 +72,7 @@ impl Watch for SimWatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errno(pub(crate) i32);
 
+pub(crate) const EPERM: Errno = Errno(1);
 pub(crate) const ENOENT: Errno = Errno(2);
 pub(crate) const EIO: Errno = Errno(5);
 pub(crate) const EEXIST: Errno = Errno(17);
@@ -175,6 +178,18 @@ impl SimHost {
         }
     }
 
+    /// Somebody else's bridge with these addresses. Plans may take it into use, and nothing more.
+    ///
+    /// # Panics
+    /// If no link can have that name, or an address is none.
+    pub fn add_host_bridge(&self, name: &str, addresses: &[&str]) {
+        let name = IfName::new(name).expect("a link's name");
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+        let mut inner = self.lock();
+        inner.host_links.insert(name.clone(), 1500);
+        inner.bridges.insert(name, addresses);
+    }
+
     /// Somebody else listens there.
     pub fn add_foreign_port(&self, proto: Proto, address: IpAddr, port: u16) {
         self.lock().foreign_ports.insert((proto, address, port));
@@ -226,6 +241,13 @@ impl Inner {
             | Step::AddLink((Ns::Host, name), _)
             | Step::AddVeth { host: (Ns::Host, name), .. }
                 if self.foreign_links.contains(name) =>
+            {
+                Err(EEXIST)
+            }
+            Step::AddBridge((Ns::Host, name), _) if self.bridges.contains_key(name) => Err(EEXIST),
+            Step::AdoptBridge((_, name)) if self.foreign_links.contains(name) => Err(ENODEV),
+            Step::AddAddress((Ns::Host, name), address)
+                if self.bridges.get(name).is_some_and(|addresses| addresses.contains(address)) =>
             {
                 Err(EEXIST)
             }
@@ -340,6 +362,23 @@ impl Host for SimHost {
         let ours = inner.state.links.iter().filter(|((ns, _), _)| *ns == Ns::Host);
         let ours = ours.map(|((_, name), link)| (name.clone(), link.mtu.unwrap_or(1500)));
         Ok(ours.chain(inner.host_links.clone()).collect())
+    }
+
+    fn link(&self, name: &IfName) -> Result<Option<FoundLink>, StepError> {
+        let inner = self.lock();
+        if let Some(addresses) = inner.bridges.get(name) {
+            let addresses = addresses.clone();
+            return Ok(Some(FoundLink { is_bridge: true, is_ours: false, addresses }));
+        }
+        if inner.host_links.contains_key(name) || inner.foreign_links.contains(name) {
+            return Ok(Some(FoundLink::default()));
+        }
+        let ours = inner.state.links.get(&(Ns::Host, name.clone()));
+        Ok(ours.map(|link| FoundLink {
+            is_bridge: link.kind == LinkKind::Bridge,
+            is_ours: true,
+            addresses: Vec::new(),
+        }))
     }
 
     fn egress(&self) -> Result<Option<IfName>, StepError> {

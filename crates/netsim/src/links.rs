@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use portolan_netcore::model::{IPV6_MIN_MTU, IfName, SandboxId};
-use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Route, RouteKind, Step};
+use portolan_netcore::plan::{Altered, HostState, Link, LinkKey, LinkKind, Ns, Route, RouteKind, Step};
 
-use crate::host::{EEXIST, ENETUNREACH, ENODEV, ENOENT, Errno};
+use crate::host::{EEXIST, ENETUNREACH, ENODEV, ENOENT, EPERM, Errno};
 
 pub(crate) fn namespace_exists(state: &HostState, ns: &Ns) -> Result<(), Errno> {
     match ns {
@@ -46,6 +46,15 @@ pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) ->
         }
         Step::AddVeth { host, host_link, container, container_link } => {
             add_veth(state, (host, host_link), (container, container_link), foreign_master)
+        }
+        Step::AdoptBridge(key) => {
+            vacant(state, key)?;
+            state.links.insert(key.clone(), Link { kind: LinkKind::Adopted, ..unaddressed() });
+            Ok(())
+        }
+        // No second line of defence: plans must not have it.
+        Step::RemoveLink(key) if state.links.get(key).is_some_and(|link| link.kind == LinkKind::Adopted) => {
+            Err(EPERM)
         }
         Step::RemoveLink(key) => {
             remove_link(state, key);
@@ -124,6 +133,23 @@ pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) ->
     }
 }
 
+/// A link that is up, of which nothing is known.
+fn unaddressed() -> Link {
+    Link {
+        kind: LinkKind::Dummy,
+        mac: None,
+        mtu: None,
+        master: None,
+        hairpin: false,
+        addresses: BTreeSet::new(),
+        up: true,
+        alias: None,
+        vlan: None,
+        learns_link_local: false,
+        altered: Altered::default(),
+    }
+}
+
 fn link<'a>(state: &'a mut HostState, key: &LinkKey) -> Result<&'a mut Link, Errno> {
     state.links.get_mut(key).ok_or(ENODEV)
 }
@@ -187,7 +213,8 @@ fn remove_link(state: &mut HostState, key: &LinkKey) {
                 port.vlan = None;
             }
         }
-        LinkKind::Macvlan { .. }
+        LinkKind::Adopted
+        | LinkKind::Macvlan { .. }
         | LinkKind::Ipvlan { .. }
         | LinkKind::Vlan { .. }
         | LinkKind::Dummy

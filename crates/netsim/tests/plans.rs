@@ -50,6 +50,10 @@ fn text(steps: &[Step]) -> String {
 fn comparable(state: &HostState, wanted: &HostState) -> HostState {
     let mut state = state.clone();
     state.sysctls.retain(|key, _| wanted.sysctls.contains_key(key));
+    // Somebody else's bridge stays where it was, without an address of ours.
+    state.links.retain(|key, link| {
+        link.kind != LinkKind::Adopted || !link.addresses.is_empty() || wanted.links.contains_key(key)
+    });
     for (key, link) in &mut state.links {
         if wanted.links.get(key).is_some_and(|wanted| wanted.mtu.is_none()) {
             link.mtu = None;

@@ -120,6 +120,32 @@ fn the_subnet_stays_while_containers_run_in_it() {
     assert!(!bridge_addresses(&engine).contains("10.70.0.1"));
 }
 
+/// A bridge that somebody else made, of a LAN say, is used as it is.
+#[test]
+fn a_bridge_that_is_named_and_there_is_used_as_it_is() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "{}").unwrap();
+    let mut engine = Engine::builder().arg("--config-file").arg(file.path()).image("busybox").start();
+    engine.stop_daemon();
+    let host = engine.host();
+    host.run(&["ip", "link", "add", "br-own", "type", "bridge"]).ok();
+    host.run(&["ip", "address", "add", "10.80.0.7/24", "dev", "br-own"]).ok();
+    std::fs::write(file.path(), r#"{"bridge": "br-own"}"#).unwrap();
+    engine.start_daemon();
+    run(&engine, "one");
+    has_line(&inside(&engine, "one", "ip route"), &["default via 10.80.0.7"]);
+    has_line(&inside(&engine, "one", "ip addr show eth0"), &["inet 10.80.0.", "/24"]);
+    assert!(pings(&engine, "one", "10.80.0.7"));
+    has_line(engine.host().run(&["ip", "link", "show", "master", "br-own"]).ok(), &["veth"]);
+    engine.docker(&["rm", "-f", "one"]).ok();
+    engine.stop_daemon();
+    std::fs::write(file.path(), "{}").unwrap();
+    engine.start_daemon();
+    let left = engine.host().run(&["ip", "address", "show", "br-own"]).ok().to_owned();
+    has_line(&left, &["inet 10.80.0.7/24"]);
+    assert_eq!(left.matches("inet ").count(), 1, "{left}");
+}
+
 #[test]
 fn what_would_break_every_container_is_refused_at_start() {
     let mut engine = Engine::start();

@@ -139,6 +139,75 @@ fn names_mtu_and_prefix_are_the_links() {
     has_line(taken.fails(), &["networks have same bridge name"]);
 }
 
+/// What somebody else made is used, keeps what it has, and stays.
+#[test]
+fn a_bridge_that_is_there_is_adopted() {
+    let mut engine = Engine::start();
+    let run_on = |engine: &Engine, words: &[&str]| engine.host().run(words).ok().to_owned();
+    for (name, address) in [("br-lan", "10.90.0.1/24"), ("br-two", "10.91.0.9/24")] {
+        run_on(&engine, &["ip", "link", "add", name, "type", "bridge"]);
+        run_on(&engine, &["ip", "address", "add", address, "dev", name]);
+    }
+    create(&engine, &["-o", &bridge("br-lan"), "--subnet", "10.90.0.0/24", "lan"]);
+    run_server(&engine, "web", 80, "hello", &["--network", "lan", "-p", "8090:80"]);
+    listens(&engine, "web", 80);
+    has_line(&inside(&engine, "web", &["ip", "route"]), &["default via 10.90.0.1"]);
+    assert_eq!(hear(engine.host(), "127.0.0.1", 8090), "hello");
+    create(&engine, &["-o", &bridge("br-two"), "--subnet", "10.92.0.0/24", "two"]);
+    run(&engine, "one", &["--network", "two"]);
+    inside(&engine, "one", &["ping", "-c1", "-W2", "10.92.0.1"]);
+    let addresses = |engine: &Engine, name: &str| run_on(engine, &["ip", "-4", "address", "show", name]);
+    has_line(&addresses(&engine, "br-two"), &["10.92.0.1/24"]);
+    if is_portolan(&engine) {
+        adopted_bridges_are_healed(&mut engine);
+        has_line(&addresses(&engine, "br-two"), &["10.91.0.9/24"]);
+        let shown = engine.docker(&["network", "inspect", "-v", "lan"]).json()[0]["Status"].clone();
+        assert!(shown["OverlappingRoutes"].is_null(), "{shown}");
+        // Not of two networks, nor as somebody else's bridge of one that has it.
+        let unmanaged =
+            ["-o", &bridge("br-lan"), "-o", "portolan.unmanaged=true", "--subnet", "10.93.0.0/24"];
+        let refused = engine.docker(&[&["network", "create"], &unmanaged[..], &["un"]].concat());
+        has_line(refused.fails(), &["bridge br-lan is that of network lan"]);
+    }
+    let taken = engine.docker(&["network", "create", "-o", &bridge("br-lan"), "other"]);
+    has_line(taken.fails(), &["networks have same bridge name"]);
+    engine.docker(&["rm", "-f", "web", "one"]).ok();
+    engine.docker(&["network", "rm", "lan", "two"]).ok();
+    has_line(&addresses(&engine, "br-lan"), &["10.90.0.1/24"]);
+    let two = addresses(&engine, "br-two");
+    if is_portolan(&engine) {
+        assert!(two.contains("10.91.0.9/24") && !two.contains("10.92.0.1"), "{two}");
+        for name in ["br-lan", "br-two"] {
+            let key = format!("net.ipv4.conf.{name}.route_localnet");
+            assert_eq!(run_on(&engine, &["sysctl", "-n", &key]).trim(), "0", "{name}");
+        }
+        assert!(!engine.host().run(&["nft", "list", "ruleset"]).stdout.contains("br-lan"));
+    }
+}
+
+/// What is taken away of what is ours comes back; so does a bridge's own network when the bridge does.
+fn adopted_bridges_are_healed(engine: &mut Engine) {
+    let there = |engine: &Engine| {
+        let seen = engine.host().run(&["ip", "-4", "address", "show", "br-two"]).stdout;
+        seen.contains("10.92.0.1/24").then_some(())
+    };
+    let delete = ["ip", "address", "del", "10.92.0.1/24", "dev", "br-two"];
+    engine.host().run(&delete).ok();
+    eventually("the address to be put back", 5, || there(engine));
+    engine.kill_daemon();
+    engine.host().run(&delete).ok();
+    engine.start_daemon();
+    there(engine).expect("the address is put back at start");
+    assert_eq!(hear(engine.host(), "127.0.0.1", 8090), "hello");
+    engine.host().run(&["ip", "link", "del", "br-two"]).ok();
+    engine.host().run(&["ip", "link", "add", "br-two", "type", "bridge"]).ok();
+    engine.host().run(&["ip", "address", "add", "10.91.0.9/24", "dev", "br-two"]).ok();
+    eventually("the new bridge to be used", 20, || there(engine));
+    eventually("its port to be back", 20, || {
+        (engine.docker(&["exec", "one", "ping", "-c1", "-W1", "10.92.0.1"]).code == 0).then_some(())
+    });
+}
+
 #[test]
 fn packets_leave_by_masquerade_by_a_fixed_source_or_as_they_are() {
     let engine = Engine::start();
@@ -554,7 +623,10 @@ fn vlans_part_ports_of_one_bridge() {
             &[&unmanaged[..], &["-o", "portolan.vlan=10", "--subnet", "10.89.0.0/24", "ten"]].concat(),
         );
         let failed = engine.docker(&["run", "--rm", "--network", "ten", "busybox", "true"]);
-        has_line(failed.fails(), &["vlan"]);
+        has_line(failed.fails(), &["VLAN filtering"]);
+        let failed = engine.docker(&["network", "create", "-o", "portolan.vlan=10", "own"]);
+        has_line(failed.fails(), &["VLAN filtering"]);
+        assert!(!host.run(&["ip", "-o", "link"]).ok().contains("br-own"));
         return;
     }
     for (name, vlan) in [("ten", "10"), ("more", "10"), ("twenty", "20")] {

@@ -166,6 +166,16 @@ fn an_unmanaged_bridge_gets_ports_and_nothing_else() {
     host.run(&["ip", "link", "add", "br-lan", "up", "type", "bridge"]).ok();
     let name = "com.docker.network.bridge.name=br-lan";
     create(&engine, &["-o", name, "-o", "portolan.unmanaged=true", "--subnet", "10.74.0.0/24", "lan"]);
+    cable(host);
+    for (link, part) in [
+        ("docker0", "bridge docker0 is that of network bridge"),
+        ("nic0", "link nic0 is not a bridge"),
+        ("br-no", "bridge br-no was not found"),
+    ] {
+        let name = format!("com.docker.network.bridge.name={link}");
+        let words = ["-o", &name, "-o", "portolan.unmanaged=true", "--subnet", "10.77.0.0/24", "no"];
+        has_line(engine.docker(&[&["network", "create"], &words[..]].concat()).fails(), &[part]);
+    }
     run(&engine, "one", &["--network", "lan"]);
     run(&engine, "two", &["--network", "lan"]);
     assert!(pings(&engine, "one", "two"));

@@ -6,14 +6,17 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portolan_netcore::model::{
-    BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, Routing,
+    Adopted, BridgeOptions, Driver, Endpoint, IfName, IpamConfig, Network, NetworkId, Routing,
 };
 use portolan_netcore::plan::{ALIAS_PREFIX, HostState, Ns};
 
 use super::endpoint::{DEFAULT_GATEWAY_V4, DEFAULT_GATEWAY_V6};
 use super::network::now_ns;
 use super::{Owner, entropy};
-use crate::{Error, NetConfig, create, options};
+use crate::{Error, NetConfig, create, options, parent};
+
+/// The default bridge's name where none is given.
+const USUAL_BRIDGE: &str = "docker0";
 
 /// What the configuration says about one family, with the names of its flags.
 struct Family {
@@ -55,6 +58,13 @@ impl Family {
     fn named(&self, kept: Option<IpNet>) -> Option<IpNet> {
         let range = || self.fixed_cidr.filter(|range| !kept.is_some_and(|kept| kept.contains(range)));
         self.bip.map(|bip| bip.trunc()).or_else(range)
+    }
+
+    /// Of an adopted bridge's addresses, that with the range in its subnet, or else the first.
+    fn address_of_bridge(&self, addresses: &[IpNet]) -> Option<IpNet> {
+        let mut own = addresses.iter().filter(|address| self.has(address));
+        let contains = |address: &&IpNet| self.fixed_cidr.is_some_and(|range| address.contains(&range));
+        own.clone().find(contains).or_else(|| own.next()).copied()
     }
 
     fn check(&self, subnet: IpNet) -> Result<(), Error> {
@@ -99,12 +109,17 @@ impl Owner {
             None => adopted_id(&bridge, observed).unwrap_or_else(|| NetworkId::from_bytes(entropy())),
         };
         let config = &self.config;
+        let (adopted, addresses) = self.adopted(&bridge, old)?;
         let members = || endpoints.iter().filter(|endpoint| endpoint.network == id);
         let mut ipam = Vec::new();
-        for family in [Family::v4(config), Family::v6(config)] {
+        for mut family in [Family::v4(config), Family::v6(config)] {
+            family.bip = family.bip.or(family.address_of_bridge(&addresses));
             let kept = old.and_then(|old| old.ipam.iter().find(|config| family.has(&config.subnet))).cloned();
             let wanted = family.v4 || config.ipv6;
-            let new = if wanted { Some(self.default_subnet(&family, kept.as_ref())?) } else { None };
+            let mut new = if wanted { Some(self.default_subnet(&family, kept.as_ref())?) } else { None };
+            if let Some((new, adopted)) = new.as_mut().zip(adopted.as_ref()) {
+                create::reserve_bridge_addresses(new, adopted);
+            }
             let moved = |kept: &IpamConfig| {
                 new.as_ref().is_none_or(|new| (new.subnet, new.gateway) != (kept.subnet, kept.gateway))
             };
@@ -128,6 +143,7 @@ impl Owner {
             mtu: config.mtu,
             host_binding: config.host_binding,
             default_bridge: true,
+            adopted,
             ..options::defaults(&id)?
         };
         Ok(Network {
@@ -149,6 +165,39 @@ impl Owner {
             driver: Driver::Bridge(options),
             id,
         })
+    }
+
+    /// A bridge that was named and is not ours is adopted, and stays so while it is away. What has the usual name
+    /// may be another engine's. With the addresses that the bridge has by itself.
+    fn adopted(
+        &self,
+        bridge: &IfName,
+        old: Option<&Network>,
+    ) -> Result<(Option<Adopted>, Vec<IpNet>), Error> {
+        let before = old.and_then(|old| match &old.driver {
+            Driver::Bridge(options) if options.bridge == *bridge => Some(options.adopted.clone()),
+            _ => None,
+        });
+        if bridge.as_str() == USUAL_BRIDGE || before == Some(None) {
+            return Ok((None, Vec::new()));
+        }
+        match self.host.link(bridge)? {
+            Some(found) if found.is_bridge && !found.is_ours => {
+                let mut adopted = parent::adopt(bridge, &found, self.host.as_ref());
+                if let Some(before) = before.flatten() {
+                    // By now it may be our doing.
+                    adopted.route_localnet = before.route_localnet;
+                }
+                Ok((Some(adopted), found.addresses))
+            }
+            Some(_) => Ok((None, Vec::new())),
+            None => {
+                let adopted = before.flatten();
+                let addresses =
+                    adopted.iter().flat_map(|adopted| adopted.addresses.iter().copied()).collect();
+                Ok((adopted, addresses))
+            }
+        }
     }
 
     fn default_subnet(&self, family: &Family, kept: Option<&IpamConfig>) -> Result<IpamConfig, Error> {

@@ -116,12 +116,17 @@ impl Owner {
                 ))),
             };
         }
-        if matches!(&network.driver, Driver::Bridge(options) if options.unmanaged) {
-            return Ok(());
-        }
         let Some(name) = bridge_name(network) else { return Ok(()) };
-        match self.desired.networks.values().find(|other| bridge_name(other) == Some(name)) {
+        let is_unmanaged =
+            |network: &Network| matches!(&network.driver, Driver::Bridge(options) if options.unmanaged);
+        let unmanaged = is_unmanaged(network);
+        let mut same = self.desired.networks.values().filter(|other| bridge_name(other) == Some(name));
+        match same.find(|other| !(unmanaged && is_unmanaged(other))) {
             None => Ok(()),
+            Some(other) if unmanaged => Err(Error::invalid(format!(
+                "bridge {name} is that of network {}: an unmanaged network needs one that Portolan has nothing to do with",
+                other.name
+            ))),
             Some(other) => Err(Error::forbidden(format!(
                 "cannot create network {} ({name}): conflicts with network {} ({name}): networks have same bridge name",
                 network.id, other.id

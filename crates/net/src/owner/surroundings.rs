@@ -81,8 +81,16 @@ impl Owner {
         if bridge.unmanaged || network.config_only {
             return Vec::new();
         }
+        // The way to its subnet by a bridge that is not ours is not ours either.
+        let own = |route: &IpNet| {
+            bridge.adopted.is_some() && network.ipam.iter().any(|config| config.subnet == *route)
+        };
         let overlap = |route: &&IpNet| {
-            network.ipam.iter().any(|config| config.subnet.contains(*route) || route.contains(&config.subnet))
+            !own(route)
+                && network
+                    .ipam
+                    .iter()
+                    .any(|config| config.subnet.contains(*route) || route.contains(&config.subnet))
         };
         let mut routes: Vec<IpNet> = self.foreign_routes.iter().map(|route| route.destination).collect();
         routes.retain(|route| overlap(&route));

@@ -14,8 +14,9 @@ pub use dhcp::{DhcpClient, DhcpLease, DhcpRoute, LeaseNews, LeaseRequest};
 pub use ids::{ContainerId, EndpointId, InvalidId, NetworkId, SandboxId};
 pub use link::{IfName, InvalidIfName, InvalidMac, MacAddr};
 pub use network::{
-    BridgeOptions, Driver, GatewayMode, IPV6_MIN_MTU, IpamConfig, IpvlanFlag, IpvlanMode, IpvlanOptions,
-    MacvlanMode, MacvlanOptions, MadeParent, Network, ParentOptions, RouteTarget, Routing, StaticRoute,
+    Adopted, BridgeOptions, Driver, GatewayMode, IPV6_MIN_MTU, IpamConfig, IpvlanFlag, IpvlanMode,
+    IpvlanOptions, MacvlanMode, MacvlanOptions, MadeParent, Network, ParentOptions, RouteTarget, Routing,
+    StaticRoute,
 };
 pub use port::{PortBinding, PortRange, Proto, UnknownProto};
 pub use sandbox::{Allowed, Endpoint, Family, Sandbox, SandboxMode};

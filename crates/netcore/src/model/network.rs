@@ -1,6 +1,6 @@
 //! A network as the user made it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -309,6 +309,18 @@ pub struct BridgeOptions {
     /// `portolan.isolate`: no traffic from or to other networks, not even by way of published ports.
     #[serde(default)]
     pub isolate: bool,
+    /// The bridge was there before the network: it is neither ours to make nor to remove.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
+}
+
+/// A bridge of somebody else's that a network of ours is on. It keeps its settings and its addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The addresses that it had by itself. Those that the network needs beside them are ours.
+    pub addresses: BTreeSet<IpNet>,
+    /// Packets for 127.0.0.0/8 passed it without us.
+    pub route_localnet: bool,
 }
 
 /// For records that were written before the field was there.

@@ -4,6 +4,8 @@
 //! with it before; or if it is what only we make under that name: a bridge with the hardware address that
 //! follows from its network's id, a veth whose other end is in the right sandbox. A link that merely has the
 //! name of one of ours is not: it stays, and stands in the way.
+//!
+//! A bridge that a network adopted is known by its name alone, and none of ours: of it, our addresses are.
 
 use std::borrow::Cow;
 
@@ -31,7 +33,9 @@ pub(super) fn claim<'a>(observed: &'a HostState, wanted: &HostState) -> Cow<'a, 
             continue;
         };
         let mut found = stray.link;
-        if key.1 != name {
+        if link.kind == LinkKind::Adopted {
+            found = as_adopted(found, link);
+        } else if key.1 != name {
             found.alias.clone_from(&link.alias);
         }
         let key: LinkKey = (Ns::Host, name);
@@ -45,6 +49,12 @@ pub(super) fn claim<'a>(observed: &'a HostState, wanted: &HostState) -> Cow<'a, 
     Cow::Owned(claimed)
 }
 
+/// What is to be seen of somebody else's bridge: kernels before 5.18 do not say whose an address is.
+fn as_adopted(found: Link, wanted: &Link) -> Link {
+    let addresses = found.addresses.intersection(&wanted.addresses).copied().collect();
+    Link { addresses, up: found.up, ..wanted.clone() }
+}
+
 fn is_it(name: &IfName, stray: &Stray, wanted_name: &IfName, wanted: &Link) -> bool {
     if stray.once.is_some() {
         return stray.once == wanted.alias;
@@ -53,6 +63,7 @@ fn is_it(name: &IfName, stray: &Stray, wanted_name: &IfName, wanted: &Link) -> b
         LinkKind::Bridge => {
             stray.link.kind == LinkKind::Bridge && wanted.mac.is_some() && stray.link.mac == wanted.mac
         }
+        LinkKind::Adopted => stray.link.kind == LinkKind::Bridge,
         LinkKind::Veth { peer } => stray.end.as_ref().is_some_and(|(end, _)| end == peer),
         _ => false,
     };

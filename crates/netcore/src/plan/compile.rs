@@ -110,7 +110,7 @@ fn add_host_access(state: &mut HostState, network: &Network, options: &MacvlanOp
     state.links.insert((Ns::Host, name.clone()), link);
 }
 
-fn bare(kind: LinkKind) -> Link {
+pub(super) fn bare(kind: LinkKind) -> Link {
     Link {
         kind,
         mac: None,
@@ -127,6 +127,11 @@ fn bare(kind: LinkKind) -> Link {
 }
 
 fn bridge_link(network: &Network, options: &BridgeOptions) -> Link {
+    if let Some(adopted) = &options.adopted {
+        let addresses = bridge_addresses(network, options);
+        let addresses = addresses.difference(&adopted.addresses).copied().collect();
+        return Link { addresses, ..bare(LinkKind::Adopted) };
+    }
     Link {
         mac: Some(bridge_mac(&network.id)),
         mtu: options.mtu,
@@ -148,14 +153,19 @@ fn add_bridge(state: &mut HostState, desired: &Desired, network: &Network, optio
         add_ipv6_settings(state, desired, network, options);
     }
     if let Some(policy) = &mut state.firewall {
-        if network.ipv4 && !network.internal {
+        let by_itself = options.adopted.as_ref().is_some_and(|adopted| adopted.route_localnet);
+        if network.ipv4 && !network.internal && !by_itself {
             // Published ports answer on 127.0.0.1 too: the kernel routes such packets to the bridge
             // only with this, and the firewall, already in force, keeps 127.0.0.0/8 from outside off.
-            let key = format!("net/ipv4/conf/{}/route_localnet", options.bridge);
-            state.sysctls.insert((Ns::Host, key), "1".to_owned());
+            state.sysctls.insert((Ns::Host, route_localnet(&options.bridge)), "1".to_owned());
         }
         policy.bridges.insert(options.bridge.clone(), bridge_policy(network, options, &desired.settings));
     }
+}
+
+/// The kernel routes packets from and to 127.0.0.0/8 by this link.
+pub(super) fn route_localnet(link: &IfName) -> String {
+    format!("net/ipv4/conf/{link}/route_localnet")
 }
 
 /// Its bridge forwards. A new one does, as the host does; but anybody may change that for one link.
@@ -175,15 +185,20 @@ fn add_ipv6_settings(state: &mut HostState, desired: &Desired, network: &Network
         let key = format!("net/ipv6/conf/{}/{name}", options.bridge);
         state.sysctls.insert((Ns::Host, key), value.to_owned());
     };
-    // A router advertisement from a container must not configure the host (CVE-2020-13401).
-    set("accept_ra", "0");
+    let ours = options.adopted.is_none();
+    if ours {
+        // A router advertisement from a container must not configure the host (CVE-2020-13401). By a bridge of
+        // somebody else's the host may have its own router; what containers send, the source guard drops.
+        set("accept_ra", "0");
+    }
     if network.ipv6 && forwards(desired, network) {
         set("forwarding", "1");
     }
     let mode = if network.ipv6 { options.gateway_mode_ipv6 } else { options.gateway_mode_ipv4 };
     match mode {
         // The kernel would give it a link-local address, by which host and containers see each other.
-        GatewayMode::Isolated => set("disable_ipv6", "1"),
+        GatewayMode::Isolated if ours => set("disable_ipv6", "1"),
+        GatewayMode::Isolated => {}
         // New links may be without IPv6 on this host.
         _ if network.ipv6 => set("disable_ipv6", "0"),
         _ => {}
@@ -463,8 +478,8 @@ fn host_end(endpoint: &Endpoint, options: &BridgeOptions, hairpin: bool) -> Link
         master: Some(options.bridge.clone()),
         hairpin,
         alias: Some(alias(&endpoint.id)),
-        // A managed bridge has its VLAN for all of its ports.
-        vlan: options.vlan.filter(|_| options.unmanaged),
+        // A bridge of ours has its VLAN for all of its ports.
+        vlan: options.vlan.filter(|_| options.unmanaged || options.adopted.is_some()),
         ..bare(LinkKind::Veth { peer })
     }
 }
@@ -473,11 +488,11 @@ fn hairpin(desired: &Desired, options: &BridgeOptions) -> bool {
     desired.settings.bridge_netfilter && !options.unmanaged
 }
 
-/// The bridge of a network.
+/// The bridge of a network, if it is ours.
 pub(super) fn link_of_network(desired: &Desired, id: &NetworkId) -> Option<(LinkKey, Link)> {
     let network = desired.networks.get(id)?;
     match &network.driver {
-        Driver::Bridge(options) if !options.unmanaged => {
+        Driver::Bridge(options) if !options.unmanaged && options.adopted.is_none() => {
             Some(((Ns::Host, options.bridge.clone()), bridge_link(network, options)))
         }
         _ => None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::claim::{claim, is_foreign};
-use super::compile::{compile_touched, hold};
+use super::compile::{compile_touched, hold, route_localnet};
 use super::order::{Phase, Unordered, order_interfaces};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Route, Step, Touched};
 use crate::firewall::{
@@ -104,6 +104,8 @@ impl Kept {
         for (key, link) in &observed.links {
             if doomed.contains(key) {
                 remove_link(key, link, observed, wanted, plan);
+            } else if link.kind == LinkKind::Adopted && !wanted.links.contains_key(key) {
+                let_go(key, link, observed, plan);
             }
         }
         let mut links = observed.links.clone();
@@ -119,6 +121,18 @@ impl Kept {
         let mut sysctls = observed.sysctls.clone();
         sysctls.retain(|(ns, key), _| !dropped(ns) && !link_of(key).is_some_and(|name| gone(ns, name)));
         Self { links, routes, sysctls }
+    }
+}
+
+/// A bridge that is not ours stays, as it was before us: without our addresses, and closed to packets for 127.0.0.0/8
+/// before the rules go that keep those from outside off.
+fn let_go(key: &LinkKey, link: &Link, observed: &HostState, plan: &mut Unordered) {
+    for address in &link.addresses {
+        plan.push(Phase::RemoveAddress, Step::RemoveAddress(key.clone(), *address));
+    }
+    let localnet = (key.0.clone(), route_localnet(&key.1));
+    if observed.sysctls.get(&localnet).is_some_and(|value| value == "1") {
+        plan.push(Phase::RemoveAddress, Step::SetSysctl(localnet.0, localnet.1, "0".to_owned()));
     }
 }
 
@@ -141,7 +155,8 @@ pub(super) fn link_of(key: &str) -> Option<&str> {
 fn doomed(observed: &HostState, wanted: &HostState) -> BTreeSet<LinkKey> {
     let mut doomed = BTreeSet::new();
     for (key, link) in &observed.links {
-        if link.kind == LinkKind::Loopback || can_stay(link, wanted.links.get(key), observed) {
+        let not_ours = matches!(link.kind, LinkKind::Loopback | LinkKind::Adopted);
+        if not_ours || can_stay(link, wanted.links.get(key), observed) {
             continue;
         }
         doomed.insert(key.clone());
@@ -166,6 +181,7 @@ pub(super) fn can_stay(link: &Link, wanted: Option<&Link>, observed: &HostState)
     let whole = match &link.kind {
         LinkKind::Veth { peer } => observed.links.contains_key(peer),
         LinkKind::Bridge
+        | LinkKind::Adopted
         | LinkKind::Macvlan { .. }
         | LinkKind::Ipvlan { .. }
         | LinkKind::Vlan { .. }
@@ -218,6 +234,7 @@ pub(super) fn diff_link(
 ) {
     match (&link.kind, before) {
         (LinkKind::Bridge, _) => diff_bridge(key, link, before, plan),
+        (LinkKind::Adopted, _) => diff_adopted(key, link, before, plan),
         (
             LinkKind::Macvlan { .. } | LinkKind::Ipvlan { .. } | LinkKind::Vlan { .. } | LinkKind::Dummy,
             before,
@@ -269,6 +286,16 @@ fn diff_bridge(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Uno
     if link.up != was_up {
         plan.push(Phase::BridgeUp, Step::SetUp(key.clone(), link.up));
     }
+}
+
+/// A bridge that is not ours: nothing of it is looked at but whether it is there and up, and our addresses.
+fn diff_adopted(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Unordered) {
+    match before {
+        None => plan.push(Phase::AddBridge, Step::AdoptBridge(key.clone())),
+        Some(before) if !before.up => plan.push(Phase::BridgeUp, Step::SetUp(key.clone(), true)),
+        Some(_) => {}
+    }
+    diff_addresses(key, link, before, Phase::BridgeAddress, plan);
 }
 
 /// A link of one end: on top of another, or leading nowhere.

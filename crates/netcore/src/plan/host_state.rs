@@ -36,6 +36,9 @@ pub type LinkKey = (Ns, IfName);
 pub enum LinkKind {
     /// A software bridge.
     Bridge,
+    /// A software bridge of somebody else's, of which some addresses are ours and nothing else is. It has to be
+    /// there; it is never made, changed or removed.
+    Adopted,
     /// One end of a veth pair. Both ends appear in [`HostState::links`] and die together.
     Veth {
         /// The other end.

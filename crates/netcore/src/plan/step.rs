@@ -20,6 +20,9 @@ pub enum Step {
     RemoveNamespace(SandboxId),
     /// Make a bridge with MAC, MTU and alias; addresses and state come in later steps.
     AddBridge(LinkKey, Link),
+    /// Take a bridge of the host that is not ours into use: make sure that it is there and that it is one, and set
+    /// it up if it is down.
+    AdoptBridge(LinkKey),
     /// Make a link of another kind, on the host or in place in a sandbox, with MAC, MTU and alias;
     /// addresses and state come in later steps.
     AddLink(LinkKey, Link),
@@ -100,10 +103,10 @@ pub enum Step {
 }
 
 impl Step {
-    /// The links that it makes.
+    /// The links that are there because of it.
     fn makes(&self) -> impl Iterator<Item = &LinkKey> {
         let (one, other) = match self {
-            Self::AddBridge(key, _) | Self::AddLink(key, _) => (Some(key), None),
+            Self::AddBridge(key, _) | Self::AdoptBridge(key) | Self::AddLink(key, _) => (Some(key), None),
             Self::AddVeth { host, container, .. } => (Some(host), Some(container)),
             _ => (None, None),
         };
@@ -126,7 +129,8 @@ impl Step {
             Self::SetMaster(link, master) => {
                 link == key || (key.0 == Ns::Host && master.as_ref() == Some(&key.1))
             }
-            Self::SetPortVlan(link, _)
+            Self::AdoptBridge(link)
+            | Self::SetPortVlan(link, _)
             | Self::SetHairpin(link, _)
             | Self::SetLinkLocalLearning(link, _)
             | Self::CutPort(link)
@@ -168,6 +172,7 @@ impl fmt::Display for Step {
         match self {
             Self::AddNamespace(id) => write!(f, "netns add {}", id.short()),
             Self::RemoveNamespace(id) => write!(f, "netns del {}", id.short()),
+            Self::AdoptBridge((ns, name)) => write!(f, "[{ns}] link adopt {name}"),
             Self::AddBridge((ns, name), link) => {
                 write!(f, "[{ns}] link add {name}")?;
                 if let Some(mac) = link.mac {
@@ -289,7 +294,7 @@ impl fmt::Display for KindText<'_> {
             }
             LinkKind::Vlan { parent, id } => write!(f, " link {parent} type vlan id {id}"),
             LinkKind::Dummy => f.write_str(" type dummy"),
-            LinkKind::Bridge => f.write_str(" type bridge"),
+            LinkKind::Bridge | LinkKind::Adopted => f.write_str(" type bridge"),
             LinkKind::Veth { .. } => f.write_str(" type veth"),
             LinkKind::Loopback => f.write_str(" type loopback"),
         }

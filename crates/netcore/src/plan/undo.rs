@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::compile::compile_touched;
+use super::compile::{bare, compile_touched};
 use super::diff::{diff, link_of};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Step, Touched};
 use crate::firewall::{FirewallPolicy, PolicyItem, Transaction};
@@ -91,6 +91,9 @@ impl HostState {
         match step {
             Step::AddBridge(key, link) | Step::AddLink(key, link) => {
                 self.links.insert(key.clone(), new_link(link, false));
+            }
+            Step::AdoptBridge(key) => {
+                self.links.insert(key.clone(), bare(LinkKind::Adopted));
             }
             Step::AddVeth { host, host_link, container, container_link } => {
                 self.links.insert(host.clone(), new_link(host_link, true));
@@ -185,7 +188,11 @@ fn is_on(link: &Link, base: &IfName) -> bool {
         LinkKind::Macvlan { parent, .. }
         | LinkKind::Ipvlan { parent, .. }
         | LinkKind::Vlan { parent, .. } => parent == base,
-        LinkKind::Bridge | LinkKind::Veth { .. } | LinkKind::Dummy | LinkKind::Loopback => false,
+        LinkKind::Bridge
+        | LinkKind::Adopted
+        | LinkKind::Veth { .. }
+        | LinkKind::Dummy
+        | LinkKind::Loopback => false,
     }
 }
 

@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use portolan_netcore::model::{
-    BridgeOptions, ContainerId, DhcpClient, DhcpLease, DhcpRoute, Driver, Endpoint, EndpointId, GatewayMode,
-    IfName, IpamConfig, IpvlanFlag, IpvlanMode, IpvlanOptions, MacAddr, MacvlanMode, MacvlanOptions,
-    MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto, RouteTarget, Routing, Sandbox,
-    SandboxId, SandboxMode, StaticRoute,
+    Adopted, BridgeOptions, ContainerId, DhcpClient, DhcpLease, DhcpRoute, Driver, Endpoint, EndpointId,
+    GatewayMode, IfName, IpamConfig, IpvlanFlag, IpvlanMode, IpvlanOptions, MacAddr, MacvlanMode,
+    MacvlanOptions, MadeParent, Network, NetworkId, ParentOptions, PortBinding, Proto, RouteTarget, Routing,
+    Sandbox, SandboxId, SandboxMode, StaticRoute,
 };
 use portolan_netcore::plan::{Desired, HOST_ADDRESS, Touched};
 
@@ -96,8 +96,15 @@ fn routing(number: u8, choices: &mut Choices<'_>) -> Routing {
 }
 
 fn bridge(number: u8, choices: &mut Choices<'_>) -> BridgeOptions {
+    // Somebody else's, which may have the gateway's address already.
+    let adopted = (choices.below(6) == 0).then(|| Adopted {
+        addresses: (0..choices.below(2))
+            .map(|_| Ipv4Net::new(Ipv4Addr::new(10, number, 0, 1), 24).unwrap().into())
+            .collect(),
+        route_localnet: false,
+    });
     BridgeOptions {
-        bridge: ifname(&format!("br{number}")),
+        bridge: ifname(&format!("{}{number}", if adopted.is_some() { "lan" } else { "br" })),
         icc: choices.below(2) == 0,
         masquerade: true,
         // One of them is as large as the kernel makes it, and the others are not always large enough for IPv6.
@@ -116,6 +123,7 @@ fn bridge(number: u8, choices: &mut Choices<'_>) -> BridgeOptions {
         unmanaged: false,
         vlan: (choices.below(8) == 0).then_some(10),
         isolate: choices.below(4) == 0,
+        adopted,
     }
 }
 
