@@ -1,7 +1,7 @@
 //! The handle, what it holds, and its birth and end.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -66,8 +66,7 @@ impl Engine {
     /// The database or the host's network cannot be taken over.
     pub async fn open(config: EngineConfig, parts: Parts) -> Result<Self> {
         // What is wrong with these would else be found by every container.
-        crate::container::log_spec(&config.default_log, Path::new(""))
-            .map_err(|error| error.context("log-opts"))?;
+        crate::container::check_log(&config.default_log).map_err(|error| error.context("log-opts"))?;
         let database_path = config.data_root.join("portolan.db");
         let (containers, volumes) = (config.data_root.join("containers"), config.data_root.join("volumes"));
         for directory in [&config.data_root, &containers, &volumes] {

@@ -1,17 +1,18 @@
 //! Reading json-file logs: from the end, by time, across rotated files, and as they grow.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use jiff::Timestamp;
-use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags, inotify};
 use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 
@@ -53,6 +54,8 @@ pub struct LogEntry {
     pub stream: OutputStream,
     /// The bytes.
     pub line: Bytes,
+    /// What the log driver was told to write with every line.
+    pub attributes: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +63,8 @@ struct Line {
     log: String,
     stream: OutputStream,
     time: Timestamp,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
 }
 
 /// Lines that are read before anything else gets the thread.
@@ -80,7 +85,7 @@ pub struct LogReader {
     path: PathBuf,
     options: LogOptions,
     /// Files still to be read whole, oldest first, then the current one.
-    files: VecDeque<File>,
+    files: VecDeque<LogFile>,
     current: Option<Source>,
     watch: Option<AsyncFd<OwnedFd>>,
     /// Nothing grows any more.
@@ -96,13 +101,56 @@ struct Source {
     consumed: usize,
     /// Bytes of `buffer` known to have no newline, from `consumed`.
     searched: usize,
+    /// [`LogFile::identity`]
+    identity: u64,
+}
+
+/// A file of the log that is not being read yet.
+#[derive(Debug)]
+struct LogFile {
+    file: File,
+    is_compressed: bool,
+    /// The inode that it had when it was written to; a compressed one remembers it.
+    identity: u64,
+}
+
+impl LogFile {
+    fn new(file: File, is_compressed: bool) -> io::Result<Self> {
+        let own = file.metadata()?.ino();
+        let mut identity = own;
+        if is_compressed {
+            // Looked at by a handle of its own: the other stays at the beginning.
+            let looked = GzDecoder::new(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?);
+            let comment = looked.header().and_then(|header| header.comment()).unwrap_or_default();
+            identity = std::str::from_utf8(comment).ok().and_then(|text| text.parse().ok()).unwrap_or(own);
+        }
+        Ok(Self { file, is_compressed, identity })
+    }
+
+    /// As plain text, in a file without a name beside the log if need be.
+    fn plain(&mut self, log: &Path) -> io::Result<&mut File> {
+        if std::mem::take(&mut self.is_compressed) {
+            let directory = log.parent().unwrap_or(Path::new("/"));
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            let mut plain = File::from(rustix::fs::open(directory, flags, Mode::from(0o600))?);
+            // One that is cut short has what is before that.
+            match io::copy(&mut GzDecoder::new(&self.file), &mut plain) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+                _ => {}
+            }
+            plain.rewind()?;
+            self.file = plain;
+        }
+        Ok(&mut self.file)
+    }
+
+    fn open(mut self, log: &Path) -> io::Result<Source> {
+        self.plain(log)?;
+        Ok(Source { file: self.file, buffer: Vec::new(), consumed: 0, searched: 0, identity: self.identity })
+    }
 }
 
 impl Source {
-    fn new(file: File) -> Self {
-        Self { file, buffer: Vec::new(), consumed: 0, searched: 0 }
-    }
-
     /// The next complete line; `None` at the (present) end of the file.
     fn line(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
@@ -148,7 +196,7 @@ impl LogReader {
         };
         let mut files = open_all(&path).attempt(|| format!("open the log {}", path.display()))?;
         if let Some(tail) = options.tail {
-            seek_to_tail(&mut files, tail, &options)
+            seek_to_tail(&path, &mut files, tail, &options)
                 .attempt(|| format!("read the log {}", path.display()))?;
         }
         Ok(Self { path, options, files, current: None, watch, ended: false, done: false })
@@ -176,7 +224,9 @@ impl LogReader {
         for _ in 0..AT_A_TIME {
             if self.current.is_none() {
                 let Some(file) = self.files.pop_front() else { return Ok(Available::Nothing) };
-                self.current = Some(Source::new(file));
+                let opened = file.open(&self.path);
+                let opened = opened.map_err(Error::io(format!("read the log {}", self.path.display())))?;
+                self.current = Some(opened);
             }
             let Some(source) = &mut self.current else { return Ok(Available::Nothing) };
             let line = source.line().map_err(Error::io(format!("read the log {}", self.path.display())))?;
@@ -192,6 +242,7 @@ impl LogReader {
                         time: entry.time,
                         stream: entry.stream,
                         line: entry.log.into(),
+                        attributes: entry.attrs,
                     }));
                 }
             } else if self.files.is_empty() && !self.rotated()? {
@@ -210,11 +261,9 @@ impl LogReader {
         }
         let what = || format!("follow the log {}", self.path.display());
         let Some(source) = &self.current else { return Ok(false) };
-        let own = source.file.metadata().attempt(what)?.ino();
+        let own = source.identity;
         let all = open_all(&self.path).attempt(what)?;
-        let inodes: Vec<u64> =
-            all.iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.ino()).collect();
-        match inodes.iter().rposition(|inode| *inode == own) {
+        match all.iter().rposition(|file| file.identity == own) {
             Some(position) => self.files.extend(all.into_iter().skip(position + 1)),
             // It was rotated away altogether: everything that is left is new.
             None => self.files.extend(all),
@@ -271,11 +320,18 @@ fn watch(path: &Path) -> Result<AsyncFd<OwnedFd>> {
 }
 
 /// All files of the log, oldest first: `.N` ... `.1`, current.
-fn open_all(path: &Path) -> io::Result<VecDeque<File>> {
+fn open_all(path: &Path) -> io::Result<VecDeque<LogFile>> {
     let mut files = VecDeque::new();
     for number in 0.. {
-        match File::open(rotated_name(path, number)) {
-            Ok(file) => files.push_front(file),
+        let name = rotated_name(path, number);
+        let mut is_compressed = false;
+        let mut opened = File::open(&name);
+        if number > 0 && opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            is_compressed = true;
+            opened = File::open(compressed_name(&name));
+        }
+        match opened {
+            Ok(file) => files.push_front(LogFile::new(file, is_compressed)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // For an instant of a rotation there is no current file.
                 if number > 0 {
@@ -298,12 +354,25 @@ pub(crate) fn rotated_name(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
+/// `path.1.gz`: a rotated file, compressed.
+pub(crate) fn compressed_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gz");
+    name.into()
+}
+
 /// Positions the files so that the last `count` wanted lines remain.
-fn seek_to_tail(files: &mut VecDeque<File>, count: usize, options: &LogOptions) -> io::Result<()> {
+fn seek_to_tail(
+    log: &Path,
+    files: &mut VecDeque<LogFile>,
+    count: usize,
+    options: &LogOptions,
+) -> io::Result<()> {
     let mut missing = count;
     let mut keep = 0;
     for file in files.iter_mut().rev() {
         keep += 1;
+        let file = file.plain(log)?;
         let (position, found) = tail_position(file, missing, options)?;
         file.seek(SeekFrom::Start(position))?;
         missing -= found;

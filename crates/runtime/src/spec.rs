@@ -126,6 +126,12 @@ pub enum LogSpec {
         max_size_bytes: Option<u64>,
         /// Files to keep, at least 1.
         max_files: u32,
+        /// Compress those that are rotated.
+        #[serde(default)]
+        compress: bool,
+        /// Written with every line, as `attrs`.
+        #[serde(default)]
+        attributes: BTreeMap<String, String>,
     },
 }
 

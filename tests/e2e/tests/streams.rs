@@ -113,6 +113,30 @@ fn logs_follow_until_the_end() {
     let kept = engine.docker(&["logs", "small"]);
     assert!(kept.ok().lines().count() < 500 && kept.ok().ends_with("500"), "old lines are rotated away");
 
+    // The option with every line; rotated files are compressed, and read back.
+    let mut words =
+        vec!["run", "-d", "--name", "zipped", "--label", "color=red", "--label", "other=1", "-e", "A B=c d"];
+    for option in
+        ["max-size=1k", "max-file=90", "compress=true", "tag={{.Name}}!", "labels=color", "env-regex=^A"]
+    {
+        words.extend(["--log-opt", option]);
+    }
+    let script = "i=0; while [ $i -lt 120 ]; do echo line $i; i=$((i+1)); sleep 0.005; done";
+    words.extend(["busybox", "sh", "-c", script]);
+    let id = engine.docker(&words).ok().to_owned();
+    let wanted: Vec<String> = (0..120).map(|number| format!("line {number}")).collect();
+    assert_eq!(engine.docker(&["logs", "-f", "zipped"]).ok(), wanted.join("\n"), "each line once");
+    let directory = engine.home().join("data/containers").join(&id);
+    eventually("rotated files are compressed", 5, || {
+        let names: Vec<_> =
+            std::fs::read_dir(&directory).ok()?.map(|entry| entry.unwrap().file_name()).collect();
+        let ends = |end| names.iter().filter(|name| name.to_string_lossy().ends_with(end)).count();
+        (ends(".gz") > 2 && ends(".2") == 0).then_some(())
+    });
+    assert_eq!(engine.docker(&["logs", "zipped"]).ok(), wanted.join("\n"));
+    let details = engine.docker(&["logs", "--details", "--tail", "1", "zipped"]);
+    assert_eq!(details.ok(), "A+B=c+d,color=red,tag=zipped%21 line 119");
+
     // A log of one file is emptied when it is full: whoever follows it hears what comes then.
     let script = "i=0; while [ $i -lt 120 ]; do echo line $i; i=$((i+1)); sleep 0.005; done";
     let words = ["run", "-d", "--name", "one", "--log-opt", "max-size=1k", "busybox", "sh", "-c", script];

@@ -54,7 +54,7 @@ impl Engine {
         let engine = self.clone();
         tokio::spawn(async move {
             if let Some(past) = past
-                && !forward_log(past, &chunks, false).await
+                && !forward_log(past, &chunks, false, false).await
             {
                 return;
             }
@@ -150,7 +150,7 @@ impl Engine {
         };
         let reader = blocking(move || Ok(LogReader::open(path, read)?)).await?;
         let (chunks, output) = mpsc::channel(OUTPUT_QUEUE);
-        tokio::spawn(async move { forward_log(reader, &chunks, options.timestamps).await });
+        tokio::spawn(async move { forward_log(reader, &chunks, options.timestamps, options.details).await });
         Ok(Logs { tty, output: Output { chunks: output } })
     }
 }
@@ -174,7 +174,12 @@ fn follow_end(
 }
 
 /// Sends log entries to a client; false once it has left.
-async fn forward_log(mut reader: LogReader, to: &mpsc::Sender<OutputChunk>, timestamps: bool) -> bool {
+async fn forward_log(
+    mut reader: LogReader,
+    to: &mpsc::Sender<OutputChunk>,
+    timestamps: bool,
+    details: bool,
+) -> bool {
     loop {
         let next = tokio::select! {
             next = reader.next() => next,
@@ -188,21 +193,46 @@ async fn forward_log(mut reader: LogReader, to: &mpsc::Sender<OutputChunk>, time
                 return true;
             }
         };
-        let chunk = OutputChunk { stream: entry.stream, bytes: log_line(entry, timestamps) };
+        let chunk = OutputChunk { stream: entry.stream, bytes: log_line(entry, timestamps, details) };
         if to.send(chunk).await.is_err() {
             return false;
         }
     }
 }
 
-fn log_line(entry: LogEntry, timestamps: bool) -> Bytes {
-    if !timestamps {
+fn log_line(entry: LogEntry, timestamps: bool, details: bool) -> Bytes {
+    if !timestamps && !details {
         return entry.line;
     }
     let mut line = BytesMut::with_capacity(entry.line.len() + 32);
-    line.put_slice(format!("{:.9} ", entry.time).as_bytes());
+    if timestamps {
+        line.put_slice(format!("{:.9} ", entry.time).as_bytes());
+    }
+    if details {
+        // Without attributes, a space all the same.
+        let pair =
+            |(key, value): (&String, &String)| format!("{}={}", query_escape(key), query_escape(value));
+        let pairs: Vec<String> = entry.attributes.iter().map(pair).collect();
+        line.put_slice(pairs.join(",").as_bytes());
+        line.put_u8(b' ');
+    }
     line.put_slice(&entry.line);
     line.freeze()
+}
+
+/// As Go's `url.QueryEscape`.
+fn query_escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(char::from(byte))
+            }
+            b' ' => escaped.push('+'),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
 }
 
 /// Why a pump came to its end.

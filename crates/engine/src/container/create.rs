@@ -211,7 +211,7 @@ impl Engine {
                 log.options.clone_from(&self.inner.config.default_log.options);
             }
         }
-        super::spec::log_spec(log, std::path::Path::new("")).map(drop)
+        super::logging::check(log)
     }
 
     /// The networks that the container joins: those of `EndpointsConfig`, and only if it names none that of

@@ -9,6 +9,7 @@ mod exit;
 mod health;
 mod links;
 mod list;
+mod logging;
 mod merge;
 mod mounts;
 mod names;
@@ -33,5 +34,5 @@ mod volumes;
 
 pub(crate) use attach::{PumpEnd, pump};
 pub(crate) use detach::{DetachKeys, parse as parse_detach_keys};
+pub(crate) use logging::check as check_log;
 pub(crate) use merge::{environment, replace_or_append};
-pub(crate) use spec::log_spec;

@@ -7,70 +7,16 @@ use std::sync::Arc;
 
 use portolan_netcore::model::ContainerId;
 use portolan_runtime::{
-    ContainerSpec, Device, LogSpec, Mount, MountKind, NamespaceMode, Others, Resources, Rlimit, RootfsSpec,
+    ContainerSpec, Device, Mount, MountKind, NamespaceMode, Others, Resources, Rlimit, RootfsSpec,
     SeccompProfile, Stdio, UserSpec,
 };
 
 use super::defaults::SHM_BYTES;
 use super::record::Definition;
-use super::{merge, propagation, security};
+use super::{logging, merge, propagation, security};
 use crate::engine::{Engine, cgroup_version};
 use crate::error::{EngineError, Result};
-use crate::model::{HostConfig, LogConfig, MountPoint, MountType, NamespaceSetting, ResourceLimits};
-
-/// The log of a container whose directory is `directory`.
-///
-/// # Errors
-/// `Invalid` for a driver or an option that this engine does not have.
-pub(crate) fn log_spec(log: &LogConfig, path: &Path) -> Result<LogSpec> {
-    match log.driver.as_str() {
-        "none" => return Ok(LogSpec::None),
-        "" | "json-file" => {}
-        other => {
-            return Err(EngineError::invalid(format!("logger: no log driver named '{other}' is registered")));
-        }
-    }
-    let (mut max_size_bytes, mut max_files) = (None, 1);
-    for (key, value) in &log.options {
-        let bad = || EngineError::invalid(format!("invalid value for log opt '{key}': {value}"));
-        match key.as_str() {
-            "max-size" => {
-                max_size_bytes = (value != "-1").then(|| parse_size(value)).transpose().map_err(|()| bad())?
-            }
-            "max-file" => {
-                max_files = value.parse().ok().filter(|n| *n >= 1).ok_or_else(bad)?;
-            }
-            "compress" if matches!(value.as_str(), "false" | "0" | "f" | "F" | "False" | "FALSE") => {}
-            "compress" | "tag" | "labels" | "labels-regex" | "env" | "env-regex" => {
-                return Err(EngineError::invalid(format!(
-                    "log opt '{key}' of the json-file log driver is not supported by this engine"
-                )));
-            }
-            _ => {
-                return Err(EngineError::invalid(format!(
-                    "unknown log opt '{key}' for json-file log driver"
-                )));
-            }
-        }
-    }
-    Ok(LogSpec::JsonFile { path: path.to_owned(), max_size_bytes, max_files })
-}
-
-/// `10m`, `1g`, `4096`, `10MB`: powers of 1024.
-fn parse_size(text: &str) -> Result<u64, ()> {
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match lower[digits.len()..].trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(()),
-    };
-    let number: u64 = digits.parse().map_err(|_| ())?;
-    number.checked_mul(1 << shift).filter(|n| *n > 0).ok_or(())
-}
+use crate::model::{HostConfig, MountPoint, MountType, NamespaceSetting, ResourceLimits};
 
 /// Limits as the runtime wants them.
 pub(crate) fn resources(limits: &ResourceLimits) -> Resources {
@@ -151,13 +97,14 @@ impl Engine {
         let unmasked = options.system_paths_unconfined || host.privileged;
         let paths = |own: &Option<Vec<String>>| if unmasked { Some(Vec::new()) } else { own.clone() };
         let id = definition.id.to_string();
-        let log_path = self.log_path(&definition.id);
+        let env = merge::environment(config, config.tty, self.link_variables(definition));
+        let log = logging::log_spec(&host.log_config, &self.log_path(&definition.id), definition, &env)?;
         let (pid, pid_of) = self.namespace(&host.pid_mode, "PID").await?;
         let (ipc, ipc_of) = self.namespace(&host.ipc_mode, "IPC").await?;
         Ok(ContainerSpec {
             rootfs,
             args: definition.args.clone(),
-            env: merge::environment(config, config.tty, self.link_variables(definition)),
+            env,
             cwd: if config.working_dir.is_empty() { "/" } else { &config.working_dir }.to_owned(),
             user: UserSpec { user: config.user.clone(), additional_groups: host.group_add.clone() },
             hostname: config.hostname.clone(),
@@ -168,7 +115,7 @@ impl Engine {
                 stdin_once: config.stdin_once,
                 size: host.console_size.filter(|size| *size != (0, 0)),
             },
-            log: log_spec(&host.log_config, &log_path)?,
+            log,
             netns,
             others: Others { pid: pid_of, ipc: ipc_of, uts: None },
             pid,
@@ -322,32 +269,6 @@ fn devices(host: &HostConfig) -> Vec<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn log_options() {
-        let log = |driver: &str, options: &[(&str, &str)]| LogConfig {
-            driver: driver.to_owned(),
-            options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        };
-        let path = Path::new("/x");
-        let spec = log_spec(&log("json-file", &[("max-size", "10m"), ("max-file", "3")]), path).unwrap();
-        assert!(matches!(spec, LogSpec::JsonFile { max_size_bytes: Some(10_485_760), max_files: 3, .. }));
-        assert!(matches!(log_spec(&log("none", &[]), path).unwrap(), LogSpec::None));
-        assert!(
-            log_spec(&log("", &[("max-file", "2"), ("compress", "false")]), path).is_ok(),
-            "as in Docker"
-        );
-        for bad in [
-            log("syslog", &[]),
-            log("", &[("max-size", "x")]),
-            log("", &[("max-size", "5x")]),
-            log("", &[("max-file", "0")]),
-            log("", &[("tag", "x")]),
-            log("", &[("colour", "red")]),
-        ] {
-            assert!(log_spec(&bad, path).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn swap_is_twice_the_memory_unless_told() {

@@ -1,13 +1,16 @@
 //! Writing the json-file log: a JSON object a line, rotated by size.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
+use flate2::GzBuilder;
+use flate2::write::GzEncoder;
 use jiff::Timestamp;
 
-use crate::logs::rotated_name;
+use crate::logs::{compressed_name, rotated_name};
 use crate::spec::LogSpec;
 use crate::status::OutputStream;
 
@@ -22,6 +25,8 @@ pub(super) struct Log {
     partial: [Vec<u8>; 2],
     /// Complete entries on their way to the file.
     pending: Vec<u8>,
+    /// `,"attrs":{...}` of every entry, or nothing.
+    attributes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -31,20 +36,65 @@ struct Target {
     size: u64,
     max_size: Option<u64>,
     max_files: u32,
+    /// Compress what is rotated.
+    compress: bool,
+    compressing: Option<Compression>,
+}
+
+/// The newest rotated file on its way into a compressed one, piece by piece: the container's output waits for none of
+/// it.
+#[derive(Debug)]
+struct Compression {
+    from: File,
+    from_path: PathBuf,
+    draft: PathBuf,
+    to_path: PathBuf,
+    encoder: GzEncoder<File>,
 }
 
 impl Log {
     pub(super) fn open(spec: &LogSpec) -> io::Result<Self> {
-        let target = match spec {
-            LogSpec::None => None,
-            LogSpec::JsonFile { path, max_size_bytes, max_files } => {
-                let file = append(path)?;
-                let size = file.metadata()?.len();
-                let max_files = (*max_files).max(1);
-                Some(Target { path: path.clone(), file, size, max_size: *max_size_bytes, max_files })
-            }
+        let mut log = Self {
+            target: None,
+            partial: [Vec::new(), Vec::new()],
+            pending: Vec::new(),
+            attributes: Vec::new(),
         };
-        Ok(Self { target, partial: [Vec::new(), Vec::new()], pending: Vec::new() })
+        if let LogSpec::JsonFile { path, max_size_bytes, max_files, compress, attributes } = spec {
+            let file = append(path)?;
+            // An earlier shim ended over it; what it was made from is still there.
+            let _ = fs::remove_file(draft_of(path));
+            log.target = Some(Target {
+                path: path.clone(),
+                size: file.metadata()?.len(),
+                file,
+                max_size: *max_size_bytes,
+                max_files: (*max_files).max(1),
+                compress: *compress,
+                compressing: compress.then(|| Compression::begin(path).ok()).flatten(),
+            });
+            log.attributes = attributes_part(attributes);
+        }
+        Ok(log)
+    }
+
+    /// Whether there is something to do while nothing else happens.
+    pub(super) fn has_work(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| target.compressing.is_some())
+    }
+
+    /// Does a little of it.
+    pub(super) fn work(&mut self) {
+        if let Some(target) = &mut self.target {
+            target.compress_on();
+        }
+    }
+
+    /// Leaves the rest of it to the next shim: a deletion does not wait for it.
+    pub(super) fn put_off_work(&mut self) {
+        if let Some(compression) = self.target.as_mut().and_then(|target| target.compressing.take()) {
+            let _ = fs::remove_file(&compression.draft);
+        }
     }
 
     /// Takes output; whole lines go to the file at once.
@@ -65,10 +115,10 @@ impl Log {
             }
             // Mostly a line is in one piece and needs no copy.
             if partial.is_empty() {
-                entry(&mut self.pending, stream, &rest[..taken], now);
+                entry(&mut self.pending, stream, &rest[..taken], &self.attributes, now);
             } else {
                 partial.extend_from_slice(&rest[..taken]);
-                entry(&mut self.pending, stream, partial, now);
+                entry(&mut self.pending, stream, partial, &self.attributes, now);
                 partial.clear();
             }
             rest = &rest[taken..];
@@ -82,7 +132,7 @@ impl Log {
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             let partial = std::mem::take(&mut self.partial[stream as usize]);
             if !partial.is_empty() {
-                entry(&mut self.pending, stream, &partial, now);
+                entry(&mut self.pending, stream, &partial, &self.attributes, now);
             }
         }
         self.flush();
@@ -133,25 +183,106 @@ impl Target {
         if self.max_files == 1 {
             self.file.set_len(0)?;
         } else {
+            // Under way, it is to have the name that it has now.
+            while self.compressing.is_some() {
+                self.compress_on();
+            }
             for number in (0..self.max_files - 1).rev() {
-                match fs::rename(rotated_name(&self.path, number), rotated_name(&self.path, number + 1)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
+                let (from, to) = (rotated_name(&self.path, number), rotated_name(&self.path, number + 1));
+                // One of them is there; the other may have been before the option changed.
+                for (from, to, other) in [
+                    (from.clone(), to.clone(), compressed_name(&to)),
+                    (compressed_name(&from), compressed_name(&to), to),
+                ] {
+                    match fs::rename(from, to) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(error),
+                        Ok(()) => drop(fs::remove_file(other)),
+                    }
                 }
             }
             self.file = append(&self.path)?;
+            if self.compress {
+                // Without it, the file stays as it is.
+                self.compressing = Compression::begin(&self.path).ok();
+            }
         }
         self.size = 0;
         Ok(())
     }
+
+    fn compress_on(&mut self) {
+        let Some(compression) = &mut self.compressing else { return };
+        match compression.step() {
+            Ok(true) => {}
+            Ok(false) => {
+                if let Some(compression) = self.compressing.take() {
+                    compression.finish();
+                }
+            }
+            Err(_) => {
+                let _ = fs::remove_file(&compression.draft);
+                self.compressing = None;
+            }
+        }
+    }
+}
+
+impl Compression {
+    const PIECE: u64 = 256 * 1024;
+
+    fn begin(path: &Path) -> io::Result<Self> {
+        let from_path = rotated_name(path, 1);
+        let from = File::open(&from_path)?;
+        let draft = draft_of(path);
+        let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&draft)?;
+        // Whoever follows the log knows the file by this.
+        let identity = from.metadata()?.ino().to_string();
+        let encoder = GzBuilder::new().comment(identity).write(to, flate2::Compression::default());
+        Ok(Self { from, to_path: compressed_name(&from_path), from_path, draft, encoder })
+    }
+
+    /// False once all of it is compressed.
+    fn step(&mut self) -> io::Result<bool> {
+        let copied = io::copy(&mut (&self.from).take(Self::PIECE), &mut self.encoder)?;
+        Ok(copied > 0)
+    }
+
+    fn finish(self) {
+        let done = self.encoder.finish().and_then(|_| fs::rename(&self.draft, &self.to_path));
+        // One of the two stays, whatever happens.
+        let _ = fs::remove_file(if done.is_ok() { &self.from_path } else { &self.draft });
+    }
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gz.new");
+    name.into()
+}
+
+/// Sorted, in Go's escapes.
+fn attributes_part(attributes: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut part = Vec::new();
+    for (key, value) in attributes {
+        part.extend_from_slice(if part.is_empty() { b",\"attrs\":{\"" } else { b",\"" });
+        escape(&mut part, key);
+        part.extend_from_slice(b"\":\"");
+        escape(&mut part, value);
+        part.push(b'"');
+    }
+    if !part.is_empty() {
+        part.push(b'}');
+    }
+    part
 }
 
 fn append(path: &PathBuf) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-/// `{"log":"...","stream":"stdout","time":"..."}`, with Go's escapes; what is no UTF-8 becomes U+FFFD.
-fn entry(out: &mut Vec<u8>, stream: OutputStream, line: &[u8], time: Timestamp) {
+/// `{"log":"...","stream":"stdout","time":"..."}`, with the attributes before the time and with Go's escapes; what is no UTF-8 becomes U+FFFD.
+fn entry(out: &mut Vec<u8>, stream: OutputStream, line: &[u8], attributes: &[u8], time: Timestamp) {
     out.extend_from_slice(b"{\"log\":\"");
     for chunk in line.utf8_chunks() {
         escape(out, chunk.valid());
@@ -164,7 +295,9 @@ fn entry(out: &mut Vec<u8>, stream: OutputStream, line: &[u8], time: Timestamp) 
         OutputStream::Stderr => "stderr",
     };
     // Writing into memory cannot fail.
-    let _ = writeln!(out, "\",\"stream\":\"{name}\",\"time\":\"{time:.9}\"}}");
+    let _ = write!(out, "\",\"stream\":\"{name}\"");
+    out.extend_from_slice(attributes);
+    let _ = writeln!(out, ",\"time\":\"{time:.9}\"}}");
 }
 
 fn escape(out: &mut Vec<u8>, text: &str) {
@@ -200,7 +333,8 @@ mod tests {
 
     fn log(directory: &tempfile::TempDir, max_size_bytes: Option<u64>, max_files: u32) -> Log {
         let path = directory.path().join("x-json.log");
-        Log::open(&LogSpec::JsonFile { path, max_size_bytes, max_files }).unwrap()
+        let (compress, attributes) = (false, BTreeMap::new());
+        Log::open(&LogSpec::JsonFile { path, max_size_bytes, max_files, compress, attributes }).unwrap()
     }
 
     fn lines(directory: &tempfile::TempDir, name: &str) -> Vec<serde_json::Value> {
@@ -223,6 +357,73 @@ mod tests {
         assert_eq!(texts, ["one\n", "err\n", "two \"<\\\u{1}\u{fffd}\n", &long, "xxxxx"]);
         assert_eq!(entries[1]["stream"], "stderr");
         assert!(entries[0]["time"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn attributes_are_in_every_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let attributes = [("tag", "<x>"), ("a", "\"b\"")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let (max_size_bytes, max_files, compress) = (None, 1, false);
+        let spec = LogSpec::JsonFile { path: path.clone(), max_size_bytes, max_files, compress, attributes };
+        Log::open(&spec).unwrap().write(OutputStream::Stdout, b"one\n");
+        let text = fs::read_to_string(path).unwrap();
+        let wanted =
+            r#"{"log":"one\n","stream":"stdout","attrs":{"a":"\"b\"","tag":"\u003cx\u003e"},"time":""#;
+        assert!(text.starts_with(wanted), "{text}");
+    }
+
+    #[test]
+    fn rotated_files_are_compressed_and_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let (max_size_bytes, attributes) = (Some(160), BTreeMap::new());
+        let spec = LogSpec::JsonFile {
+            path: path.clone(),
+            max_size_bytes,
+            max_files: 3,
+            compress: true,
+            attributes,
+        };
+        let mut log = Log::open(&spec).unwrap();
+        for number in 0..8 {
+            log.write(OutputStream::Stdout, format!("line {number}\n").as_bytes());
+        }
+        assert!(log.has_work());
+        // Read at any time of it.
+        let read = |tail| {
+            let options = crate::LogOptions { tail, stdout: true, ..crate::LogOptions::default() };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut reader = crate::LogReader::open(&path, options).unwrap();
+            let mut lines = Vec::new();
+            while let Some(entry) = runtime.block_on(reader.next()).unwrap() {
+                lines.push(String::from_utf8(entry.line.to_vec()).unwrap().trim().to_owned());
+            }
+            lines
+        };
+        let wanted = ["line 2", "line 3", "line 4", "line 5", "line 6", "line 7"];
+        assert_eq!(read(None), wanted);
+        while log.has_work() {
+            log.work();
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["x-json.log", "x-json.log.1.gz", "x-json.log.2.gz"]);
+        assert_eq!(read(None), wanted);
+        assert_eq!(read(Some(3)), wanted[3..]);
+        // What is not compressed any more moves on beside it.
+        let plain = LogSpec::JsonFile {
+            path: path.clone(),
+            max_size_bytes,
+            max_files: 3,
+            compress: false,
+            attributes: BTreeMap::new(),
+        };
+        let mut log = Log::open(&plain).unwrap();
+        log.write(OutputStream::Stdout, b"line 8\n");
+        assert_eq!(read(None), ["line 4", "line 5", "line 6", "line 7", "line 8"]);
+        assert!(directory.path().join("x-json.log.1").exists());
     }
 
     #[test]

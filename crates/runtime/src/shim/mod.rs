@@ -227,6 +227,7 @@ impl Shim {
                 Event::Starting(target) => self.advance(target),
             }
         }
+        self.log.work();
         self.give_up_the_late();
         self.finish_ended();
         self.give_up_the_stalled();
@@ -281,6 +282,9 @@ impl Shim {
         let patience = stalled.filter_map(|client| client.stalled.map(|since| since + PATIENCE)).min();
         let starting = self.starting.iter().map(|starting| starting.deadline).min();
         let unsaved = self.unsaved.then(|| Instant::now() + SAVE_AGAIN);
+        if self.log.has_work() {
+            return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
+        }
         let next = [self.deadline, patience, starting, unsaved].into_iter().flatten().min()?;
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(left).ok()

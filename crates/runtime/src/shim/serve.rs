@@ -257,6 +257,7 @@ impl Shim {
             // It is dead; nobody shall meet its zombie.
             while crate::sys::reap().is_some() {}
         }
+        self.log.put_off_work();
         state::remove(&self.directory)?;
         self.deleted = true;
         let exit = self.exit.unwrap_or_else(|| crate::ExitStatus {

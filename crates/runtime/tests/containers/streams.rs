@@ -87,7 +87,9 @@ async fn logs_follow_across_rotations() {
     let Some(fixture) = fixture() else { return };
     let mut spec = fixture.spec("i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); [ $((i % 50)) = 0 ] && sleep 0.02; done; true");
     let path = fixture.log_path(&spec);
-    spec.log = LogSpec::JsonFile { path: path.clone(), max_size_bytes: Some(4000), max_files: 20 };
+    let (max_size_bytes, attributes) = (Some(4000), std::collections::BTreeMap::new());
+    spec.log =
+        LogSpec::JsonFile { path: path.clone(), max_size_bytes, max_files: 20, compress: false, attributes };
     let shim = fixture.launcher.create(&spec).await.unwrap();
     let end = {
         let shim = shim.clone();
