@@ -66,8 +66,15 @@ async fn run(config: Config, launcher: Launcher, log: LogControl) -> anyhow::Res
     let exec_root = config.engine.exec_root.clone();
     let data_root = config.engine.data_root.clone();
     let resolver = Resolver::new(&exec_root, &config.engine.host_resolv_conf, config.host_names);
+    let kept = resolver.kept();
     resolver.open().context("--host-names")?;
-    let host = LinuxHost::open(&LinuxHostConfig { exec_root, firewall }).context("the host's network")?;
+    let host = LinuxHost::open_again(&LinuxHostConfig { exec_root, firewall }, kept)
+        .context("the host's network")?;
+    // The tables are ours as long as a process holds their socket: not ours alone, or they would be
+    // anybody's from a kill of this one until the next.
+    if let Some(owner) = host.firewall().owner() {
+        resolver.keep(owner);
+    }
     let images = ImageStore::open(&data_root).context("the image store")?;
     let leases = Arc::new(Lender::new(tokio::runtime::Handle::current()));
     let parts = Parts { host: Arc::new(host), names: Arc::new(resolver.clone()), leases, images, launcher };

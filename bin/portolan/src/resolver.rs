@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::Context;
@@ -33,6 +34,18 @@ impl Resolver {
     /// Serves the host itself, if it is to be.
     pub(crate) fn open(&self) -> Result<(), ClientError> {
         self.0.open()
+    }
+
+    /// The descriptor that an earlier daemon left with it. To be asked for before anything else.
+    pub(crate) fn kept(&self) -> Option<OwnedFd> {
+        self.0.kept()
+    }
+
+    /// Leaves a descriptor with it for the next daemon.
+    pub(crate) fn keep(&self, descriptor: OwnedFd) {
+        if let Err(error) = self.0.keep(descriptor) {
+            tracing::warn!(%error, "the firewall's tables are not kept while no daemon runs");
+        }
     }
 
     /// The daemon ends; the resolver goes on if it serves anybody.

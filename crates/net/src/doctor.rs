@@ -5,6 +5,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{Driver, Network, SandboxId};
 use portolan_netcore::plan::{Desired, Link, LinkKey, Ns, compile};
@@ -71,11 +72,19 @@ pub(crate) struct Wanted {
     /// Something is being made or taken down: what is there may not be what is wanted.
     busy: bool,
     dying: BTreeSet<SandboxId>,
+    /// Names of networks and what of the host overlaps with them.
+    overlaps: Vec<(String, IpNet)>,
 }
 
 impl Owner {
     pub(crate) fn wanted(&self) -> Wanted {
-        Wanted { desired: self.desired().clone(), busy: self.is_busy(), dying: self.dying() }
+        let networks = self.desired().networks.values();
+        let of = |network: &Network| {
+            let name = network.name.clone();
+            self.overlaps(network).into_iter().map(move |route| (name.clone(), route))
+        };
+        let overlaps = networks.flat_map(of).collect();
+        Wanted { desired: self.desired().clone(), busy: self.is_busy(), dying: self.dying(), overlaps }
     }
 }
 
@@ -88,7 +97,8 @@ pub(crate) fn examine(
     let host = shared.host.as_ref();
     let mut all = features(host);
     all.extend(forwarding(host, &wanted.desired));
-    all.extend(conflicts(&shared.foreign.conflicts()));
+    all.extend(conflicts(&shared.foreign.conflicts(), &shared.foreign.unjudged()));
+    all.extend(overlaps(&wanted.overlaps));
     all.push(bridge_netfilter(host));
     all.push(return_paths(host)?);
     all.extend(sizes(host, &wanted.desired)?);
@@ -101,6 +111,33 @@ pub(crate) fn examine(
 
 /// Somebody else has a link of that name.
 const EEXIST: i32 = 17;
+
+/// Routes and addresses of the host where networks of ours are.
+fn overlaps(found: &[(String, IpNet)]) -> Vec<Diagnosis> {
+    if found.is_empty() {
+        return vec![Diagnosis::fine("overlaps", "no route or address of others is in a network of ours")];
+    }
+    let each = |(network, route): &(String, IpNet)| {
+        if route.prefix_len() == route.max_prefix_len() {
+            let address = route.addr();
+            return Diagnosis::problem(
+                "overlaps",
+                format!(
+                    "{address} is led away from network {network}: it is an address of this host, or has a route"
+                ),
+                "the container that has this address is not reached",
+                vec![format!("ip route get {address}")],
+            );
+        }
+        Diagnosis::problem(
+            "overlaps",
+            format!("a route of this host to {route} overlaps with network {network}"),
+            "packets for containers go elsewhere, or those for elsewhere to containers",
+            vec![format!("ip route show {route}")],
+        )
+    };
+    found.iter().map(each).collect()
+}
 
 /// What self-healing cannot put right.
 fn repairs(troubles: &[Trouble]) -> Vec<Diagnosis> {
@@ -181,8 +218,8 @@ fn forwarding(host: &dyn Host, desired: &Desired) -> Vec<Diagnosis> {
     keys.into_iter().map(judge).collect()
 }
 
-fn conflicts(conflicts: &[Conflict]) -> Vec<Diagnosis> {
-    if conflicts.is_empty() {
+fn conflicts(conflicts: &[Conflict], unjudged: &[String]) -> Vec<Diagnosis> {
+    if conflicts.is_empty() && unjudged.is_empty() {
         return vec![Diagnosis::fine("firewalls", "no other firewall is in the way")];
     }
     let judge = |conflict: &Conflict| {
@@ -199,7 +236,11 @@ fn conflicts(conflicts: &[Conflict]) -> Vec<Diagnosis> {
         };
         Diagnosis::note("firewalls", what, why, fix)
     };
-    conflicts.iter().map(judge).collect()
+    let of_links = |chain: &String| {
+        let why = "what it drops of our traffic is not known";
+        Diagnosis::note("firewalls", format!("{chain} is not judged"), why, Vec::new())
+    };
+    conflicts.iter().map(judge).chain(unjudged.iter().map(of_links)).collect()
 }
 
 fn bridge_netfilter(host: &dyn Host) -> Diagnosis {

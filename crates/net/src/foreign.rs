@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use portolan_netcore::firewall::BridgePolicy;
-use portolan_netcore::foreign::{Finding, Flow, Ruleset, Service, findings, port_findings};
+use portolan_netcore::foreign::{Finding, Flow, Ruleset, Service, findings, port_findings, unjudged};
 use portolan_netcore::model::{Driver, Network, NetworkId, PortBinding};
 use portolan_netcore::plan::{Desired, Settings, Touched, compile_touched};
 use portolan_netcore::shared::SharedSet;
@@ -95,6 +95,8 @@ impl Bridged {
 struct Seen {
     ruleset: Arc<Ruleset>,
     conflicts: Arc<Vec<Conflict>>,
+    /// Chains of others of which nothing can be said.
+    unjudged: Arc<Vec<String>>,
 }
 
 /// The watch's part of the networks.
@@ -131,6 +133,11 @@ impl Foreign {
     /// What was found last.
     pub(crate) fn conflicts(&self) -> Arc<Vec<Conflict>> {
         Arc::clone(&self.seen().conflicts)
+    }
+
+    /// Chains that were found last, and of which it is not known what they drop.
+    pub(crate) fn unjudged(&self) -> Arc<Vec<String>> {
+        Arc::clone(&self.seen().unjudged)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -207,6 +214,8 @@ pub(crate) fn look(shared: &Shared, changed: Changed) -> Result<(), Error> {
         Changed::Rules => Arc::new(shared.host.foreign_rules()?),
         Changed::Ports => Arc::clone(&shared.foreign.seen().ruleset),
     };
+    let policies: Vec<&BridgePolicy> = networks.iter().map(|network| &network.policy).collect();
+    let unjudged = unjudged(&ruleset, &policies);
     let mut now = Vec::new();
     for network in networks {
         let found = network.findings(&ruleset);
@@ -215,6 +224,7 @@ pub(crate) fn look(shared: &Shared, changed: Changed) -> Result<(), Error> {
     now.sort();
     let mut seen = shared.foreign.seen();
     seen.ruleset = ruleset;
+    seen.unjudged = Arc::new(unjudged);
     let before = std::mem::replace(&mut seen.conflicts, Arc::new(now.clone()));
     drop(seen);
     let is_new = |all: &[Conflict], one: &Conflict| !all.contains(one);

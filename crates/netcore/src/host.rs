@@ -54,7 +54,8 @@ pub trait Host: Send + Sync + fmt::Debug {
     fn execute(&self, steps: &[Step]) -> Report;
 
     /// Routes of the host that are not ours, but for default routes: of the main table and of every other
-    /// that a rule leads to. For overlap checks.
+    /// that a rule leads to; and its addresses, of which each is a route to the host itself. For overlap
+    /// checks.
     fn foreign_routes(&self) -> Result<Vec<ForeignRoute>, StepError>;
 
     /// Makes our bridges known to the program that manages this host's firewall, if one does and wants to

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -85,6 +85,8 @@ struct State {
     /// What the resolver was told, all together.
     zones: Zones,
     served: BTreeMap<SandboxId, Served>,
+    /// What the resolver is to keep for the next daemon.
+    kept: Option<OwnedFd>,
     closed: bool,
 }
 
@@ -186,6 +188,36 @@ impl Client {
         } else {
             // It is told everything, these changes with it.
             self.inner.ensure_connected(&mut state)
+        }
+    }
+
+    /// Has the resolver hold a descriptor as long as it lives, and any that comes after it; none is started
+    /// for that. What it refers to then outlives this process, as far as the resolver does.
+    pub fn keep(&self, descriptor: OwnedFd) -> Result<(), ClientError> {
+        let mut state = self.inner.lock();
+        let kept = state.kept.insert(descriptor).try_clone();
+        if state.connection.is_none() || !state.is_told {
+            return Ok(());
+        }
+        let kept = kept.map_err(ClientError::Talk)?;
+        self.inner.call(&mut state, &Request::Keep, Some(kept.as_fd())).map(drop)
+    }
+
+    /// What an earlier daemon has left with the resolver that runs, if one runs. To be asked for first: a
+    /// resolver of another release is replaced by anything else.
+    pub fn kept(&self) -> Option<OwnedFd> {
+        let mut stream = UnixStream::connect(&self.inner.socket).ok()?;
+        stream.set_read_timeout(Some(REPLY_PATIENCE)).ok()?;
+        stream.set_write_timeout(Some(REPLY_PATIENCE)).ok()?;
+        let answer = send(&mut stream, &Request::Kept, None).and_then(|()| receive(&mut stream));
+        match answer {
+            Ok(Some((Reply::Kept, kept))) => kept,
+            // What it keeps would be in our way as long as it lives.
+            Err(error) => {
+                kill_if_hung(&stream, &error);
+                None
+            }
+            Ok(_) => None,
         }
     }
 
@@ -346,6 +378,11 @@ impl Inner {
         let zones = Request::Replace(state.zones.changes());
         exchange(state, &zones, None)?;
         state.is_told = true;
+        if let Some(kept) = state.kept.as_ref().and_then(|kept| kept.try_clone().ok())
+            && let Reply::Failed(reason) = exchange(state, &Request::Keep, Some(kept.as_fd()))?
+        {
+            tracing::warn!(reason, "the firewall's tables are not kept while no daemon runs");
+        }
         for (sandbox, served) in state.served.clone() {
             let Ok(file) = File::open(&served.netns) else { continue };
             let (udp, tcp) = (Some(served.ports.0), Some(served.ports.1));

@@ -1,9 +1,9 @@
 //! What the daemon asks of the resolver.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, PoisonError};
 
 use crate::listen::Listener;
 use crate::protocol::{Reply, Request, VERSION, receive, send};
@@ -45,7 +45,9 @@ fn talk(shared: &Arc<Shared>, mut stream: UnixStream, ended: &Sender<Ended>) {
                 break Ended::Quit;
             }
             Ok(Some((request, fd))) => {
-                if send(&mut stream, &handle(shared, request, fd), None).is_err() {
+                let back = given(shared, &request);
+                let reply = handle(shared, request, fd);
+                if send(&mut stream, &reply, back.as_ref().map(AsFd::as_fd)).is_err() {
                     break Ended::HungUp;
                 }
             }
@@ -59,8 +61,21 @@ fn talk(shared: &Arc<Shared>, mut stream: UnixStream, ended: &Sender<Ended>) {
     let _ = ended.send(ending);
 }
 
+/// The descriptor that goes with the reply.
+fn given(shared: &Shared, request: &Request) -> Option<OwnedFd> {
+    let Request::Kept = request else { return None };
+    let kept = shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    // It stays here too: the daemon that asks may die like the last one.
+    kept.as_ref().and_then(|kept| kept.try_clone().ok())
+}
+
 fn handle(shared: &Arc<Shared>, request: Request, netns: Option<OwnedFd>) -> Reply {
     match request {
+        Request::Keep => {
+            *shared.kept.lock().unwrap_or_else(PoisonError::into_inner) = netns;
+            Reply::Done
+        }
+        Request::Kept => Reply::Kept,
         Request::Status => {
             let serving =
                 shared.sandboxes().iter().map(|(id, listener)| (id.clone(), listener.ports)).collect();

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 /// Longest message, bytes: far above the zones of ten thousand containers.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// What this protocol is: a daemon that meets a resolver of another replaces it. `Status` and `Quit` are
+/// What this protocol is: a daemon that meets a resolver of another replaces it. `Status`, `Quit` and `Kept` are
 /// the same in every version.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// From the daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +41,10 @@ pub(crate) enum Request {
     Replace(Vec<ZoneChange>),
     /// Change some zones and views; nobody sees only some of the changes.
     Update(Vec<ZoneChange>),
+    /// Keep the descriptor that comes along, in the place of the one kept before, for the next daemon.
+    Keep,
+    /// Give what is kept.
+    Kept,
     /// Exit.
     Quit,
 }
@@ -74,6 +78,8 @@ pub(crate) enum Reply {
         #[serde(default)]
         version: u32,
     },
+    /// The descriptor that is kept comes along, if there is one.
+    Kept,
     Failed(String),
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) late: Late,
     pub(crate) sandboxes: Mutex<BTreeMap<SandboxId, Listener>>,
     set_up: Mutex<SetUp>,
+    /// A descriptor that is to outlive the daemon. It is not used here.
+    pub(crate) kept: Mutex<Option<OwnedFd>>,
     this: Weak<Shared>,
 }
 
@@ -74,6 +77,7 @@ impl Shared {
             late: Late::default(),
             sandboxes: Mutex::default(),
             set_up: Mutex::default(),
+            kept: Mutex::default(),
             this: this.clone(),
         })
     }

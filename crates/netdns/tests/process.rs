@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -239,6 +240,9 @@ fn the_resolver_outlives_its_daemon_and_serves_the_next() {
     killed.change(zones(Upstreams::Nobody)).unwrap();
     let (_, forgotten) = killed.serve(&SandboxId::from_bytes([8; 32]), &setup.netns).unwrap();
     killed.close();
+    // One end of a pair is open as long as anybody has it.
+    let (end, kept) = UnixStream::pair().unwrap();
+    setup.client.keep(kept.into()).unwrap();
     setup.client.close();
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"), "no daemon, but names");
     let next = Client::new(socket.clone(), command(&socket), settings(setup.home.path()));
@@ -250,6 +254,10 @@ fn the_resolver_outlives_its_daemon_and_serves_the_next() {
         assert!(Instant::now() < deadline, "its namespace is let go");
         std::thread::sleep(Duration::from_millis(1));
     }
+    let kept = UnixStream::from(next.kept().expect("it was kept"));
+    (&kept).write_all(b"x").unwrap();
+    assert_eq!((&end).read(&mut [0; 2]).unwrap(), 1, "the other end of that pair");
+    assert!(next.kept().is_some(), "and still is");
     next.change(zones(Upstreams::Nobody)).unwrap();
     next.adopt(&sandbox(), &setup.netns, (udp, tcp)).unwrap();
     assert_eq!(next.pid(), Some(pid), "the same process");

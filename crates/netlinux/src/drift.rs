@@ -17,15 +17,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::error::Failure;
-use crate::host::{Aliases, LinuxHost, is_ours, look, stacked, to_link};
+use crate::host::{Aliases, LinuxHost, is_link_local, is_ours, look, stacked, to_link};
 use crate::iptables;
 use crate::netlink::{NetlinkError, Protocol, Reply, Socket, flags};
 use crate::observe;
 use crate::rt::{
     AF_BRIDGE, IFA_ADDRESS, IFA_LOCAL, IFADDRMSG_LEN, PROTOCOL, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_OIF,
-    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_DELRULE, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTMSG_LEN,
-    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_IFADDR,
-    RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE, RTNLGRP_LINK, RTPROT_KERNEL, address_from,
+    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_DELRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE,
+    RTMSG_LEN, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE,
+    RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE, RTNLGRP_LINK,
+    RTPROT_KERNEL, address_from,
 };
 use crate::settings::WatchedSettings;
 
@@ -186,10 +187,17 @@ fn lossy(result: Result<(), NetlinkError>, found: &mut Vec<Disturbance>) -> Resu
 fn of_route(socket: &Socket, aliases: &Aliases, reply: &Reply<'_>) -> Option<Disturbance> {
     match reply.kind {
         RTM_NEWLINK | RTM_DELLINK => of_link(socket, &mut known(aliases), reply),
-        RTM_DELADDR => {
+        RTM_NEWADDR | RTM_DELADDR => {
+            let header = reply.payload.first_chunk::<IFADDRMSG_LEN>()?;
+            let index = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
             let attrs = reply.attrs(IFADDRMSG_LEN);
             let address = attrs.get(IFA_LOCAL).or_else(|| attrs.get(IFA_ADDRESS))?;
-            address_from(address.payload).map(Disturbance::AddressGone)
+            let address = address_from(address.payload)?;
+            if known(aliases).contains_key(&index) {
+                return (reply.kind == RTM_DELADDR).then_some(Disturbance::AddressGone(address));
+            }
+            // Every link has one of these, also of ours whose name is forgotten already.
+            (!is_link_local(address)).then_some(Disturbance::Surroundings)
         }
         RTM_NEWROUTE | RTM_DELROUTE => {
             let header = reply.payload.first_chunk::<RTMSG_LEN>()?;

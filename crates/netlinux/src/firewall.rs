@@ -1,6 +1,7 @@
 //! The firewall of one network namespace, whichever backend enforces it.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
 use portolan_netcore::firewall::{FirewallPolicy, Transaction};
@@ -128,11 +129,17 @@ impl Firewall {
     /// Opens the backend in the calling thread's network namespace. Rules change only by
     /// [`Firewall::apply`], except that [`FirewallBackend::Off`] removes ours; the first [`Transaction::Replace`] also removes what the other backend left.
     pub fn open(backend: FirewallBackend) -> Result<Self, FirewallError> {
+        Self::open_again(backend, None)
+    }
+
+    /// The same, in place of a process that is gone and has left [`Firewall::owner`]'s descriptor. What is no
+    /// such thing, or of another namespace, is not used.
+    pub fn open_again(backend: FirewallBackend, kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
         let backend = match backend {
-            FirewallBackend::Nftables => Backend::Nft(NftFirewall::open()?),
-            FirewallBackend::Iptables => Backend::Iptables(IptablesFirewall::open()?),
+            FirewallBackend::Nftables => Backend::Nft(NftFirewall::open(kept)?),
+            FirewallBackend::Iptables => Backend::Iptables(IptablesFirewall::open(kept)?),
             FirewallBackend::Off => {
-                nft::remove_tables()?;
+                nft::remove_tables(kept)?;
                 iptables::remove_leftovers()?;
                 Backend::Off
             }
@@ -146,6 +153,16 @@ impl Firewall {
             Backend::Nft(_) => FirewallBackend::Nftables,
             Backend::Iptables(_) => FirewallBackend::Iptables,
             Backend::Off => FirewallBackend::Off,
+        }
+    }
+
+    /// The socket that owns our tables. They are ours while any process has it, and only one at a time may
+    /// use it.
+    pub fn owner(&self) -> Option<OwnedFd> {
+        match &self.backend {
+            Backend::Nft(nft) => nft.owner(),
+            Backend::Iptables(iptables) => iptables.owner(),
+            Backend::Off => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,6 +109,11 @@ pub(crate) struct Memory {
 impl LinuxHost {
     /// Opens the host. It changes nothing but to prepare `<exec_root>/netns`.
     pub fn open(config: &LinuxHostConfig) -> Result<Self, OpenError> {
+        Self::open_again(config, None)
+    }
+
+    /// The same with what was left of an earlier process: [`Firewall::owner`]'s descriptor.
+    pub fn open_again(config: &LinuxHostConfig, kept: Option<OwnedFd>) -> Result<Self, OpenError> {
         let resource = |what| move |source| OpenError::Resource { what, source };
         let pins = Pins::open(&config.exec_root)
             .map_err(|source| OpenError::Pins { path: config.exec_root.clone(), source })?;
@@ -116,7 +122,7 @@ impl LinuxHost {
             sandboxes: Sandboxes::new(pins),
             ports: HeldPorts::default(),
             proxies: Proxies::default(),
-            firewall: Firewall::open(config.firewall)?,
+            firewall: Firewall::open_again(config.firewall, kept)?,
             sysctls: Sysctls::open().map_err(resource("a procfs instance"))?,
             sandbox_sysctls: SharedSysctls::default(),
             announcer: Announcer::start().map_err(resource("the announcing thread"))?,
@@ -348,8 +354,11 @@ impl Host for LinuxHost {
 
     /// Default routes are left out: they overlap with everything.
     fn foreign_routes(&self) -> Result<Vec<ForeignRoute>, StepError> {
-        let read = |socket: &mut Socket| Ok((observe::links(socket)?, observe::routes_in_use(socket)?));
-        let (links, routes) =
+        let read = |socket: &mut Socket| {
+            let (links, routes) = (observe::links(socket)?, observe::routes_in_use(socket)?);
+            Ok((links, routes, observe::local_addresses(socket)?))
+        };
+        let (links, routes, local) =
             self.with_socket(read).map_err(|error| Failure::from(error).at("read the host's routes"))?;
         let on_our_link = |index: Option<u32>| index.and_then(|index| links.get(&index)).is_some_and(is_ours);
         let leads_somewhere = |kind: &u8| ROUTE_KINDS.iter().any(|(_, number)| number == kind);
@@ -361,6 +370,12 @@ impl Host for LinuxHost {
         });
         let foreign =
             foreign.map(|route| ForeignRoute { destination: route.destination, on_link: route.is_on_link() });
+        // What is for an address of the host stays with the host.
+        let local = local.into_iter().filter(|(index, address)| {
+            !on_our_link(Some(*index)) && !address.is_loopback() && !is_link_local(*address)
+        });
+        let local = local.map(|(_, address)| ForeignRoute { destination: address.into(), on_link: true });
+        let foreign = foreign.chain(local);
         Ok(foreign.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
@@ -521,6 +536,13 @@ impl Look {
             let dev = self.links.get(&route.device?)?.name.clone();
             Some((Ns::Host, route.to_route(dev)))
         })
+    }
+}
+
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 

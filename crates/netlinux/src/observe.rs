@@ -186,6 +186,11 @@ fn dump_addresses(socket: &mut Socket) -> Result<Vec<(u32, IpNet, Option<u8>)>, 
     socket.dump(&mut batch, Vec::new, |seen, reply| seen.extend(address(&reply)))
 }
 
+/// All addresses of the socket's namespace, whoever made them, with the index of the link.
+pub fn local_addresses(socket: &mut Socket) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
+    Ok(dump_addresses(socket)?.into_iter().map(|(index, address, _)| (index, address.addr())).collect())
+}
+
 /// The unicast and other routes of the main table of the socket's namespace.
 pub fn routes(socket: &mut Socket) -> Result<Vec<RouteSeen>, NetlinkError> {
     let mut found = Vec::new();

@@ -58,6 +58,17 @@ pub fn hear(host: &Host, address: &str, port: u16) -> String {
     host.run(&["sh", "-c", &line]).stdout.trim().to_owned()
 }
 
+/// The process that answers names for this engine, and keeps what is to outlive its daemon.
+pub fn resolver(engine: &Engine) -> Option<u32> {
+    let socket = engine.home().join("exec/resolver.sock");
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        words.next() == Some(b"resolver") && words.next() == Some(socket.as_os_str().as_encoded_bytes())
+    })
+}
+
 /// Whether the engine under test is ours, for what Docker does not have.
 pub fn is_portolan(engine: &Engine) -> bool {
     engine.kind() == EngineKind::Portolan

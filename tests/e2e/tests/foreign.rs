@@ -288,6 +288,20 @@ fn a_host_port_that_is_dropped_before_translation_is_told_and_the_advice_helps()
             format!("nft insert rule inet early p iifname up1 tcp dport {port} accept")
         });
     }
+    let chain = "{ type filter hook ingress device up1 priority 0; }";
+    let install = format!(
+        "nft 'add table netdev early; add chain netdev early p {chain}; add rule netdev early p tcp dport {{ 22, 8000-8001 }} drop'"
+    );
+    follow_the_advice_for_a_port(&lab, &install, "nft delete table netdev early", &|port| {
+        format!("nft insert rule netdev early p tcp dport {port} accept")
+    });
+    lab.engine.host().sh("ip link add other0 type bridge; nft 'add table netdev late; add chain netdev late p { type filter hook ingress device other0 priority 0; }'").ok();
+    eventually("what is not judged is named", 5, || {
+        lab.portolan(&["doctor"])
+            .stdout
+            .contains("chain p of table netdev late on other0 is not judged")
+            .then_some(())
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, resolver, run_server};
 use portolan_testkit::{Engine, Firewall, Host, skip};
 
 fn metric(engine: &Engine, name: &str) -> f64 {
@@ -125,6 +125,20 @@ fn small_changes_of_links_and_settings_are_put_right_at_once() {
         slowest = slowest.max(begun.elapsed());
     }
     other.sh(&format!("kill {pid}")).ok();
+    // An address of the host's own takes a container's packets.
+    host.sh("ip address add 172.30.0.2/32 dev lo").ok();
+    let events = || {
+        let until = host.sh("echo $(($(date +%s) + 1))").ok().to_owned();
+        engine.docker(&["events", "--since", "10m", "--until", &until]).stdout
+    };
+    eventually("it is told", 5, || {
+        let overlaps = |line: &str| line.contains("network overlap ") && line.contains("route=172.30.0.2/32");
+        events().lines().any(overlaps).then_some(())
+    });
+    let socket = engine.socket().display().to_string();
+    let doctor = host.run(&["curl", "-s", "--unix-socket", &socket, "http://x/portolan/doctor"]).stdout;
+    assert!(doctor.contains("172.30.0.2 is led away from network n1"), "{doctor}");
+    host.sh("ip address del 172.30.0.2/32 dev lo").ok();
     assert!(slowest < Duration::from_secs(4), "the slowest took {slowest:?}");
     let pings =
         || (engine.docker(&["exec", "one", "ping", "-c1", "-W1", "172.30.0.1"]).code == 0).then_some(());
@@ -163,6 +177,47 @@ fn the_users_table_is_made_again_after_a_flush() {
     let until = host.sh("echo $(($(date +%s) + 1))").ok().to_owned();
     let told = engine.docker(&["events", "--since", &since, "--until", &until]);
     has_line(told.ok(), &["daemon repair", "by=nft", "lost=", "portolan-user made again, empty"]);
+}
+
+/// Between a kill of the daemon and the next one the tables are still nobody else's: the resolver, which lives
+/// on, holds the socket that owns them.
+#[test]
+fn a_flush_while_no_daemon_runs_opens_nothing() {
+    let mut engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker's tables are anybody's");
+    }
+    let neighbour = Host::new("neighbour");
+    neighbour.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    neighbour.run(&["ip", "route", "add", "172.16.0.0/12", "via", "198.51.100.2"]).ok();
+    engine.docker(&["network", "create", "n1"]).ok();
+    run_server(&engine, "server", 7000, "hello", &["--network", "n1", "-p", "8000:7000"]);
+    let address = inspect(&engine, "server", "{{.NetworkSettings.Networks.n1.IPAddress}}");
+    let is_kept = |engine: &Engine, port, text: &str| {
+        let tables = engine.host().sh("nft flush ruleset; nft list tables").stdout;
+        has_line(&tables, &["table inet portolan"]);
+        // What iptables has is anybody's: its ports are closed until the next daemon.
+        if Firewall::from_env() == Firewall::Nftables {
+            eventually(text, 10, || (hear(&neighbour, "198.51.100.2", port) == text).then_some(()));
+        }
+        assert_eq!(hear(&neighbour, &address, 7000), "", "its own address is closed to neighbours");
+    };
+    engine.kill_daemon();
+    is_kept(&engine, 8000, "hello");
+    engine.start_daemon();
+    // The next daemon changes them by the socket of the last.
+    run_server(&engine, "second", 7000, "again", &["--network", "n1", "-p", "8001:7000"]);
+    is_kept(&engine, 8001, "again");
+    // One that takes the place of a resolver that died has it too.
+    let died = resolver(&engine).expect("it runs");
+    engine.host().sh(&format!("kill -9 {died}")).ok();
+    eventually("another", 10, || resolver(&engine).filter(|pid| *pid != died));
+    eventually("it serves", 10, || {
+        (engine.docker(&["exec", "second", "nslookup", "server"]).code == 0).then_some(())
+    });
+    engine.kill_daemon();
+    is_kept(&engine, 8001, "again");
+    engine.start_daemon();
 }
 
 /// What cannot be put right is tried less and less often, told once, and named.

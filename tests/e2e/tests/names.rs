@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use portolan_e2e::{eventually, has_line, is_portolan};
+use portolan_e2e::{eventually, has_line, is_portolan, resolver};
 use portolan_testkit::{Client, Engine, Host, Output, run, skip};
 
 /// A resolver that answers every question for an address with its own, and writes down what it is asked.
@@ -89,16 +89,6 @@ fn inside(engine: &Engine, container: &str, words: &[&str]) -> Output {
     let pid = portolan_e2e::inspect(engine, container, "{{.State.Pid}}");
     let target = format!("--net=/proc/{pid}/ns/net");
     run(&[&["nsenter", target.as_str(), "--"], words].concat(), None)
-}
-
-fn resolver(engine: &Engine) -> Option<u32> {
-    let socket = engine.home().join("exec/resolver.sock");
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mut words = line.split(|byte| *byte == 0).skip(1);
-        words.next() == Some(b"resolver") && words.next() == Some(socket.as_os_str().as_encoded_bytes())
-    })
 }
 
 #[test]

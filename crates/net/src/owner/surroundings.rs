@@ -76,14 +76,16 @@ impl Owner {
     /// Routes of the host that overlap with a network: one for a part of it takes packets away from its
     /// containers, one for more than it loses those for them. Only the host routes to bridges of ours;
     /// the other drivers' subnets are those of their surroundings.
-    pub(super) fn overlaps(&self, network: &Network) -> Vec<IpNet> {
+    pub(crate) fn overlaps(&self, network: &Network) -> Vec<IpNet> {
         let Driver::Bridge(bridge) = &network.driver else { return Vec::new() };
         if bridge.unmanaged || network.config_only {
             return Vec::new();
         }
-        // The way to its subnet by a bridge that is not ours is not ours either.
+        // The way to its subnet by a bridge that is not ours is not ours either, nor are the addresses there.
         let own = |route: &IpNet| {
-            bridge.adopted.is_some() && network.ipam.iter().any(|config| config.subnet == *route)
+            bridge.adopted.is_some()
+                && (route.prefix_len() == route.max_prefix_len()
+                    || network.ipam.iter().any(|config| config.subnet == *route))
         };
         let overlap = |route: &&IpNet| {
             !own(route)

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::evaluate::{End, evaluate};
 use super::packet::{Address, Packet};
-use super::{Chain, Family, Hook, Ruleset, Table, Tool};
+use super::{Base, Chain, Family, Hook, Ruleset, Table, Tool};
 use crate::firewall::BridgePolicy;
 use crate::model::{GatewayMode, IfName, PortRange, Proto};
 
@@ -145,7 +145,7 @@ pub fn findings(ruleset: &Ruleset, network: &BridgePolicy) -> Vec<Finding> {
     let mut found: BTreeMap<Key<'_>, (BTreeSet<Flow>, Place)> = BTreeMap::new();
     for (flow, packet) in packets(ruleset, network) {
         for table in ruleset.tables.iter().filter(|table| sees(table, &packet)) {
-            for name in hooked(table, packet.hook) {
+            for name in hooked(table, &packet) {
                 let outcome = evaluate(ruleset, table, name, &packet);
                 let End::Dropped(chain, rule) = outcome.end else { continue };
                 let place = Place { chain, rule: rule.map(|number| number + 1) };
@@ -175,10 +175,36 @@ pub fn findings(ruleset: &Ruleset, network: &BridgePolicy) -> Vec<Finding> {
         .collect()
 }
 
-/// The base chains of a table at this hook.
-pub(super) fn hooked(table: &Table, hook: Hook) -> impl Iterator<Item = &str> {
-    let there = move |chain: &Chain| chain.base.is_some_and(|base| base.hook == hook);
+/// The base chains of a table that this packet comes to.
+pub(super) fn hooked<'a>(table: &'a Table, packet: &Packet) -> impl Iterator<Item = &'a str> {
+    let hook = packet.hook;
+    let link = match hook {
+        Hook::Egress => packet.to.clone(),
+        _ => packet.from.clone(),
+    };
+    let of_link = move |base: &Base| {
+        let named = |link: &IfName| base.links.iter().any(|name| name == link.as_str());
+        !matches!(hook, Hook::Ingress | Hook::Egress) || link.as_ref().is_some_and(named)
+    };
+    let there =
+        move |chain: &Chain| chain.base.as_ref().is_some_and(|base| base.hook == hook && of_link(base));
     table.chains.iter().filter(move |(_, chain)| there(chain)).map(|(name, _)| name.as_str())
+}
+
+/// Chains of single links that no packet here comes to: nothing can be said of what they drop. In words.
+pub fn unjudged(ruleset: &Ruleset, networks: &[&BridgePolicy]) -> Vec<String> {
+    let judged = |link: &String| {
+        ruleset.egress.as_ref() == Some(link)
+            || networks.iter().any(|network| network.bridge.as_str() == link)
+    };
+    let chains = ruleset.tables.iter().flat_map(|table| table.chains.iter().map(move |chain| (table, chain)));
+    let about = |(table, (name, chain)): (&Table, (&String, &Chain))| {
+        let links: Vec<&str> =
+            chain.base.as_ref()?.links.iter().filter(|link| !judged(link)).map(String::as_str).collect();
+        let Table { family, name: table, .. } = table;
+        (!links.is_empty()).then(|| format!("chain {name} of table {family} {table} on {}", links.join(", ")))
+    };
+    chains.filter_map(about).collect()
 }
 
 /// Family, table, base chain, tool and whether some may pass; and the hook.
@@ -192,6 +218,7 @@ pub(super) fn sees(table: &Table, packet: &Packet) -> bool {
         Family::Ip => packet.v4,
         Family::Ip6 => !packet.v4,
         Family::Inet => true,
+        Family::Netdev => matches!(packet.hook, Hook::Ingress | Hook::Egress),
     }
 }
 
@@ -246,19 +273,26 @@ pub(super) fn packets(ruleset: &Ruleset, network: &BridgePolicy) -> Vec<(Flow, P
 }
 
 /// A packet through this host at each hook of its way.
-fn through(flow: Flow, packet: Packet) -> [(Flow, Packet); 5] {
+fn through(flow: Flow, packet: Packet) -> [(Flow, Packet); 7] {
     // What comes from outside is addressed to this host until it is translated.
     let arriving = match flow {
         Flow::In | Flow::OutReplies => Packet { to: None, destination: Address::Any, ..packet.clone() },
         _ => Packet { to: None, ..packet.clone() },
     };
     let leaving = Packet { hook: Hook::Postrouting, from: None, ..packet.clone() };
+    // What goes outside may come from this host by then.
+    let left = match flow {
+        Flow::Out | Flow::InReplies => Packet { source: Address::Any, ..leaving.clone() },
+        _ => leaving.clone(),
+    };
     [
+        (flow, Packet { hook: Hook::Ingress, ..arriving.clone() }),
         (flow, Packet { hook: Hook::Raw, ..arriving.clone() }),
         (flow, Packet { hook: Hook::Prerouting, ..arriving.clone() }),
         (flow, Packet { hook: Hook::Translated, ..arriving }),
         (flow, packet),
         (flow, leaving),
+        (flow, Packet { hook: Hook::Egress, ..left }),
     ]
 }
 
@@ -300,6 +334,8 @@ fn fix(found: &Finding, uplink: Option<&str>) -> Vec<String> {
         };
         let bridge = Some(bridge.as_str());
         let (from, to) = match found.hook {
+            // The chain is the link's already.
+            Hook::Ingress | Hook::Egress => (by("", None), by("", None)),
             Hook::Raw | Hook::Prerouting | Hook::Translated => (by(comes, bridge), by(comes, uplink)),
             Hook::Input | Hook::Forward => (by(comes, bridge), by(goes, bridge)),
             Hook::Postrouting => (by(goes, uplink), by(goes, bridge)),

@@ -53,7 +53,7 @@ pub(super) struct Outcome {
 pub(super) fn evaluate(ruleset: &Ruleset, table: &Table, chain: &str, packet: &Packet) -> Outcome {
     let mut run = Run { ruleset, table, packet, known: BTreeMap::new(), asks_port: Cell::new(false) };
     let outcome = run.chain(chain, 0);
-    let drops = table.chains.get(chain).and_then(|chain| chain.base).is_some_and(|base| base.drops);
+    let drops = table.chains.get(chain).and_then(|chain| chain.base.as_ref()).is_some_and(|base| base.drops);
     Outcome {
         may_pass: outcome.may_pass || (outcome.may_return && !drops),
         may_return: false,

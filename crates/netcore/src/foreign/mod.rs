@@ -21,7 +21,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-pub use advice::{Finding, Flow, Place, findings};
+pub use advice::{Finding, Flow, Place, findings, unjudged};
 pub use packet::{Address, Packet, Port};
 pub use ports::{Service, port_findings};
 pub use save::read_save;
@@ -37,6 +37,8 @@ pub enum Family {
     Inet,
     /// Frames that a bridge switches.
     Bridge,
+    /// Whatever comes and goes by single links.
+    Netdev,
 }
 
 impl fmt::Display for Family {
@@ -46,6 +48,7 @@ impl fmt::Display for Family {
             Self::Ip6 => "ip6",
             Self::Inet => "inet",
             Self::Bridge => "bridge",
+            Self::Netdev => "netdev",
         })
     }
 }
@@ -118,17 +121,21 @@ pub struct Chain {
 }
 
 /// What makes a chain a base chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// Its hook.
     pub hook: Hook,
     /// Its policy is drop.
     pub drops: bool,
+    /// The links that it is about, at [`Hook::Ingress`] and [`Hook::Egress`].
+    pub links: Vec<String>,
 }
 
 /// The hooks that decide about our traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
+    /// Whatever arrives by a link, before anything else sees it.
+    Ingress,
     /// Whatever arrives, before it is known which connection it belongs to (`raw`).
     Raw,
     /// Whatever arrives, before its destination is translated (`mangle`).
@@ -141,6 +148,8 @@ pub enum Hook {
     Forward,
     /// Whatever leaves, before its source is translated.
     Postrouting,
+    /// Whatever leaves by a link, after everything else.
+    Egress,
 }
 
 /// Connections are looked up at `NF_IP_PRI_CONNTRACK`.
@@ -165,24 +174,41 @@ impl Hook {
         }
     }
 
+    /// The hook of single links with this number: of the family `netdev` (`NF_NETDEV_*`), or of IP
+    /// (`NF_INET_INGRESS`).
+    pub fn of_link(family: Family, number: u32) -> Option<Self> {
+        match (family, number) {
+            (Family::Netdev, 0) | (Family::Inet, 5) => Some(Self::Ingress),
+            (Family::Netdev, 1) => Some(Self::Egress),
+            _ => None,
+        }
+    }
+
+    /// Which connection a packet belongs to is not known yet.
+    pub(crate) fn is_before_conntrack(self) -> bool {
+        matches!(self, Self::Ingress | Self::Raw)
+    }
+
     /// Where a packet goes is not decided yet.
     pub fn is_before_routing(self) -> bool {
-        matches!(self, Self::Raw | Self::Prerouting | Self::Translated)
+        matches!(self, Self::Ingress | Self::Raw | Self::Prerouting | Self::Translated)
     }
 
     /// A packet to a published port still has the host's port and address.
     pub fn is_before_translation(self) -> bool {
-        matches!(self, Self::Raw | Self::Prerouting)
+        matches!(self, Self::Ingress | Self::Raw | Self::Prerouting)
     }
 }
 
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ingress => "ingress",
             Self::Raw | Self::Prerouting | Self::Translated => "prerouting",
             Self::Input => "input",
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",
+            Self::Egress => "egress",
         })
     }
 }

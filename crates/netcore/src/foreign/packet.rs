@@ -122,7 +122,7 @@ impl Packet {
             Field::Family => sure(&[if self.v4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 }]),
             Field::EtherType => sure(if self.v4 { &[0x08, 0x00] } else { &[0x86, 0xdd] }),
             Field::Protocol => sure(&[self.proto.number()]),
-            Field::State if self.hook == Hook::Raw => Vec::new(),
+            Field::State if self.hook.is_before_conntrack() => Vec::new(),
             Field::State => sure(&if self.established { CT_ESTABLISHED } else { CT_NEW }.to_ne_bytes()),
             // The translation of a new connection is decided on the way, and of a chain's place we know no more.
             Field::Status if self.hook.is_before_routing() => Vec::new(),

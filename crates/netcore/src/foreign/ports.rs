@@ -47,7 +47,7 @@ impl Service {
                 (self.host.filter(|host| !host.is_unspecified()), self.host_port)
             }
             // What is led nowhere else arrives as it is.
-            Hook::Raw | Hook::Prerouting => (self.address, Some(self.port)),
+            Hook::Ingress | Hook::Raw | Hook::Prerouting => (self.address, Some(self.port)),
             Hook::Translated => (None, None),
             _ => (self.address, Some(self.port)),
         }
@@ -71,7 +71,7 @@ pub fn port_findings(ruleset: &Ruleset, network: &BridgePolicy, services: &[Serv
             continue;
         }
         for table in tables {
-            for chain in hooked(table, packet.hook) {
+            for chain in hooked(table, &packet) {
                 let whole = evaluate(ruleset, table, chain, &packet);
                 for (packet, ports) in &kinds {
                     let judge = |port| {

@@ -36,7 +36,7 @@ pub fn read_save(text: &str, family: Family) -> Vec<Table> {
                 "POSTROUTING" => Some(Hook::Postrouting),
                 _ => None,
             };
-            let base = hook.map(|hook| Base { hook, drops: policy == "DROP" });
+            let base = hook.map(|hook| Base { hook, drops: policy == "DROP", links: Vec::new() });
             table.chains.insert(name.to_owned(), Chain { base, rules: Vec::new() });
         } else if let Some(rule) = line.strip_prefix("-A ") {
             let (name, rest) = rule.split_once(' ').unwrap_or((rule, ""));

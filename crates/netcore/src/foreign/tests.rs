@@ -280,7 +280,7 @@ fn a_command_names_a_few_ports_and_no_hundreds() {
 }
 
 fn native(rules: Vec<Vec<Expr>>, sets: BTreeMap<String, Set>, family: Family) -> Ruleset {
-    let chain = Chain { base: Some(Base { hook: Hook::Forward, drops: false }), rules };
+    let chain = Chain { base: Some(Base { hook: Hook::Forward, drops: false, links: Vec::new() }), rules };
     let table = Table {
         family,
         name: "t".to_owned(),
@@ -340,4 +340,35 @@ fn the_bridges_own_hooks_see_what_stays_within() {
     assert_eq!(flows(&found), BTreeSet::from([Flow::Within]));
     assert_eq!(found[0].fix, ["nft insert rule bridge t f meta ibrname docker0 accept"]);
     assert_eq!(findings(&ruleset, &BridgePolicy { icc: false, ..bridge() }), []);
+}
+
+#[test]
+fn chains_of_single_links_are_judged_where_our_traffic_passes() {
+    let of = |hook, link: &str| {
+        let mut ruleset = native(Vec::new(), BTreeMap::new(), Family::Netdev);
+        let port = vec![
+            Expr::Load { field: Field::Protocol, to: 0, len: 1 },
+            Expr::Compare { at: 0, how: Comparison::Eq, bytes: vec![6] },
+            Expr::Load { field: Field::Transport(2), to: 0, len: 2 },
+            Expr::Compare { at: 0, how: Comparison::Eq, bytes: 8084_u16.to_be_bytes().to_vec() },
+            Expr::Verdict(Verdict::Drop),
+        ];
+        let base = Some(Base { hook, drops: false, links: vec![link.to_owned()] });
+        ruleset.tables[0].chains.insert("f".to_owned(), Chain { base, rules: vec![port] });
+        ruleset
+    };
+    let services = [service(80, [172, 17, 0, 2], 8084), service(80, [172, 17, 0, 2], 8085)];
+    let outside = of(Hook::Ingress, "eth0");
+    let found = port_findings(&outside, &bridge(), &services);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].port_names(), ["8084/tcp"]);
+    assert_eq!(found[0].fix, ["nft insert rule netdev t f tcp dport 8084 accept"]);
+    assert_eq!(unjudged(&outside, &[&bridge()]), Vec::<String>::new());
+
+    let to_container = of(Hook::Egress, "docker0");
+    assert_eq!(port_findings(&to_container, &bridge(), &services), [], "it is port 80 by then");
+
+    let elsewhere = of(Hook::Ingress, "eth1");
+    assert_eq!(port_findings(&elsewhere, &bridge(), &services), []);
+    assert_eq!(unjudged(&elsewhere, &[&bridge()]), ["chain f of table netdev t on eth1"]);
 }

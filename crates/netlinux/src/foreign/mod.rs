@@ -18,7 +18,7 @@ use crate::error::Failure;
 use crate::firewall::FirewallBackend;
 use crate::host::LinuxHost;
 use crate::iptables;
-use crate::netlink::{Attrs, Batch, NetlinkError, Protocol, Reply, Socket, flags};
+use crate::netlink::{Attr, Attrs, Batch, NetlinkError, Protocol, Reply, Socket, flags};
 use crate::observe;
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -34,6 +34,8 @@ const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
+const HOOK_DEVICE: u16 = 3;
+const HOOK_DEVICES: u16 = 4;
 const NF_DROP: u32 = 0;
 
 const RULE_TABLE: u16 = 1;
@@ -90,6 +92,7 @@ fn family(reply: &Reply<'_>) -> Option<Family> {
         libc::NFPROTO_IPV4 => Family::Ip,
         libc::NFPROTO_IPV6 => Family::Ip6,
         libc::NFPROTO_BRIDGE => Family::Bridge,
+        libc::NFPROTO_NETDEV => Family::Netdev,
         _ => return None,
     })
 }
@@ -100,6 +103,7 @@ fn number(family: Family) -> u8 {
         Family::Ip => libc::NFPROTO_IPV4,
         Family::Ip6 => libc::NFPROTO_IPV6,
         Family::Bridge => libc::NFPROTO_BRIDGE,
+        Family::Netdev => libc::NFPROTO_NETDEV,
     };
     number as u8
 }
@@ -138,15 +142,18 @@ fn chains(socket: &mut Socket) -> Result<BTreeMap<Key, Table>, NetlinkError> {
         if name == TABLE {
             return;
         }
-        let hook = attrs.get(CHAIN_HOOK).and_then(|hook| {
-            let hook = hook.nested();
+        let attached = attrs.get(CHAIN_HOOK).map(|hook| hook.nested());
+        let hook = attached.as_ref().and_then(|hook| {
+            let number = hook.get(HOOK_NUMBER)?.be32()?;
             let priority = hook.get(HOOK_PRIORITY)?.be32()? as i32;
-            Hook::of(hook.get(HOOK_NUMBER)?.be32()?, priority)
+            let of_ip = || Hook::of(number, priority).filter(|_| family != Family::Netdev);
+            Hook::of_link(family, number).or_else(of_ip)
         });
         // Chains of the type nat translate; they are no place to drop.
         let hook = hook.filter(|_| text(CHAIN_TYPE) != Some("nat"));
         let drops = attrs.get(CHAIN_POLICY).and_then(|policy| policy.be32()) == Some(NF_DROP);
-        let base = hook.map(|hook| Base { hook, drops });
+        let links = attached.map(hooked_links).unwrap_or_default();
+        let base = hook.map(|hook| Base { hook, drops, links });
         let table = tables.entry((family, name.to_owned())).or_insert_with(|| Table {
             family,
             name: name.to_owned(),
@@ -156,6 +163,15 @@ fn chains(socket: &mut Socket) -> Result<BTreeMap<Key, Table>, NetlinkError> {
         });
         table.chains.insert(chain.to_owned(), foreign::Chain { base, rules: Vec::new() });
     })
+}
+
+/// The links of a chain of single links.
+fn hooked_links(hook: Attrs<'_>) -> Vec<String> {
+    let text = |attr: Attr<'_>| attr.text().map(str::to_owned);
+    match hook.get(HOOK_DEVICES) {
+        Some(several) => several.nested().filter_map(text).collect(),
+        None => hook.get(HOOK_DEVICE).and_then(text).into_iter().collect(),
+    }
 }
 
 fn rules(socket: &mut Socket, tables: &mut BTreeMap<Key, Table>) -> Result<(), NetlinkError> {

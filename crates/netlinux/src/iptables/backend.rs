@@ -1,6 +1,7 @@
 //! The policy in force, and what of the other backend and of earlier runs goes.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
@@ -28,11 +29,11 @@ pub(crate) struct IptablesFirewall {
 
 impl IptablesFirewall {
     /// Fails at once if the programs are not there.
-    pub(crate) fn open() -> Result<Self, FirewallError> {
+    pub(crate) fn open(kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
         for family in families() {
             save(Variant::Default, family)?;
         }
-        let floor = NftFirewall::open_floor()
+        let floor = NftFirewall::open_floor(kept)
             .and_then(|floor| floor.probe().map(|()| floor))
             .inspect_err(|error| {
                 tracing::warn!(
@@ -97,6 +98,11 @@ impl IptablesFirewall {
     /// The kernel has nf_tables.
     pub(crate) fn has_floor(&self) -> bool {
         self.floor.is_some()
+    }
+
+    /// The socket that owns the floor's tables.
+    pub(crate) fn owner(&self) -> Option<OwnedFd> {
+        self.floor.as_ref().and_then(NftFirewall::owner)
     }
 
     /// The netlink address of the floor's transactions.

@@ -1,5 +1,6 @@
 //! The nftables backend: the policy in force, and the socket that owns its tables.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use portolan_netcore::firewall::ruleset::{ElementKey, SetName, TableFamily};
@@ -45,23 +46,25 @@ struct State {
 const FAMILIES: [TableFamily; 2] = [TableFamily::Inet, TableFamily::Bridge];
 
 impl NftFirewall {
-    pub(crate) fn open() -> Result<Self, FirewallError> {
-        Self::open_with(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST)
+    /// `kept` is the socket of a process that is gone.
+    pub(crate) fn open(kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
+        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, false, kept)
     }
 
     /// What stands behind the iptables backend: the source guard, which iptables has no word for, and a
     /// floor for when its rules are flushed.
-    pub(crate) fn open_floor() -> Result<Self, FirewallError> {
-        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, true)
+    pub(crate) fn open_floor(kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
+        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, true, kept)
     }
 
     /// With flags of 0 it is as on a kernel that keeps no table for us.
+    #[cfg(test)]
     pub(super) fn open_with(flags: u32) -> Result<Self, FirewallError> {
-        Self::open_for(flags, false)
+        Self::open_for(flags, false, None)
     }
 
-    fn open_for(flags: u32, floor: bool) -> Result<Self, FirewallError> {
-        let socket = NftSocket::open()?;
+    fn open_for(flags: u32, floor: bool, kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
+        let socket = NftSocket::open_again(kept)?;
         let state = State { socket, flags, in_force: None, generation: None, cleaned: floor, floor };
         Ok(Self { state: Mutex::new(state) })
     }
@@ -119,6 +122,11 @@ impl NftFirewall {
                 Err(error)
             }
         }
+    }
+
+    /// Another descriptor of the socket that owns the tables.
+    pub(crate) fn owner(&self) -> Option<OwnedFd> {
+        self.lock().socket.duplicate()
     }
 
     /// The socket's netlink address.
@@ -246,8 +254,8 @@ impl State {
 }
 
 /// Removes what this backend left, if it did.
-pub(crate) fn remove_tables() -> Result<(), FirewallError> {
-    delete_ours(&NftSocket::open()?)
+pub(crate) fn remove_tables(kept: Option<OwnedFd>) -> Result<(), FirewallError> {
+    delete_ours(&NftSocket::open_again(kept)?)
 }
 
 fn delete_ours(socket: &NftSocket) -> Result<(), FirewallError> {

@@ -10,6 +10,7 @@ use super::consts::{
 };
 use super::wire::{HEADER_LEN, Head, Message, NFGEN_LEN, Writer, attributes, messages, u32_at};
 use crate::firewall::FirewallError;
+use crate::netns;
 
 /// A bound socket of the namespace of the thread that opened it.
 #[derive(Debug)]
@@ -52,6 +53,59 @@ impl NftSocket {
         let _ = socket.set(libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1);
         let _ = socket.set(libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1);
         Ok(socket)
+    }
+
+    /// The socket that a process which is gone has left, if it is one of this namespace; else a new one.
+    pub(super) fn open_again(kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
+        match kept.map(Self::adopt) {
+            Some(Ok(socket)) => return Ok(socket),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the socket that owned the firewall's tables is of no use");
+            }
+            None => {}
+        }
+        Self::open()
+    }
+
+    fn adopt(fd: OwnedFd) -> Result<Self, FirewallError> {
+        let refused = |reason: &str| FirewallError::Io {
+            what: "adopt a netlink socket".to_owned(),
+            reason: reason.to_owned(),
+            errno: None,
+        };
+        let raw = fd.as_raw_fd();
+        let (mut protocol, mut length) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: `protocol` is an int of `length` bytes; both outlive the call.
+        let known = unsafe {
+            libc::getsockopt(
+                raw,
+                libc::SOL_SOCKET,
+                libc::SO_PROTOCOL,
+                (&raw mut protocol).cast(),
+                &raw mut length,
+            ) == 0
+        };
+        // SAFETY: an all-zero sockaddr_nl is valid; it is written below.
+        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        // SAFETY: `address` is a sockaddr_nl of `length` bytes that outlives the call.
+        let named = unsafe { libc::getsockname(raw, (&raw mut address).cast(), &raw mut length) == 0 };
+        let is_netlink = i32::from(address.nl_family) == libc::AF_NETLINK && protocol == NETLINK_NETFILTER;
+        if !(known && named && is_netlink) {
+            return Err(refused("it is no socket of nf_tables"));
+        }
+        if !is_of_this_namespace(&fd) {
+            return Err(refused("it is of another network namespace"));
+        }
+        let socket = Self { fd, port: address.nl_pid };
+        // What the kernel answered to a process that did not live to read it.
+        socket.receive(|_| {})?;
+        Ok(socket)
+    }
+
+    /// Another descriptor of the same socket.
+    pub(super) fn duplicate(&self) -> Option<OwnedFd> {
+        self.fd.try_clone().ok()
     }
 
     /// Our address, by which the kernel knows the owner of a table.
@@ -154,6 +208,21 @@ impl NftSocket {
         };
         if done { Ok(()) } else { Err(io_error("set a netlink socket's option")) }
     }
+}
+
+/// `linux/sockios.h`: a descriptor of the socket's network namespace.
+const SIOCGSKNS: libc::Ioctl = 0x894C;
+
+fn is_of_this_namespace(socket: &OwnedFd) -> bool {
+    // SAFETY: this ioctl takes no argument; the result is checked before it is owned.
+    let raw = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    if raw < 0 {
+        return false;
+    }
+    // SAFETY: `raw` is a new descriptor that nothing else owns.
+    let theirs = unsafe { OwnedFd::from_raw_fd(raw) };
+    let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    netns::current().is_ok_and(|own| identity(&own).is_some() && identity(&own) == identity(&theirs))
 }
 
 /// Fits the default send buffer with the kernel's overhead.

@@ -105,7 +105,7 @@ fn one_port_costs_the_kernel_the_same_beside_ten_thousand() {
 #[test]
 fn debians_nft_lists_what_we_made() {
     in_namespace(|| {
-        let firewall = NftFirewall::open().unwrap();
+        let firewall = NftFirewall::open(None).unwrap();
         firewall.apply(&Transaction::Replace(policy())).unwrap();
         let listing = output("nft list ruleset");
         eprintln!("{listing}");
@@ -130,7 +130,7 @@ fn the_text_and_the_messages_say_the_same() {
         receive.recv().ok()
     };
     let Some(ours) = listing(|| {
-        let firewall = NftFirewall::open().unwrap();
+        let firewall = NftFirewall::open(None).unwrap();
         firewall.apply(&Transaction::Replace(policy())).unwrap();
         // Leaves without its owner, as another process would see it.
     }) else {
@@ -192,14 +192,14 @@ fn is_owner(line: &str) -> bool {
 #[test]
 fn a_strangers_flush_leaves_our_table() {
     in_namespace(|| {
-        let firewall = NftFirewall::open().unwrap();
+        let firewall = NftFirewall::open(None).unwrap();
         firewall.apply(&Transaction::Replace(policy())).unwrap();
         output("nft flush ruleset");
         assert!(output("nft list ruleset").contains("18080"));
         assert_eq!(firewall.verify().unwrap(), Some(policy()));
         drop(firewall);
 
-        let next = NftFirewall::open().unwrap();
+        let next = NftFirewall::open(None).unwrap();
         assert_eq!(next.verify().unwrap(), None);
         next.apply(&Transaction::Replace(policy())).unwrap();
         output("nft flush ruleset");
@@ -207,10 +207,38 @@ fn a_strangers_flush_leaves_our_table() {
     });
 }
 
+/// A descriptor of the owner's socket is enough, and the next process goes on with it: also where the one
+/// before it left answers unread.
+#[test]
+fn a_table_stays_owned_while_somebody_keeps_its_socket() {
+    in_namespace(|| {
+        let firewall = NftFirewall::open(None).unwrap();
+        firewall.apply(&Transaction::Replace(policy())).unwrap();
+        let kept = firewall.owner();
+        let address = firewall.port();
+        drop(firewall);
+        output("nft flush ruleset");
+        assert!(output("nft list ruleset").contains("18080"), "in between");
+
+        let next = NftFirewall::open(kept).unwrap();
+        assert_eq!(next.port(), address);
+        next.apply(&Transaction::Replace(policy())).unwrap();
+        assert_eq!(next.verify().unwrap(), Some(policy()));
+        let second = PolicyItem::Port(port(18081, [172, 17, 0, 4], 80));
+        next.apply(&change(vec![], vec![second])).unwrap();
+        output("nft flush ruleset");
+        assert!(output("nft list ruleset").contains("18081"));
+
+        let not_it = std::fs::File::open("/dev/null").unwrap().into();
+        let another = NftFirewall::open(Some(not_it)).unwrap();
+        assert_ne!(another.port(), address);
+    });
+}
+
 #[test]
 fn a_change_is_its_elements_and_can_be_taken_back() {
     in_namespace(|| {
-        let firewall = NftFirewall::open().unwrap();
+        let firewall = NftFirewall::open(None).unwrap();
         firewall.apply(&Transaction::Replace(policy())).unwrap();
         let second = PolicyItem::Port(port(18081, [172, 17, 0, 4], 80));
         firewall.apply(&change(vec![], vec![second.clone()])).unwrap();
@@ -228,7 +256,7 @@ fn a_change_is_its_elements_and_can_be_taken_back() {
 #[test]
 fn a_thousand_ports_are_a_few_messages() {
     in_namespace(|| {
-        let firewall = NftFirewall::open().unwrap();
+        let firewall = NftFirewall::open(None).unwrap();
         firewall.apply(&Transaction::Replace(policy())).unwrap();
         let many: Vec<PolicyItem> =
             (20000..30000).map(|host| PolicyItem::Port(port(host, [172, 17, 0, 4], host))).collect();
