@@ -26,7 +26,33 @@ impl Engine {
 
     /// What keeps the ports that a container publishes from being reached, a line for each.
     pub(crate) async fn publish_warnings(&self, definition: &Definition) -> Vec<String> {
-        self.port_warnings(&definition.host_config.network_mode, &port_requests(definition)).await
+        let ports = port_requests(definition);
+        let mut warnings = self.port_warnings(&definition.host_config.network_mode, &ports).await;
+        if !ports.is_empty() {
+            warnings.extend(self.nothing_published(definition).await);
+        }
+        warnings
+    }
+
+    /// That none of a container's networks publishes ports, of which Docker says nothing.
+    async fn nothing_published(&self, definition: &Definition) -> Option<String> {
+        let mut networks = Vec::new();
+        for name in definition.endpoints.keys() {
+            let network = self.inner.networks.find(name).await.ok()?.network;
+            let why = network.publishes_nothing()?;
+            networks.push(if why == network.name {
+                why.to_owned()
+            } else {
+                format!("{} ({why})", network.name)
+            });
+        }
+        let none = networks.is_empty() || definition.host_config.network_mode == NetworkMode::None;
+        (!none).then(|| {
+            format!(
+                "Published ports have no effect: no ports are published on the network {}",
+                networks.join(", ")
+            )
+        })
     }
 
     /// The same for some of its ports.

@@ -9,7 +9,7 @@ use portolan_netcore::host::{ForeignRoute, Host};
 use portolan_netcore::ipam::{AddressSpace, Occupied, Pools};
 use portolan_netcore::model::{
     Adopted, Driver, GatewayMode, IPV6_MIN_MTU, IpamConfig, IpvlanOptions, MacvlanOptions, Network,
-    NetworkId, RouteTarget, Routing,
+    NetworkId, RouteTarget, Routing, StaticRoute,
 };
 use portolan_netcore::plan::HOST_ADDRESS;
 
@@ -183,39 +183,39 @@ fn lent(pools: &[ParsedPool], driver: &Driver, ipv4: bool, ipv6: bool) -> Result
     }
 }
 
-/// The next hops of static routes are neighbours.
+/// The next hops of static routes are neighbours, and the network itself is none's destination. All mistakes.
 fn check_routes(routing: &Routing, ipam: &[IpamConfig]) -> Result<(), Error> {
-    let far = routing.routes.iter().find_map(|route| match route.via {
-        RouteTarget::Gateway(gateway) if !ipam.iter().any(|config| config.subnet.contains(&gateway)) => {
-            Some((route.destination, gateway))
-        }
-        _ => None,
-    });
-    match far {
-        Some((destination, gateway)) if !ipam.is_empty() => Err(Error::invalid(format!(
-            "invalid option {}: the next hop {gateway} of {destination} is in none of the network's subnets",
-            options::ROUTES
-        ))),
-        _ => Ok(()),
+    let wrong = routing.routes.iter().filter_map(|route| bad_route(route, ipam));
+    let wrong: Vec<String> = wrong.map(|why| format!("invalid option {}: {why}", options::ROUTES)).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Error::invalid(wrong.join("\n"))) }
+}
+
+/// Where a DHCP server says the subnet, all that is to be known is what the route says itself.
+fn bad_route(route: &StaticRoute, ipam: &[IpamConfig]) -> Option<String> {
+    let destination = route.destination;
+    if ipam.iter().any(|config| config.subnet == destination) {
+        return Some(format!(
+            "{destination} is the network's own subnet, which its containers reach directly"
+        ));
+    }
+    let RouteTarget::Gateway(gateway) = route.via else { return None };
+    if gateway.is_unspecified() || gateway.is_multicast() || gateway.is_loopback() {
+        return Some(format!("the next hop {gateway} of {destination} can be nobody's address"));
+    }
+    match ipam.iter().find(|config| config.subnet.contains(&gateway)) {
+        None if ipam.is_empty() || is_link_local(gateway) => None,
+        None => Some(format!("the next hop {gateway} of {destination} is in none of the network's subnets")),
+        Some(config) => of_all(gateway, config.subnet)
+            .map(|why| format!("the next hop {gateway} of {destination} can be nobody's address: {why}")),
     }
 }
 
-/// Refuses predefined names and empty ones.
+/// Refuses predefined names and empty ones. As in Docker, any other text is a name.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     if PREDEFINED.contains(&name) {
         return Err(Error::forbidden(format!("operation is not permitted on predefined {name} network ")));
     }
-    let valid = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
-    if name.trim().is_empty() {
-        Err(Error::invalid("invalid name: name is empty"))
-    } else if !valid {
-        Err(Error::invalid(format!(
-            "invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed"
-        )))
-    } else {
-        Ok(())
-    }
+    if name.trim().is_empty() { Err(Error::invalid("invalid name: name is empty")) } else { Ok(()) }
 }
 
 fn check_kind(spec: &NetworkSpec) -> Result<(), Error> {

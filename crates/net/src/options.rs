@@ -194,6 +194,7 @@ fn set_bridge(bridge: &mut BridgeOptions, key: &str, value: &str) -> Result<(), 
             }
         }
         UNMANAGED => bridge.unmanaged = boolean(key, value)?,
+        SOURCE_GUARD => bridge.source_guard = switch(key, value)?,
         ISOLATE => bridge.isolate = boolean(key, value)?,
         VLAN => match parsed::<u16>(key, value, "not the number of a VLAN")? {
             vlan @ 1..=4094 => bridge.vlan = Some(vlan),
@@ -414,6 +415,7 @@ mod tests {
         assert_eq!(parse_one(MTU, "1400").unwrap().mtu, Some(1400));
         assert_eq!(parse_one(GATEWAY_MODE_IPV4, "routed").unwrap().gateway_mode_ipv4, GatewayMode::Routed);
         assert_eq!(parse_one(TRUSTED_INTERFACES, "vxlan.1:eth3").unwrap().trusted_interfaces.len(), 2);
+        assert!(!parse_one(SOURCE_GUARD, "off").unwrap().source_guard);
         assert_eq!(parse_one(HOST_BINDING, "::").unwrap().host_binding, Some("::".parse().unwrap()));
     }
 

@@ -6,11 +6,11 @@
 
 mod lab;
 
-use std::fmt::Write;
 use std::path::Path;
 
 use lab::{Lab, attach, container, pool, spec};
-use portolan_net::{ErrorKind, IpamPoolSpec, NetworkSpec};
+use portolan_net::{AttachSpec, ErrorKind, IpamPoolSpec, NetworkSpec, SandboxSpec};
+use portolan_netcore::model::{DhcpLease, MacAddr};
 use portolan_netcore::plan::LinkKind;
 
 /// Driver, options, and what else is asked for.
@@ -64,6 +64,79 @@ const CASES: &[(&str, Case)] = &[
             },
         ),
     ),
+    (
+        "internal, IPv6",
+        ("bridge", &[], |spec| {
+            (spec.internal, spec.ipv6) = (true, Some(true));
+            spec.ipam = vec![pool("10.3.0.0/24"), pool("fd03::/64")];
+        }),
+    ),
+    (
+        "isolated, IPv6 alone",
+        ("bridge", &[("com.docker.network.bridge.gateway_mode_ipv6", "isolated")], |spec| {
+            (spec.internal, spec.ipv4, spec.ipv6) = (true, Some(false), Some(true));
+            spec.ipam = vec![pool("fd03::/64")];
+        }),
+    ),
+    (
+        "nat-unprotected, routed for IPv6",
+        (
+            "bridge",
+            &[
+                ("com.docker.network.bridge.gateway_mode_ipv4", "nat-unprotected"),
+                ("com.docker.network.bridge.gateway_mode_ipv6", "routed"),
+            ],
+            |spec| spec.ipv6 = Some(true),
+        ),
+    ),
+    (
+        "no icc, no masquerade, trusted links",
+        (
+            "bridge",
+            &[
+                ("com.docker.network.bridge.enable_icc", "false"),
+                ("com.docker.network.bridge.enable_ip_masquerade", "false"),
+                ("com.docker.network.bridge.trusted_host_interfaces", "eth1:wg0"),
+            ],
+            |_| {},
+        ),
+    ),
+    (
+        "source addresses",
+        (
+            "bridge",
+            &[("com.docker.network.host_ipv4", "192.0.2.7"), ("com.docker.network.host_ipv6", "2001:db8::7")],
+            |spec| spec.ipv6 = Some(true),
+        ),
+    ),
+    ("source_guard off", ("bridge", &[("portolan.source_guard", "off")], |_| {})),
+    (
+        "a range, kept addresses and a gateway",
+        ("bridge", &[], |spec| {
+            spec.ipv6 = Some(true);
+            let auxiliary = |address: &str| [("router".to_owned(), address.to_owned())].into();
+            spec.ipam = vec![
+                IpamPoolSpec {
+                    ip_range: "10.3.0.128/25".into(),
+                    gateway: "10.3.0.254".into(),
+                    auxiliary: auxiliary("10.3.0.128"),
+                    ..pool("10.3.0.0/24")
+                },
+                IpamPoolSpec {
+                    ip_range: "fd03::c0:0/112".into(),
+                    auxiliary: auxiliary("fd03::c0:0"),
+                    ..pool("fd03::/64")
+                },
+            ];
+        }),
+    ),
+    (
+        "addresses in turn",
+        ("bridge", &[], |spec| {
+            drop(spec.ipam_options.insert("com.docker.network.ipam.serial".into(), "true".into()))
+        }),
+    ),
+    ("the configuration of another network", ("bridge", &[], |spec| spec.config_from = "conf".into())),
     ("a size from the pools", ("bridge", &[], |spec| spec.ipam = vec![pool("0.0.0.0/28")])),
     ("ipam null", ("bridge", &[], |spec| spec.ipam_driver = "null".into())),
     ("isolate", ("bridge", &[("portolan.isolate", "true")], |_| {})),
@@ -104,6 +177,14 @@ const CASES: &[(&str, Case)] = &[
             |spec| spec.ipam = vec![pool("10.3.0.0/24")],
         ),
     ),
+    (
+        "routes that lead nowhere",
+        (
+            "bridge",
+            &[("portolan.routes", "10.66.0.0/16,unreachable;10.67.0.0/16,prohibit,9;fd66::/64,prohibit")],
+            |spec| spec.ipv6 = Some(true),
+        ),
+    ),
     ("no default route", ("bridge", &[("portolan.no_default_route", "true")], |_| {})),
     ("mtu of the way out", ("bridge", &[("portolan.mtu", "auto")], |_| {})),
     ("macvlan", ("macvlan", &[("parent", "eth0")], |spec| spec.ipam = vec![pool("10.3.0.0/24")])),
@@ -121,6 +202,18 @@ const CASES: &[(&str, Case)] = &[
         ("macvlan", &[("parent", "eth0.10")], |spec| spec.ipam = vec![pool("10.3.0.0/24")]),
     ),
     ("macvlan without a parent", ("macvlan", &[], |spec| spec.ipam = vec![pool("10.3.0.0/24")])),
+    ("macvlan private", ("macvlan", &[("parent", "eth0"), ("macvlan_mode", "private")], |_| {})),
+    (
+        "macvlan, IPv6",
+        ("macvlan", &[("parent", "eth0")], |spec| {
+            (spec.ipv4, spec.ipv6) = (Some(false), Some(true));
+            spec.ipam = vec![IpamPoolSpec { gateway: "fd03::fe".into(), ..pool("fd03::/64") }];
+        }),
+    ),
+    (
+        "macvlan, addresses by DHCP",
+        ("macvlan", &[("parent", "eth0")], |spec| spec.ipam_driver = "dhcp".into()),
+    ),
     ("macvlan passthru", ("macvlan", &[("parent", "eth0"), ("macvlan_mode", "passthru")], |_| {})),
     (
         "macvlan with host access",
@@ -129,6 +222,10 @@ const CASES: &[(&str, Case)] = &[
         }),
     ),
     ("ipvlan", ("ipvlan", &[("parent", "eth0"), ("ipvlan_flag", "private")], |_| {})),
+    (
+        "ipvlan l3s, vepa",
+        ("ipvlan", &[("parent", "eth0"), ("ipvlan_mode", "l3s"), ("ipvlan_flag", "vepa")], |_| {}),
+    ),
     ("ipvlan l3", ("ipvlan", &[("parent", "eth0"), ("ipvlan_mode", "l3")], |_| {})),
 ];
 
@@ -143,55 +240,107 @@ fn network(name: &str, (driver, options, ask): &Case) -> NetworkSpec {
     spec
 }
 
+/// What an endpoint's driver options make of it, on a network without any.
+const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "endpoint: names of both ends",
+        &[("com.docker.network.endpoint.ifname", "lan0"), ("portolan.endpoint.host_ifname", "web0")],
+    ),
+    (
+        "endpoint: sysctls",
+        &[(
+            "com.docker.network.endpoint.sysctls",
+            "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.IFNAME.gc_stale_time=30",
+        )],
+    ),
+    ("endpoint: source_guard off", &[("portolan.source_guard", "off")]),
+    ("endpoint: announced twice", &[("com.docker.network.advertise_addr_nmsgs", "2")]),
+];
+
+async fn laboratory() -> Lab {
+    let lab = Lab::open().await;
+    lab.host.add_host_link("eth0", 1450, true);
+    lab.host.add_host_bridge("br-lan", &[]);
+    lab.host.add_host_bridge("br-there", &["10.3.0.7/24", "10.3.0.8/24"]);
+    let conf = NetworkSpec {
+        name: "conf".into(),
+        config_only: true,
+        ipam: vec![pool("10.3.0.0/24")],
+        options: [("com.docker.network.driver.mtu".to_owned(), "1400".to_owned())].into(),
+        ..NetworkSpec::default()
+    };
+    lab.networks.create(conf).await.unwrap();
+    *lab.lender.lease.lock().unwrap() = Some(DhcpLease {
+        address: "10.9.0.9/24".parse().unwrap(),
+        server: [10, 9, 0, 1].into(),
+        server_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        gateway: Some([10, 9, 0, 254].into()),
+        routes: Vec::new(),
+        dns: Vec::new(),
+        domains: Vec::new(),
+        mtu: Some(1400),
+        renew_at: 1,
+        rebind_at: 2,
+        expires_at: 3,
+    });
+    lab
+}
+
+/// The steps that make a network and a container in it, without what is chosen at random. All of it goes again.
+async fn steps(title: &str, asked: NetworkSpec, attach: AttachSpec) -> String {
+    let lab = laboratory().await;
+    let before = lab.host.state();
+    let from = lab.host.log().len();
+    let network = lab.networks.create(asked).await.unwrap();
+    let made = lab.host.log()[from..].join("\n");
+    let from = lab.host.log().len();
+    let sandbox = SandboxSpec { attach: vec![attach], ..spec(1, "net", Vec::new()) };
+    let info = lab.networks.create_sandbox(sandbox).await.unwrap();
+    let started = lab.log_from(from, &info);
+    let mut steps = format!("{made}\n-- a container\n{started}").replace(network.id.short(), "NETWORK");
+    // Bridges' hardware addresses follow from ids, host MACs too.
+    steps = steps
+        .lines()
+        .map(|line| match line.split_once(" address 02:50:") {
+            Some((head, tail)) => format!("{head} address MAC{}\n", &tail[11..]),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    let endpoint = &info.endpoints[0].endpoint;
+    if network.ipam_driver == "dhcp" {
+        steps = steps.replace(&endpoint.mac.to_string(), "MAC");
+    }
+    let ula = network.ipam.iter().find(|config| config.subnet.addr().is_ipv6());
+    if let Some(config) = ula {
+        let prefix = config.subnet.network().to_string();
+        steps = steps.replace(prefix.trim_end_matches("::"), "ULA");
+    }
+    if ula.is_some() || endpoint.ipv4.is_none() {
+        steps = steps.replace(&endpoint.mac.to_string(), "MAC");
+    }
+    lab.networks.remove_sandbox(&info.id).await.unwrap();
+    lab.networks.forget(&container(1)).await.unwrap();
+    lab.networks.remove("net").await.unwrap();
+    let mut after = lab.host.state();
+    after.links.retain(|_, link| link.kind != LinkKind::Adopted || !link.addresses.is_empty());
+    // What was switched on for the whole host stays.
+    after.sysctls.retain(|key, _| before.sysctls.contains_key(key));
+    assert_eq!(after.links, before.links, "{title}");
+    assert_eq!(after.routes, before.routes, "{title}");
+    assert_eq!(after.firewall, before.firewall, "{title}");
+    format!("# {title}\n{steps}\n")
+}
+
 #[tokio::test]
 async fn every_driver_and_option_as_steps() {
     let mut text = String::new();
     for (title, case) in CASES {
-        let lab = Lab::open().await;
-        lab.host.add_host_link("eth0", 1450, true);
-        lab.host.add_host_bridge("br-lan", &[]);
-        lab.host.add_host_bridge("br-there", &["10.3.0.7/24", "10.3.0.8/24"]);
-        let before = lab.host.state();
-        let from = lab.host.log().len();
-        let network = lab.networks.create(network("net", case)).await.unwrap();
-        let made = lab.host.log()[from..].join("\n");
-        let from = lab.host.log().len();
-        let info = lab.networks.create_sandbox(spec(1, "net", Vec::new())).await.unwrap();
-        let started = lab.log_from(from, &info);
-        let steps = format!("{made}\n-- a container\n{started}").replace(network.id.short(), "NETWORK");
-        // Bridges' hardware addresses follow from ids, host MACs too.
-        let steps: String = steps
-            .lines()
-            .map(|line| match line.split_once(" address 02:50:") {
-                Some((head, tail)) => format!("{head} address MAC{}\n", &tail[11..]),
-                None => format!("{line}\n"),
-            })
-            .collect();
-        let steps = match info.endpoints[0].endpoint.ipv4.or(None) {
-            Some(_) => steps,
-            None => steps.replace(&info.endpoints[0].endpoint.mac.to_string(), "MAC"),
-        };
-        let ula = network.ipam.iter().find(|config| config.subnet.addr().is_ipv6());
-        let steps = match ula {
-            Some(config) => {
-                let prefix = config.subnet.network().to_string();
-                steps
-                    .replace(prefix.trim_end_matches("::"), "ULA")
-                    .replace(&info.endpoints[0].endpoint.mac.to_string(), "MAC")
-            }
-            None => steps,
-        };
-        writeln!(text, "# {title}\n{steps}").unwrap();
-        lab.networks.remove_sandbox(&info.id).await.unwrap();
-        lab.networks.forget(&container(1)).await.unwrap();
-        lab.networks.remove("net").await.unwrap();
-        let mut after = lab.host.state();
-        after.links.retain(|_, link| link.kind != LinkKind::Adopted || !link.addresses.is_empty());
-        // What was switched on for the whole host stays.
-        after.sysctls.retain(|key, _| before.sysctls.contains_key(key));
-        assert_eq!(after.links, before.links, "{title}");
-        assert_eq!(after.routes, before.routes, "{title}");
-        assert_eq!(after.firewall, before.firewall, "{title}");
+        text += &steps(title, network("net", case), attach(1, "net")).await;
+    }
+    for (title, options) in ENDPOINTS {
+        let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let attach = AttachSpec { driver_opts: options.collect(), ..attach(1, "net") };
+        text += &steps(title, network("net", &("bridge", &[], |_| {})), attach).await;
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/options.txt");
     if std::env::var_os("PORTOLAN_BLESS").is_some() {
@@ -241,6 +390,24 @@ async fn mistakes_about_links_are_told() {
         (
             ("bridge", &[("portolan.routes", "10.9.0.0/16,10.8.0.1")], |_| {}),
             "in none of the network's subnets",
+        ),
+        (
+            ("bridge", &[("portolan.routes", "10.9.0.0/16,10.3.0.255")], |spec| {
+                spec.ipam = vec![pool("10.3.0.0/24")];
+            }),
+            "it is the broadcast address of the subnet 10.3.0.0/24",
+        ),
+        (
+            ("bridge", &[("portolan.routes", "10.3.0.0/24,10.3.0.9")], |spec| {
+                spec.ipam = vec![pool("10.3.0.0/24")];
+            }),
+            "10.3.0.0/24 is the network's own subnet",
+        ),
+        (
+            ("macvlan", &[("parent", "eth0"), ("portolan.routes", "10.9.0.0/16,0.0.0.0")], |spec| {
+                spec.ipam_driver = "dhcp".into();
+            }),
+            "the next hop 0.0.0.0 of 10.9.0.0/16 can be nobody's address",
         ),
         (
             ("bridge", &[], |spec| {

@@ -16,7 +16,7 @@ use crate::host::{LinuxHost, is_ours};
 use crate::netlink::{Batch, NetlinkError, Socket};
 use crate::netns;
 use crate::nft;
-use crate::observe::{self, Details};
+use crate::observe;
 use crate::sysctl::Sysctls;
 use crate::{addr, link, route};
 
@@ -276,20 +276,9 @@ impl LinuxHost {
     fn add_bridge(&self, (ns, name): &LinkKey, bridge: &Link) -> Result<(), Failure> {
         let mut create = Batch::new();
         link::add_bridge(&mut create, name, bridge);
-        self.create_link(ns, create, name, bridge)?;
-        if bridge.vlan.is_none() {
-            return Ok(());
-        }
-        // A kernel without the feature does not refuse it.
-        self.in_namespace(ns, |socket| {
-            let made = observe::link_named(socket, name)?;
-            if made.is_some_and(|made| matches!(made.details, Some(Details::Bridge { vlan: Some(_), .. }))) {
-                return Ok(());
-            }
-            let mut undo = Batch::new();
-            link::remove(&mut undo, name);
-            socket.transact(&mut undo)?;
-            Err(no_vlan_filtering())
+        self.create_link(ns, create, name, bridge).map_err(|failure| {
+            let lacking = bridge.vlan.is_some() && failure.errno == Some(libc::EOPNOTSUPP);
+            if lacking { no_vlan_filtering() } else { failure }
         })
     }
 

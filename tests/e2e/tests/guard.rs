@@ -175,6 +175,17 @@ fn a_container_with_net_raw_passes_for_nobody_else() {
         let (came, sent) = heard(&engine, "trusted", by_host);
         assert_eq!(came, sent, "of one that is trusted, by_host: {by_host}");
     }
+    // A whole network may be trusted.
+    let open = ["--subnet", "10.79.0.0/24", "-o", "portolan.source_guard=off", "open"];
+    engine.docker(&[&["network", "create"], &open[..]].concat()).ok();
+    for (network, prefix, answered) in [("open", "10.79.0", true), ("front", "10.77.0", false)] {
+        let line = format!("ip addr add {prefix}.99/24 dev eth0 && ping -c1 -W1 -I {prefix}.99 {prefix}.1");
+        let run =
+            ["run", "--rm", "--cap-add", "NET_ADMIN", "--network", network, "busybox", "sh", "-c", &line];
+        let asked = engine.docker(&run);
+        assert!(asked.stdout.contains("packets transmitted"), "{}", asked.all());
+        assert_eq!(asked.code == 0, answered, "{network}: {}", asked.all());
+    }
 }
 
 /// CVE-2025-9074: what a container can reach of its host is no way into the engine.

@@ -263,6 +263,8 @@ fn subnets_of_both_families_with_ranges_and_kept_addresses() {
         "printer=10.81.3.64",
         "--subnet",
         "fd81:3::/64",
+        "--ip-range",
+        "fd81:3::c0:0/112",
         "--gateway",
         "fd81:3::fe",
         "--aux-address",
@@ -278,7 +280,7 @@ fn subnets_of_both_families_with_ranges_and_kept_addresses() {
     run(&engine, "one", &["--network", "both"]);
     let addresses = inside(&engine, "one", &["ip", "addr", "show", "eth0"]);
     has_line(&addresses, &["inet 10.81.3.65/24"]);
-    has_line(&addresses, &["inet6 fd81:3::", "/64"]);
+    has_line(&addresses, &["inet6 fd81:3::c0:", "/64"]);
     assert!(!addresses.contains("fd81:3::1/") && !addresses.contains("dadfailed"), "{addresses}");
     has_line(&inside(&engine, "one", &["ip", "route"]), &["default via 10.81.3.254"]);
     has_line(&inside(&engine, "one", &["ip", "-6", "route"]), &["default via fd81:3::fe"]);

@@ -53,6 +53,30 @@ fn macvlan_containers_reach_each_other_and_not_the_host() {
     engine.docker(&["network", "rm", "lan"]).ok();
     let missing = engine.docker(&["network", "create", "-d", "macvlan", "-o", "parent=nic7", "lan"]);
     has_line(missing.fails(), &["nic7"]);
+    macvlan_modes_are_the_links(&engine);
+}
+
+fn macvlan_modes_are_the_links(engine: &Engine) {
+    for (number, mode) in ["bridge", "private", "vepa", "passthru"].into_iter().enumerate() {
+        let (option, subnet) = (format!("macvlan_mode={mode}"), format!("10.71.{number}.0/24"));
+        create(engine, &["-d", "macvlan", "-o", "parent=nic0", "-o", &option, "--subnet", &subnet, "one"]);
+        let words = ["run", "-d", "--name", mode, "--network", "one", "-p", "80", "busybox", "sleep", "600"];
+        let made = engine.docker(&words);
+        made.ok();
+        if is_portolan(engine) {
+            has_line(&made.all(), &["no ports are published on the network one (macvlan)"]);
+        }
+        let pid = inspect(engine, mode, "{{.State.Pid}}");
+        let links = engine.host().run(&["nsenter", "-t", &pid, "-n", "ip", "-d", "link", "show", "eth0"]);
+        has_line(links.ok(), &[&format!("macvlan mode {mode}")]);
+        if mode == "passthru" {
+            let parent = engine.host().run(&["ip", "-br", "link", "show", "nic0"]).ok().to_owned();
+            let own = inside(engine, mode, &["cat", "/sys/class/net/eth0/address"]);
+            assert!(parent.contains(own.trim()), "{own} is not the parent's: {parent}");
+        }
+        engine.docker(&["rm", "-f", mode]).ok();
+        engine.docker(&["network", "rm", "one"]).ok();
+    }
 }
 
 #[test]
@@ -144,13 +168,30 @@ fn routes_and_metrics_are_in_the_container() {
     if skip_on_docker(&engine, "static routes") {
         return;
     }
-    let routes = "portolan.routes=10.9.0.0/16,10.73.0.7,50;10.66.0.0/16,blackhole";
+    let routes = "portolan.routes=10.9.0.0/16,10.73.0.7,50;10.66.0.0/16,blackhole;\
+        10.67.0.0/16,unreachable;10.68.0.0/16,prohibit";
     create(&engine, &["--subnet", "10.73.0.0/24", "-o", routes, "-o", "portolan.metric=7", "net"]);
     run(&engine, "one", &["--network", "net"]);
     let table = inside(&engine, "one", &["ip", "route"]);
     has_line(&table, &["default via 10.73.0.1 dev eth0", "metric 7"]);
     has_line(&table, &["10.9.0.0/16 via 10.73.0.7 dev eth0", "metric 50"]);
     has_line(&table, &["blackhole 10.66.0.0/16"]);
+    for (kind, net, says) in
+        [("unreachable", "10.67.0", "No route to host"), ("prohibit", "10.68.0", "Permission denied")]
+    {
+        has_line(&table, &[&format!("{kind} {net}.0/16")]);
+        let asked = engine.docker(&["exec", "one", "ping", "-c1", "-W1", &format!("{net}.1")]);
+        assert!(asked.all().contains(says), "{kind}: {}", asked.all());
+    }
+    for (route, part) in [
+        ("10.9.0.0/16,10.73.1.255", "it is the broadcast address"),
+        ("10.9.0.0/16,10.73.1.0", "it is the address of the subnet"),
+        ("10.73.1.0/24,10.73.1.7", "10.73.1.0/24 is the network's own subnet"),
+    ] {
+        let option = format!("portolan.routes={route}");
+        let refused = engine.docker(&["network", "create", "--subnet", "10.73.1.0/24", "-o", &option, "no"]);
+        has_line(refused.fails(), &[part]);
+    }
     create(&engine, &["-o", "portolan.no_default_route=true", "side"]);
     run(&engine, "two", &["--network", "side"]);
     assert!(!inside(&engine, "two", &["ip", "route"]).contains("default"));
@@ -233,6 +274,40 @@ fn addresses_are_counted_and_given_in_turn() {
         let counts = numbers["IPsInUse"].as_u64().zip(numbers["DynamicIPsAvailable"].as_u64());
         (counts == Some((3, 13))).then_some(())
     });
+}
+
+#[test]
+fn sizes_come_from_the_pools_and_links_may_be_without_addresses() {
+    let engine = Engine::start();
+    // As in Docker, a name may be any text, and an empty one for a link is none.
+    let unset = ["-o", "com.docker.network.bridge.name=", "-o", "com.docker.network.container_iface_prefix="];
+    create(&engine, &[&unset[..], &["--subnet", "10.78.0.0/24", "a b/c"]].concat());
+    run(&engine, "named", &["--network", "a b/c"]);
+    has_line(&inside(&engine, "named", &["ip", "addr", "show", "eth0"]), &["10.78.0.2/24"]);
+    engine.docker(&["network", "create", " "]).fails();
+    if skip_on_docker(&engine, "sizes from the pools, networks without addresses") {
+        // Docker before 29.
+        return;
+    }
+    create(&engine, &["--ipv6", "--subnet", "0.0.0.0/26", "--subnet", "::/80", "sized"]);
+    run(&engine, "one", &["--network", "sized"]);
+    run(&engine, "two", &["--network", "sized"]);
+    let addresses = inside(&engine, "one", &["ip", "addr", "show", "eth0"]);
+    has_line(&addresses, &["inet 172.", "/26"]);
+    has_line(&addresses, &["inet6 fd", "/80 scope global"]);
+    assert!(pings(&engine, "one", "two"));
+    create(&engine, &["--subnet", "0.0.0.0/26", "again"]);
+    let subnet = |name: &str| {
+        let format = "{{(index .IPAM.Config 0).Subnet}}";
+        engine.docker(&["network", "inspect", "--format", format, name]).ok().trim().to_owned()
+    };
+    assert!(subnet("again").ends_with("/26") && subnet("again") != subnet("sized"));
+    create(&engine, &["--ipam-driver", "null", "-o", "com.docker.network.bridge.name=br-bare", "bare"]);
+    run(&engine, "bare", &["--network", "bare"]);
+    let seen = inside(&engine, "bare", &["ip", "addr", "show", "eth0"]);
+    assert!(seen.contains("LOWER_UP") && !seen.contains("inet"), "{seen}");
+    assert_eq!(inside(&engine, "bare", &["ip", "route"]).trim(), "");
+    assert!(!engine.host().run(&["ip", "-4", "addr", "show", "br-bare"]).ok().contains("inet"));
 }
 
 #[test]

@@ -128,8 +128,11 @@ pub enum Transaction {
 impl fmt::Display for PolicyItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bridge(bridge) => write!(f, "bridge {}", bridge.bridge),
-            Self::Endpoint(endpoint) => write!(f, "endpoint {}", endpoint.host_ifname),
+            Self::Bridge(bridge) => write!(f, "bridge {}{}", bridge.bridge, Beyond(bridge)),
+            Self::Endpoint(endpoint) => {
+                let guard = if endpoint.source_guard { "" } else { " source_guard off" };
+                write!(f, "endpoint {}{guard}", endpoint.host_ifname)
+            }
             Self::Port(port) => write!(
                 f,
                 "port {} {}/{} to {} {}",
@@ -145,6 +148,39 @@ impl fmt::Display for PolicyItem {
                 port.binding.host_ip, port.binding.host_port, port.binding.proto, port.bridge
             ),
         }
+    }
+}
+
+/// What of a bridge's policy is not as it is without options.
+struct Beyond<'a>(&'a BridgePolicy);
+
+impl fmt::Display for Beyond<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bridge = self.0;
+        for (is, text) in [
+            (bridge.internal, " internal"),
+            (bridge.isolate, " isolate"),
+            (!bridge.icc, " icc off"),
+            (!bridge.masquerade, " masquerade off"),
+        ] {
+            f.write_str(if is { text } else { "" })?;
+        }
+        for (family, mode) in [("ipv4", bridge.gateway_mode_ipv4), ("ipv6", bridge.gateway_mode_ipv6)] {
+            match mode {
+                GatewayMode::Nat => {}
+                GatewayMode::NatUnprotected => write!(f, " {family} nat-unprotected")?,
+                GatewayMode::Routed => write!(f, " {family} routed")?,
+                GatewayMode::Isolated => write!(f, " {family} isolated")?,
+            }
+        }
+        let (v4, v6) = (bridge.snat_ipv4.map(IpAddr::V4), bridge.snat_ipv6.map(IpAddr::V6));
+        for source in v4.into_iter().chain(v6) {
+            write!(f, " snat {source}")?;
+        }
+        for link in &bridge.trusted_interfaces {
+            write!(f, " trusts {link}")?;
+        }
+        Ok(())
     }
 }
 

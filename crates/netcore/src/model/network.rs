@@ -54,6 +54,18 @@ pub struct Network {
     pub routing: Routing,
 }
 
+impl Network {
+    /// Why ports of its endpoints cannot be published on the host, in a word; none if they can.
+    pub fn publishes_nothing(&self) -> Option<&'static str> {
+        match &self.driver {
+            Driver::Bridge(options) if options.unmanaged => Some("unmanaged"),
+            Driver::Bridge(_) if self.internal => Some("internal"),
+            Driver::Bridge(_) => None,
+            driver => Some(driver.name()),
+        }
+    }
+}
+
 /// Routes that a network gives to its endpoints (`portolan.routes`, `portolan.metric`,
 /// `portolan.no_default_route`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
