@@ -27,6 +27,7 @@ mod store;
 mod streams;
 mod time;
 mod volume;
+mod volume_mount;
 
 pub use config::{EngineConfig, Parts};
 pub use engine::Engine;

@@ -45,7 +45,15 @@ impl Engine {
             }
         }
         let (images, id) = (self.inner.images.clone(), container.id.to_string());
-        blocking(move || Ok(Root::Mounted(images.open_rootfs_with(&id, &binds(&mounts))?))).await
+        let engine = self.clone();
+        // What is opened keeps what it has of the volumes.
+        blocking(move || {
+            engine
+                .inner
+                .volumes
+                .while_mounted(&mounts, || Ok(Root::Mounted(images.open_rootfs_with(&id, &binds(&mounts))?)))
+        })
+        .await
     }
 }
 

@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use portolan_netcore::model::ContainerId;
 use rand::RngCore;
 
 use crate::container::record::to_json;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::model::{EventType, Filters, Pruned, Volume, VolumeSpec};
+use crate::model::{EventType, Filters, MountPoint, Pruned, Volume, VolumeSpec};
 use crate::store::{Database, Write};
+use crate::volume_mount::{Mounts, check_options, needs_mount, unmount_all};
+
+/// A file in the directory of a volume that is not on record yet.
+const UNBORN: &str = "unborn";
 
 /// Every volume, by name.
 #[derive(Debug)]
@@ -22,6 +27,7 @@ pub(crate) struct Volumes {
     /// How many containers are being made that will have the volume. Only whoever has `known` locked looks for
     /// users of a volume, so that none slips through between.
     held: Arc<Mutex<BTreeMap<String, usize>>>,
+    mounts: Mounts,
 }
 
 /// Keeps volumes from being removed until their container is known.
@@ -48,12 +54,100 @@ impl Drop for Hold {
 impl Volumes {
     /// The volumes that the database holds.
     pub(crate) fn load(root: PathBuf, records: &[String]) -> Result<Self> {
-        let known = records
+        let known: BTreeMap<String, Volume> = records
             .iter()
             .map(|json| serde_json::from_str::<Volume>(json).map(|volume| (volume.name.clone(), volume)))
             .collect::<Result<_, _>>()
             .map_err(|error| EngineError::internal(format!("read a volume from the database: {error}")))?;
-        Ok(Self { root, known: Mutex::new(known), held: Arc::default() })
+        let volumes =
+            Self { root, known: Mutex::new(known), held: Arc::default(), mounts: Mounts::default() };
+        volumes.sweep();
+        Ok(volumes)
+    }
+
+    /// Directories whose volumes a crash came before: they go. Others that nobody knows are not ours to judge.
+    fn sweep(&self) {
+        let known = self.known();
+        for entry in std::fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            if !entry.path().join(UNBORN).exists() {
+                continue;
+            }
+            if entry.file_name().to_str().is_some_and(|name| known.contains_key(name)) {
+                let _ = std::fs::remove_file(entry.path().join(UNBORN));
+            } else if let Err(error) =
+                std::fs::rename(entry.path(), self.root.join(format!(".{}", random_name())))
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "set aside what a crash left of a volume");
+            }
+        }
+    }
+
+    /// The volumes are on record: a crash takes them away no more.
+    pub(crate) fn born(&self, names: &[String]) {
+        for name in names {
+            match std::fs::remove_file(self.root.join(name).join(UNBORN)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(volume = name, %error, "mark a volume as made");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Of a container's mounts, the volumes that have to be mounted for it.
+    fn to_mount(&self, mounts: &[MountPoint]) -> Vec<Volume> {
+        let names = mounts.iter().filter_map(|mount| mount.name.as_ref());
+        let known = self.known();
+        names.filter_map(|name| known.get(name)).filter(|volume| needs_mount(volume)).cloned().collect()
+    }
+
+    /// Mounts what those need that a container has, or nothing. Blocks.
+    ///
+    /// # Errors
+    /// A volume cannot be mounted.
+    pub(crate) fn claim(&self, mounts: &[MountPoint], user: &str) -> Result<()> {
+        let needed = self.to_mount(mounts);
+        for (count, volume) in needed.iter().enumerate() {
+            if let Err(error) = self.mounts.claim(volume, user) {
+                needed[..count].iter().for_each(|volume| self.mounts.release(volume, user));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The reverse. Blocks.
+    pub(crate) fn release(&self, mounts: &[MountPoint], user: &str) {
+        self.to_mount(mounts).iter().for_each(|volume| self.mounts.release(volume, user));
+    }
+
+    /// Counts a container that ran before this daemon did.
+    pub(crate) fn adopt(&self, mounts: &[MountPoint], user: &str) {
+        self.to_mount(mounts).iter().for_each(|volume| self.mounts.adopt(volume, user));
+    }
+
+    /// Unmounts what no container uses that was found again. Blocks.
+    pub(crate) fn release_unused(&self) {
+        self.mounts.release_unused(&self.all());
+    }
+
+    /// Runs something while volumes are mounted that it needs. Blocks.
+    ///
+    /// # Errors
+    /// A volume cannot be mounted, or its own.
+    pub(crate) fn while_mounted<T>(
+        &self,
+        mounts: &[MountPoint],
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        if self.to_mount(mounts).is_empty() {
+            return run();
+        }
+        let user = random_name();
+        self.claim(mounts, &user)?;
+        let done = run();
+        self.release(mounts, &user);
+        done
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
@@ -90,11 +184,7 @@ impl Volumes {
                 "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
             )));
         }
-        if let Some(option) = options.keys().next() {
-            return Err(EngineError::invalid(format!(
-                "invalid option: {option:?}: the local driver of this engine mounts no devices"
-            )));
-        }
+        check_options(&options).map_err(|error| error.context(format_args!("create {name}")))?;
         let anonymous = name.is_empty();
         let name = if anonymous { random_name() } else { name };
         check_name(&name)?;
@@ -105,7 +195,11 @@ impl Volumes {
         }
         let directory = self.root.join(&name);
         let mountpoint = directory.join("_data");
-        make(&directory, 0o701).and_then(|()| make(&mountpoint, 0o755)).map_err(|error| {
+        let made = make(&directory, 0o701)
+            // One that was there before is not taken away by a crash.
+            .and_then(|new| if new { std::fs::write(directory.join(UNBORN), "") } else { Ok(()) })
+            .and_then(|()| make(&mountpoint, 0o755).map(drop));
+        made.map_err(|error| {
             EngineError::internal(format!("create volume {name}: make {}: {error}", mountpoint.display()))
         })?;
         let volume = Volume {
@@ -138,6 +232,12 @@ impl Volumes {
         if !users.is_empty() || self.held.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name) {
             return Err(users);
         }
+        // Below a mount would be somebody else's data.
+        if let Some(volume) = known.get(name)
+            && let Err(error) = self.mounts.forget(volume)
+        {
+            return Err(vec![format!("unmount {}: {error}", volume.mountpoint.display())]);
+        }
         let Some(volume) = known.remove(name) else { return Ok(None) };
         database.write_lazily(Write::ForgetVolume { name: name.to_owned() });
         // Out of the way at once, so that a new volume of the name starts empty.
@@ -156,8 +256,15 @@ impl Volumes {
             Err(error) => return tracing::warn!(%error, "look for volumes to delete"),
         };
         for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with('.')
-                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            if !entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            // Nothing below a mount is ours to delete.
+            if let Err(error) = unmount_all(&entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "unmount what is in a volume's directory");
+                continue;
+            }
+            if let Err(error) = std::fs::remove_dir_all(entry.path())
                 // Two may delete at once.
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -179,10 +286,11 @@ impl Hold {
     }
 }
 
-fn make(path: &Path, mode: u32) -> std::io::Result<()> {
+/// Whether the directory is new.
+fn make(path: &Path, mode: u32) -> std::io::Result<bool> {
     match std::fs::DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        other => other.map(|()| true),
     }
 }
 
@@ -225,6 +333,7 @@ impl Engine {
         if made {
             // The record was written lazily: this commit comes after it.
             self.inner.database.commit(Vec::new()).await?;
+            self.inner.volumes.born(std::slice::from_ref(&volume.name));
             self.volume_event("create", &volume.name, BTreeMap::new());
         }
         Ok(volume)
@@ -318,6 +427,33 @@ impl Engine {
         Ok(self.inner.volumes.forget(name, users, &self.inner.database)?.is_some())
     }
 
+    /// Mounts what a container's volumes need.
+    ///
+    /// # Errors
+    /// A volume cannot be mounted; then none is.
+    pub(crate) async fn mount_volumes(&self, mounts: &[MountPoint], user: &ContainerId) -> Result<()> {
+        if self.inner.volumes.to_mount(mounts).is_empty() {
+            return Ok(());
+        }
+        let (engine, mounts, user) = (self.clone(), mounts.to_vec(), user.to_string());
+        blocking(move || engine.inner.volumes.claim(&mounts, &user)).await
+    }
+
+    /// Unmounts what no other container uses.
+    pub(crate) async fn unmount_volumes(&self, mounts: &[MountPoint], user: &ContainerId) {
+        if self.inner.volumes.to_mount(mounts).is_empty() {
+            return;
+        }
+        let (engine, mounts, user) = (self.clone(), mounts.to_vec(), user.to_string());
+        let released = blocking(move || {
+            engine.inner.volumes.release(&mounts, &user);
+            Ok(())
+        });
+        if let Err(error) = released.await {
+            tracing::warn!(%error, "unmount volumes");
+        }
+    }
+
     pub(crate) fn volume_event(&self, action: &str, name: &str, mut attributes: BTreeMap<String, String>) {
         attributes.insert("driver".to_owned(), "local".to_owned());
         self.inner.events.publish(EventType::Volume, action, name, attributes);
@@ -378,11 +514,21 @@ mod tests {
         assert!(made && !volume.mountpoint.join("x").exists());
         volumes.delete_data();
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1);
+        // A crash before the record: it never was. One that is on record stays, and so does what nobody knows.
+        std::fs::create_dir(root.join("foreign")).unwrap();
+        let again = Volumes::load(root.clone(), &[]).unwrap();
+        again.delete_data();
+        assert!(!volume.mountpoint.exists() && root.join("foreign").exists());
+        let (volume, _) = again.ensure(spec(), &mut again.hold(), &database).unwrap();
+        again.born(&["data".to_owned()]);
+        Volumes::load(root.clone(), &[]).unwrap().delete_data();
+        assert!(volume.mountpoint.exists());
+        let volumes = Volumes::load(root.clone(), &[to_json(&volume)]).unwrap();
         let (anonymous, _) = volumes.ensure(VolumeSpec::default(), &mut volumes.hold(), &database).unwrap();
         assert!(anonymous.anonymous && anonymous.name.len() == 64);
         let bad = VolumeSpec { name: "../x".to_owned(), ..VolumeSpec::default() };
         assert!(volumes.ensure(bad, &mut volumes.hold(), &database).is_err());
-        let options = BTreeMap::from([("device".to_owned(), "tmpfs".to_owned())]);
+        let options = BTreeMap::from([("colour".to_owned(), "red".to_owned())]);
         assert!(
             volumes
                 .ensure(VolumeSpec { options, ..VolumeSpec::default() }, &mut volumes.hold(), &database)

@@ -470,3 +470,60 @@ fn a_read_only_root_has_read_only_files_of_the_engine_s() {
     engine.host().sh(&format!("umount {}", source.display()));
     has_line(output.fails(), &["is mounted on", "but it is not a shared mount"]);
 }
+
+/// Volumes that are mounted for the first container that uses them, and unmounted after the last.
+#[test]
+fn volumes_with_options_are_mounted_while_they_are_used() {
+    let mut engine = Engine::start();
+    let create = |options: &[&str]| {
+        let mut words = vec!["volume", "create"];
+        options.iter().for_each(|option| words.extend(["-o", option]));
+        engine.docker(&[words, vec!["ram"]].concat())
+    };
+    has_line(create(&["colour=red"]).fails(), &["invalid option: \"colour\""]);
+    has_line(create(&["type=tmpfs"]).fails(), &["missing required option: \"device\""]);
+    create(&["type=tmpfs", "device=tmpfs", "o=size=1m,mode=750"]).ok();
+    let options = inspect(&engine, "ram", "{{json .Options}}");
+    assert_eq!(options, r#"{"device":"tmpfs","o":"size=1m,mode=750","type":"tmpfs"}"#);
+    let data = engine.home().join("data/volumes/ram/_data").display().to_string();
+    let mounted = |engine: &Engine| engine.host().run(&["grep", "-c", &data, "/proc/mounts"]).stdout;
+    let script = "echo x >/r/f; sleep 600";
+    engine.docker(&["run", "-d", "--name", "one", "-v", "ram:/r", "busybox", "sh", "-c", script]).ok();
+    let look = "cat /r/f; stat -c %a /r; df -k /r | grep -o ' 1024 '";
+    let second = |engine: &Engine| {
+        engine.docker(&["run", "--rm", "-v", "ram:/r", "busybox", "sh", "-c", look]).ok().to_owned()
+    };
+    assert_eq!(second(&engine), "x\n750\n 1024");
+    if is_portolan(&engine) {
+        engine.kill_daemon();
+        engine.start_daemon();
+        assert_eq!(second(&engine), "x\n750\n 1024", "it is still the first one's");
+    }
+    assert_eq!(mounted(&engine), "1\n");
+    engine.docker(&["rm", "-f", "one"]).ok();
+    eventually("it is unmounted after the last", 5, || (mounted(&engine) == "0\n").then_some(()));
+    has_line(
+        &engine.docker(&["run", "--rm", "-v", "ram:/r", "busybox", "ls", "/r/f"]).all(),
+        &["No such file"],
+    );
+
+    let shared = engine.home().join("shared");
+    std::fs::create_dir(&shared).expect("a directory");
+    std::fs::write(shared.join("f"), "host's").expect("a file");
+    let bind = |name: &str, device: &std::path::Path| {
+        let device = device.display();
+        format!(
+            "type=volume,src={name},dst=/b,volume-driver=local,volume-opt=type=none,volume-opt=device={device},\
+             volume-opt=o=bind"
+        )
+    };
+    let run = |mount: &str| engine.docker(&["run", "--rm", "--mount", mount, "busybox", "cat", "/b/f"]);
+    assert_eq!(run(&bind("data", &shared)).ok(), "host's");
+    engine.docker(&["volume", "rm", "data", "ram"]).ok();
+    assert_eq!(std::fs::read_to_string(shared.join("f")).expect("the host's file"), "host's");
+    let missing = run(&bind("missing", &engine.home().join("none")));
+    has_line(
+        missing.fails(),
+        &["failed to mount local volume: mount ", "/none:", "no such file or directory"],
+    );
+}

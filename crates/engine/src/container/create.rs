@@ -102,7 +102,7 @@ impl Engine {
             engine.inner.images.prepare_rootfs(&id, &image.id)?;
             let mut hold = engine.inner.volumes.hold();
             let made_volumes = engine.make_mounts(&mut definition, &mut hold)?;
-            let filled = engine.fill_volumes(&definition, &made_volumes);
+            let filled = engine.fill_volumes(&definition);
             if let Err(error) = filled {
                 engine.drop_volumes(&made_volumes, &mut hold);
                 return Err(error);
@@ -116,6 +116,7 @@ impl Engine {
             self.drop_volumes(&made_volumes, &mut hold);
             return Err(error);
         }
+        self.inner.volumes.born(&made_volumes);
         for name in &made_volumes {
             self.volume_event("create", name, BTreeMap::new());
         }

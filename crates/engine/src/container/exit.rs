@@ -75,15 +75,17 @@ impl Engine {
         ]);
         self.container_event(container, "die", attributes);
         self.inner.execs.container_ended(&container.id);
-        let teardown = shim.map(|shim| {
-            let id = container.id.clone();
-            tokio::spawn(async move {
-                if let Err(error) = shim.delete().await {
-                    tracing::error!(container = %id, %error, "delete what is left of a container's run");
-                }
-            })
+        let (engine, id) = (self.clone(), container.id.clone());
+        let mounts = container.with(|record| record.definition.mounts.clone());
+        let teardown = tokio::spawn(async move {
+            if let Some(shim) = shim
+                && let Err(error) = shim.delete().await
+            {
+                tracing::error!(container = %id, %error, "delete what is left of a container's run");
+            }
+            engine.unmount_volumes(&mounts, &id).await;
         });
-        container.with(|record| record.teardown = teardown);
+        container.with(|record| record.teardown = Some(teardown));
         if let Some(provider) = self.provider_of(container) {
             self.release_unshared(&provider).await;
         }

@@ -204,7 +204,7 @@ fn parse_bool(text: &str) -> Option<bool> {
 }
 
 /// `10m`, `1g`, `4096`, `10MB`: powers of 1024.
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match lower[digits.len()..].trim_end_matches('b') {

@@ -34,5 +34,5 @@ mod volumes;
 
 pub(crate) use attach::{PumpEnd, pump};
 pub(crate) use detach::{DetachKeys, parse as parse_detach_keys};
-pub(crate) use logging::check as check_log;
+pub(crate) use logging::{check as check_log, parse_size};
 pub(crate) use merge::{environment, replace_or_append};

@@ -182,6 +182,8 @@ impl Engine {
             record.sandbox = sandbox;
             record.shim = Some(shim.clone());
         });
+        let mounts = container.with(|record| record.definition.mounts.clone());
+        self.inner.volumes.adopt(&mounts, container.id.as_str());
         container.announce(|now| now.running = true);
         container.save_state(&self.inner.database);
         self.watch(container.clone(), shim);
@@ -287,7 +289,10 @@ impl Engine {
             }
         }
         let engine = self.clone();
-        tokio::task::spawn_blocking(move || engine.inner.volumes.delete_data());
+        tokio::task::spawn_blocking(move || {
+            engine.inner.volumes.release_unused();
+            engine.inner.volumes.delete_data();
+        });
     }
 }
 

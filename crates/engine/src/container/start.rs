@@ -114,10 +114,13 @@ impl Engine {
         made: &mut Made,
     ) -> Result<(), StartFailure> {
         let rootfs = self.rootfs_of(&definition.id);
-        let (rootfs, network) = tokio::join!(rootfs, self.network_for(container, definition));
+        let volumes = self.mount_volumes(&definition.mounts, &definition.id);
+        let (rootfs, network, mounted) =
+            tokio::join!(rootfs, self.network_for(container, definition), volumes);
         let (sandbox, netns) = network?;
         made.sandbox = sandbox.clone();
         let rootfs = rootfs?;
+        mounted?;
         container.with(|record| {
             record.state.sandbox = sandbox.as_ref().map(|info| info.id.clone());
             record.sandbox.clone_from(&sandbox);
@@ -231,6 +234,8 @@ impl Engine {
             Some(sandbox.id)
         };
         let ((), released) = tokio::join!(delete, release);
+        let mounts = container.with(|record| record.definition.mounts.clone());
+        self.unmount_volumes(&mounts, &container.id).await;
         if let Some(sandbox) = released {
             self.await_settled(&sandbox).await;
         }

@@ -23,12 +23,14 @@ impl Engine {
     ///
     /// # Errors
     /// They cannot be copied.
-    pub(crate) fn fill_volumes(&self, definition: &Definition, _made: &[String]) -> Result<()> {
-        let empty: Vec<&MountPoint> = definition
-            .mounts
-            .iter()
-            .filter(|mount| mount.kind == MountType::Volume && !mount.no_copy && is_empty(mount))
-            .collect();
+    pub(crate) fn fill_volumes(&self, definition: &Definition) -> Result<()> {
+        let wanted = |mount: &&MountPoint| mount.kind == MountType::Volume && !mount.no_copy;
+        let to_fill: Vec<MountPoint> = definition.mounts.iter().filter(wanted).cloned().collect();
+        self.inner.volumes.while_mounted(&to_fill, || self.fill_empty(definition, &to_fill))
+    }
+
+    fn fill_empty(&self, definition: &Definition, mounts: &[MountPoint]) -> Result<()> {
+        let empty: Vec<&MountPoint> = mounts.iter().filter(|mount| is_empty(mount)).collect();
         if empty.is_empty() {
             return Ok(());
         }
