@@ -256,7 +256,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn is_about_others(heard: &Disturbance) -> bool {
-    matches!(heard, Disturbance::Surroundings | Disturbance::RouteReplaced(_))
+    matches!(
+        heard,
+        Disturbance::Surroundings | Disturbance::RouteReplaced(_) | Disturbance::ForeignAddressGone(_)
+    )
 }
 
 /// Puts right what is not a rule. None if all that was heard was our own doing.

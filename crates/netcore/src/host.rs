@@ -167,6 +167,9 @@ pub enum Disturbance {
     },
     /// An address was removed from a link.
     AddressGone(std::net::IpAddr),
+    /// An address was removed from a link that is not ours. It may be one that we gave to a bridge which a
+    /// network adopted; else it is one of the host's surroundings.
+    ForeignAddressGone(std::net::IpAddr),
     /// A route of ours was removed.
     RouteGone,
     /// Somebody's route took the place of another one to the same destination.

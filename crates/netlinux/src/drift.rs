@@ -197,7 +197,10 @@ fn of_route(socket: &Socket, aliases: &Aliases, reply: &Reply<'_>) -> Option<Dis
                 return (reply.kind == RTM_DELADDR).then_some(Disturbance::AddressGone(address));
             }
             // Every link has one of these, also of ours whose name is forgotten already.
-            (!is_link_local(address)).then_some(Disturbance::Surroundings)
+            (!is_link_local(address)).then_some(match reply.kind {
+                RTM_DELADDR => Disturbance::ForeignAddressGone(address),
+                _ => Disturbance::Surroundings,
+            })
         }
         RTM_NEWROUTE | RTM_DELROUTE => {
             let header = reply.payload.first_chunk::<RTMSG_LEN>()?;

@@ -36,7 +36,9 @@ impl Owner {
             }
             Disturbance::RouteReplaced(destination) => self.is_own_subnet(*destination),
             Disturbance::SubnetGone(alias) => self.is_at_rest(alias),
-            Disturbance::AddressGone(address) => self.is_own_address(*address),
+            Disturbance::AddressGone(address) | Disturbance::ForeignAddressGone(address) => {
+                self.is_own_address(*address)
+            }
             Disturbance::RouteGone | Disturbance::Setting | Disturbance::Lost => true,
             Disturbance::Ruleset { .. } | Disturbance::Surroundings => false,
         }
