@@ -1,6 +1,8 @@
 //! What all requests share.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::RwLock;
 
 use portolan_engine::Engine;
@@ -24,11 +26,22 @@ pub(crate) struct State {
 pub(crate) struct Reloadable {
     pub(crate) debug: bool,
     pub(crate) labels: Vec<String>,
+    pub(crate) registry_mirrors: Vec<String>,
+    pub(crate) insecure_registries: Vec<String>,
+    pub(crate) default_runtime: Option<String>,
+    pub(crate) runtimes: BTreeMap<String, PathBuf>,
 }
 
 impl Reloadable {
     fn of(config: &Config) -> Self {
-        Reloadable { debug: config.log_level >= tracing::Level::DEBUG, labels: config.labels.clone() }
+        Reloadable {
+            debug: config.log_level >= tracing::Level::DEBUG,
+            labels: config.labels.clone(),
+            registry_mirrors: config.registry_mirrors.clone(),
+            insecure_registries: config.insecure_registries.clone(),
+            default_runtime: config.engine.default_runtime.clone(),
+            runtimes: config.engine.runtimes.clone(),
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use portolan_image::ImageStore;
 use portolan_image::registry::Registries;
@@ -32,6 +33,29 @@ pub struct Engine {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// What of the configuration can change while the daemon runs.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// Containers go on when the daemon ends.
+    pub(crate) live_restore: bool,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) registries: Registries,
+    pub(crate) runtimes: BTreeMap<String, PathBuf>,
+    pub(crate) default_runtime: Option<String>,
+}
+
+impl Live {
+    fn of(config: &EngineConfig) -> Self {
+        Self {
+            live_restore: config.live_restore,
+            shutdown_timeout: config.shutdown_timeout,
+            registries: Registries::new(config.registry.clone()),
+            runtimes: config.runtimes.clone(),
+            default_runtime: config.default_runtime.clone(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
@@ -41,7 +65,6 @@ pub(crate) struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
     pub(crate) networks: Networks,
     pub(crate) images: ImageStore,
-    pub(crate) registries: Registries,
     pub(crate) launcher: Launcher,
     pub(crate) containers: Registry,
     pub(crate) execs: Execs,
@@ -49,8 +72,7 @@ pub(crate) struct Inner {
     pub(crate) events: EventBus,
     pub(crate) apparmor: AppArmor,
     stopping: AtomicBool,
-    /// Containers go on when the daemon ends.
-    live_restore: AtomicBool,
+    live: RwLock<Arc<Live>>,
     /// False once the database is closed: ends of containers are then the next daemon's to note, from their
     /// shims. Whoever notes one holds it for reading.
     pub(crate) notes_exits: tokio::sync::RwLock<bool>,
@@ -80,14 +102,13 @@ impl Engine {
             Networks::open(config.net.clone(), parts.host, Arc::new(store), parts.names, parts.leases)
                 .await?;
         let id = installation_id(&database, &loaded.settings).await?;
-        let live_restore = AtomicBool::new(config.live_restore);
+        let live = RwLock::new(Arc::new(Live::of(&config)));
         let apparmor = apparmor.await.unwrap_or_else(|error| AppArmor::Failed(error.to_string()));
         if let Some(warning) = apparmor.warning() {
             tracing::warn!("{warning}");
         }
         let engine = Self {
             inner: Arc::new(Inner {
-                registries: Registries::new(config.registry.clone()),
                 volumes: Volumes::load(volumes, &loaded.volumes)?,
                 config,
                 id,
@@ -101,7 +122,7 @@ impl Engine {
                 events: EventBus::default(),
                 apparmor,
                 stopping: AtomicBool::new(false),
-                live_restore,
+                live,
                 notes_exits: tokio::sync::RwLock::new(true),
                 sharing: std::sync::Mutex::new(()),
             }),
@@ -119,14 +140,15 @@ impl Engine {
         self.inner.config.data_root.join("containers").join(id)
     }
 
-    fn live_restore(&self) -> bool {
-        self.inner.live_restore.load(Ordering::Acquire)
+    /// What holds now of what can change.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.inner.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes what can change while the daemon runs, and tells it.
-    pub fn reload(&self, live_restore: bool) {
-        self.inner.live_restore.store(live_restore, Ordering::Release);
-        let attributes = BTreeMap::from([("live-restore".to_owned(), live_restore.to_string())]);
+    /// Takes what can change while the daemon runs: live restore, the time to stop in, registries, runtimes. Tells it,
+    /// with `attributes`.
+    pub fn reload(&self, config: &EngineConfig, attributes: BTreeMap<String, String>) {
+        *self.inner.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Live::of(config));
         self.inner.events.publish(EventType::Daemon, "reload", self.inner.id.clone(), attributes);
     }
 
@@ -138,7 +160,7 @@ impl Engine {
     /// The daemon ends: containers go on (live restore) or are stopped; the database is closed.
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::Release);
-        if !self.live_restore() {
+        if !self.live().live_restore {
             self.stop_all().await;
         }
         *self.inner.notes_exits.write().await = false;
@@ -167,7 +189,7 @@ impl Engine {
             id: self.inner.id.clone(),
             images: self.inner.images.disk_usage().images,
             data_root: self.inner.config.data_root.clone(),
-            live_restore: self.live_restore(),
+            live_restore: self.live().live_restore,
             cgroup_version: cgroup_version(),
             event_listeners: self.inner.events.listeners(),
             logging_driver: self.default_log_driver().to_owned(),

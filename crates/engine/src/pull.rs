@@ -26,18 +26,19 @@ impl Engine {
         report: PullReport,
     ) -> Result<()> {
         let inner = &self.inner;
+        let live = self.live();
         let one = reference.tag().is_some() || reference.digest().is_some();
         let wanted = if one {
             vec![reference.clone()]
         } else {
-            let tags = inner.registries.tags(reference, credentials).await?;
+            let tags = live.registries.tags(reference, credentials).await?;
             tags.iter().map(|tag| reference.with_tag(tag)).collect::<Result<_, _>>()?
         };
         let (mut updated, mut mismatches) = (false, Vec::new());
         for image in &wanted {
             let report = report.clone();
             let tell = move |progress| report(progress);
-            let pulled = inner.registries.pull(&inner.images, image, platform, credentials, tell).await?;
+            let pulled = live.registries.pull(&inner.images, image, platform, credentials, tell).await?;
             updated |= pulled.updated;
             // An image that is for one platform only is taken all the same, as in Docker.
             if let Some(Err(mismatch)) = platform
@@ -66,7 +67,7 @@ impl Engine {
         reference: &Reference,
         credentials: &Credentials,
     ) -> Result<Distribution> {
-        Ok(self.inner.registries.look_up(reference, credentials).await?)
+        Ok(self.live().registries.look_up(reference, credentials).await?)
     }
 
     /// `POST /auth`: checks credentials. A token to be used instead of the password, if the registry gives one.
@@ -74,6 +75,6 @@ impl Engine {
     /// # Errors
     /// `Unauthorized`; `Internal` if the registry cannot be reached.
     pub async fn registry_login(&self, server: &str, credentials: &Credentials) -> Result<Option<String>> {
-        Ok(self.inner.registries.login(server, credentials).await?)
+        Ok(self.live().registries.login(server, credentials).await?)
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use portolan_e2e::{eventually, fetch, skip_on_docker};
+use portolan_e2e::{eventually, fetch, is_portolan, skip_on_docker};
 use portolan_testkit::{Engine, portolan_binary};
 
 #[test]
@@ -42,13 +42,27 @@ fn signals_are_heard() {
     let engine = Engine::builder().arg("--config-file").arg(&file).start();
     let live_restore = || engine.docker(&["info", "--format", "{{.LiveRestoreEnabled}}"]).ok().to_owned();
     assert_eq!(live_restore(), "true");
-    std::fs::write(&file, r#"{"live-restore": false}"#).unwrap();
+    let since = engine.host().run(&["date", "+%s.%N"]).ok().to_owned();
+    let words = r#"{"live-restore": false, "labels": ["a=b"], "registry-mirrors": ["http://127.0.0.1:1/"], "mtu": 1400}"#;
+    std::fs::write(&file, words).unwrap();
     let send = |signal| {
         let pid = rustix::process::Pid::from_raw(engine.pid() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     };
     send(rustix::process::Signal::HUP);
     eventually("the file is read again", 5, || (live_restore() == "false").then_some(()));
+    let info = engine.docker(&["info", "--format", "{{.Labels}} {{.RegistryConfig.Mirrors}}"]);
+    assert_eq!(info.ok(), "[a=b] [http://127.0.0.1:1/]");
+    let until = engine.host().run(&["date", "+%s.%N"]).ok().to_owned();
+    let filter = ["--filter", "event=reload", "--since", &since, "--until", &until];
+    let event =
+        engine.docker(&[&["events", "--format", "{{json .Actor.Attributes}}"], filter.as_slice()].concat());
+    for attribute in [r#""labels":"[\"a=b\"]""#, r#""live-restore":"false""#, r#""shutdown-timeout":"15""#] {
+        assert!(event.ok().contains(attribute), "{event:?}");
+    }
+    if is_portolan(&engine) {
+        assert!(engine.log().contains("keys=\"mtu\""), "{}", engine.log());
+    }
     send(rustix::process::Signal::USR1);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(live_restore(), "false");

@@ -9,7 +9,7 @@ use portolan_engine::EngineConfig;
 use portolan_engine::model::LogConfig;
 use portolan_image::registry::RegistryConfig;
 use portolan_net::NetConfig;
-use portolan_runtime::Rlimit;
+use portolan_runtime::{Rlimit, SeccompProfile};
 use serde_json::{Map, Value};
 
 use super::settings::{Settings, Switch};
@@ -23,15 +23,22 @@ fn invalid<T>(message: impl Into<String>) -> Result<T> {
 }
 
 /// Checks everything and fills in the defaults.
-pub(super) fn build(settings: Settings, flags: Map<String, Value>, config_file: PathBuf) -> Result<Config> {
+pub(super) fn build(
+    settings: Settings,
+    flags: Map<String, Value>,
+    given: Map<String, Value>,
+    config_file: PathBuf,
+) -> Result<Config> {
     let mut warnings = Vec::new();
     refuse(&settings)?;
     warn(&settings, &mut warnings);
     let exec_root = settings.exec_root.clone().unwrap_or_else(|| PathBuf::from("/run/portolan"));
-    for label in settings.label.iter().flatten() {
-        if label.split_once('=').is_none_or(|(key, _)| key.is_empty()) {
-            return invalid(format!("bad attribute format: {label}"));
-        }
+    check_labels(&settings)?;
+    check_seccomp_profile(&settings)?;
+    if let (Some(bridge), Some(bip)) = (&settings.bridge, &settings.bip) {
+        return invalid(format!(
+            "--bridge {bridge} and --bip {bip} exclude each other: the address of the default bridge is whose it is"
+        ));
     }
     Ok(Config {
         hosts: hosts(&settings)?,
@@ -55,7 +62,37 @@ pub(super) fn build(settings: Settings, flags: Map<String, Value>, config_file: 
         warnings,
         engine: engine(settings, exec_root)?,
         flags,
+        given,
     })
+}
+
+/// Each key has one value.
+fn check_labels(settings: &Settings) -> Result<()> {
+    let mut values: BTreeMap<&str, &str> = BTreeMap::new();
+    for label in settings.label.iter().flatten() {
+        let Some((key, value)) = label.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return invalid(format!("bad attribute format: {label}"));
+        };
+        if let Some(other) = values.insert(key, value).filter(|other| *other != value) {
+            return invalid(format!("labels: conflict labels for {label} and {key}={other}"));
+        }
+    }
+    Ok(())
+}
+
+/// Each container would else find out at its start.
+fn check_seccomp_profile(settings: &Settings) -> Result<()> {
+    let path = match settings.seccomp_profile.as_deref() {
+        None | Some("" | "builtin" | "unconfined") => return Ok(()),
+        Some(path) => path,
+    };
+    let checked = std::fs::read_to_string(path)
+        .map_err(|error| error.to_string())
+        .and_then(|text| SeccompProfile::Json(text).check().map_err(|error| error.to_string()));
+    match checked {
+        Ok(()) => Ok(()),
+        Err(error) => invalid(format!("invalid --seccomp-profile {path}: {error}")),
+    }
 }
 
 fn on(switch: Option<Switch>, default: bool) -> bool {

@@ -9,6 +9,7 @@ mod build;
 mod settings;
 mod values;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -107,7 +108,24 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The flags alone, to be merged with the file again.
     flags: Map<String, Value>,
+    /// Flags and file together.
+    given: Map<String, Value>,
 }
+
+/// What [`Config::reload`] can change while the daemon runs.
+const RELOADABLE: [&str; 11] = [
+    "debug",
+    "log-level",
+    "labels",
+    "live-restore",
+    "shutdown-timeout",
+    "registry-mirrors",
+    "insecure-registries",
+    "max-concurrent-downloads",
+    "max-download-attempts",
+    "default-runtime",
+    "runtimes",
+];
 
 /// Proxies for pulls and pushes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -254,8 +272,8 @@ fn merge(
     drop(settings);
     let mut all = flags.clone();
     all.extend(file);
-    let settings = Settings::from_map(all).map_err(ConfigError::Invalid)?;
-    build::build(settings, flags.clone(), path.to_path_buf())
+    let settings = Settings::from_map(all.clone()).map_err(ConfigError::Invalid)?;
+    build::build(settings, flags.clone(), all, path.to_path_buf())
 }
 
 /// dockerd's file groups the proxies: `{"proxies": {"http-proxy": ...}}`.
@@ -322,6 +340,40 @@ impl Config {
     pub fn reload(&self) -> Result<Config, ConfigError> {
         let file = read_file(&self.config_file, false)?;
         merge(&self.flags, file, &self.config_file)
+    }
+
+    /// Keys that say something else in `again` and have an effect only when the daemon is started with them.
+    pub fn kept_until_restart(&self, again: &Config) -> Vec<String> {
+        let keys: std::collections::BTreeSet<&String> = self.given.keys().chain(again.given.keys()).collect();
+        keys.into_iter()
+            .filter(|key| {
+                !RELOADABLE.contains(&key.as_str()) && self.given.get(*key) != again.given.get(*key)
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// What an event tells of a reload, with dockerd's words.
+    pub fn reload_attributes(&self) -> BTreeMap<String, String> {
+        let list = |items: &[String]| serde_json::json!(items).to_string();
+        let (engine, registry) = (&self.engine, &self.engine.registry);
+        let runtimes: Vec<String> =
+            engine.runtimes.iter().map(|(name, path)| format!("{name}:{}", path.display())).collect();
+        BTreeMap::from(
+            [
+                ("debug", (self.log_level >= LogLevel::DEBUG).to_string()),
+                ("default-runtime", engine.default_runtime.clone().unwrap_or_else(|| "runc".to_owned())),
+                ("insecure-registries", list(&self.insecure_registries)),
+                ("labels", list(&self.labels)),
+                ("live-restore", engine.live_restore.to_string()),
+                ("max-concurrent-downloads", registry.max_downloads.to_string()),
+                ("max-download-attempts", registry.max_attempts.to_string()),
+                ("registry-mirrors", list(&self.registry_mirrors)),
+                ("runtimes", runtimes.join(" ")),
+                ("shutdown-timeout", engine.shutdown_timeout.as_secs().to_string()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value)),
+        )
     }
 }
 

@@ -111,6 +111,8 @@ fn what_nobody_knows_is_refused_by_name() {
 fn wrong_values_are_named() {
     let text = parse(&[], r#"{"mtu": "large"}"#).unwrap_err().to_string();
     assert!(text.contains("mtu: invalid type"), "{text}");
+    let text = parse(&[], r#"{"mtu": -1}"#).unwrap_err().to_string();
+    assert!(text.contains("mtu: invalid value"), "{text}");
     for (args, part) in [
         (vec!["--storage-driver", "btrfs"], "--storage-driver btrfs is not supported"),
         (vec!["-H", "ssh://x"], "invalid --host ssh://x"),
@@ -119,6 +121,14 @@ fn wrong_values_are_named() {
         (vec!["--default-network-opt", "bridge"], "write driver=key=value"),
         (vec!["--default-network-opt", "tap=mtu=1"], "no network driver \"tap\""),
         (vec!["--label", "x"], "bad attribute format: x"),
+        (vec!["--label", "a=b", "--label", "a=c"], "labels: conflict labels for a=c and a=b"),
+        (vec!["--seccomp-profile", "/no/such/file"], "invalid --seccomp-profile /no/such/file: No such file"),
+        (vec!["--seccomp-profile", "/proc/version"], "invalid --seccomp-profile /proc/version: "),
+        (
+            vec!["--bridge", "br0", "--bip", "10.0.0.1/24"],
+            "--bridge br0 and --bip 10.0.0.1/24 exclude each other",
+        ),
+        (vec!["--mtu", "65536"], "invalid --mtu 65536"),
         (vec!["--log-level", "loud"], "invalid logging level: loud"),
     ] {
         let text = parse(&args, "").unwrap_err().to_string();
@@ -140,6 +150,10 @@ fn reloading_takes_the_files_new_words() {
     let again = config.reload().unwrap();
     assert_eq!((again.labels[0].as_str(), again.log_level), ("a=2", LogLevel::DEBUG));
     assert_eq!(again.engine.net.mtu, Some(1300));
+    assert_eq!(again.reload_attributes()["labels"], r#"["a=2"]"#);
+    assert!(config.kept_until_restart(&again).is_empty());
+    std::fs::write(&path, r#"{"labels": ["a=2"], "icc": false, "dns": ["192.0.2.1"]}"#).unwrap();
+    assert_eq!(config.kept_until_restart(&config.reload().unwrap()), ["dns", "icc"]);
 }
 
 #[test]

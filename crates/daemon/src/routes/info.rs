@@ -115,7 +115,7 @@ fn system_info(state: &State, engine: EngineInfo, version: ApiVersion) -> api::S
         experimental_build: config.experimental,
         server_version: VERSION.to_owned(),
         runtimes: runtimes(state),
-        default_runtime: config.engine.default_runtime.clone().unwrap_or_else(|| BUILT_IN_RUNTIME.to_owned()),
+        default_runtime: reloadable.default_runtime.unwrap_or_else(|| BUILT_IN_RUNTIME.to_owned()),
         swarm: api::SwarmInfo { local_node_state: "inactive".to_owned(), ..Default::default() },
         live_restore_enabled: engine.live_restore,
         init_binary: "portolan".to_owned(),
@@ -156,7 +156,7 @@ fn plugins() -> api::PluginsInfo {
 }
 
 fn registries(state: &State) -> api::RegistryServiceConfig {
-    let config = &state.config;
+    let config = state.reloadable();
     let (cidrs, hosts): (Vec<&String>, Vec<&String>) =
         config.insecure_registries.iter().partition(|registry| registry.parse::<ipnet::IpNet>().is_ok());
     let mut insecure_registry_cidrs = vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()];
@@ -183,9 +183,9 @@ fn registries(state: &State) -> api::RegistryServiceConfig {
 fn runtimes(state: &State) -> BTreeMap<String, api::RuntimeInfo> {
     let built_in = api::RuntimeInfo { path: BUILT_IN_RUNTIME.to_owned(), ..Default::default() };
     let mut runtimes = BTreeMap::from([(BUILT_IN_RUNTIME.to_owned(), built_in)]);
-    for (name, path) in &state.config.engine.runtimes {
+    for (name, path) in state.reloadable().runtimes {
         let path = path.to_string_lossy().into_owned();
-        runtimes.insert(name.clone(), api::RuntimeInfo { path, ..Default::default() });
+        runtimes.insert(name, api::RuntimeInfo { path, ..Default::default() });
     }
     runtimes
 }

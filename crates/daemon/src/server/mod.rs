@@ -136,7 +136,15 @@ fn reload(state: &State, log: &LogControl) {
         Ok(config) => {
             log.set_level(config.log_level);
             state.reload(&config);
-            state.engine.reload(config.engine.live_restore);
+            let kept = state.config.kept_until_restart(&config);
+            if !kept.is_empty() {
+                tracing::warn!(
+                    keys = kept.join(", "),
+                    "these have changed, and take effect at the next start"
+                );
+            }
+            let attributes = config.reload_attributes();
+            state.engine.reload(&config.engine, attributes);
             tracing::info!("reloaded the configuration");
         }
         Err(error) => tracing::error!("the configuration stays as it is: {error}"),

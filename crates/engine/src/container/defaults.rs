@@ -20,7 +20,7 @@ impl Engine {
     pub(crate) fn fill_in(&self, host: &mut HostConfig) -> Result<()> {
         let config = &self.inner.config;
         if host.runtime.is_empty() {
-            host.runtime = config.default_runtime.clone().unwrap_or_else(|| BUILT_IN.to_owned());
+            host.runtime = self.live().default_runtime.clone().unwrap_or_else(|| BUILT_IN.to_owned());
         }
         if host.shm_size_bytes == 0 {
             host.shm_size_bytes = match config.default_shm_size_bytes {

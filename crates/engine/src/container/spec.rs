@@ -158,9 +158,9 @@ impl Engine {
     /// # Errors
     /// `Invalid`: `unknown or invalid runtime name: x`.
     pub(crate) fn runtime_path(&self, name: &str) -> Result<Option<PathBuf>> {
-        let name =
-            if name.is_empty() { self.inner.config.default_runtime.as_deref().unwrap_or("") } else { name };
-        match (name, self.inner.config.runtimes.get(name)) {
+        let live = self.live();
+        let name = if name.is_empty() { live.default_runtime.as_deref().unwrap_or("") } else { name };
+        match (name, live.runtimes.get(name)) {
             (_, Some(path)) => Ok(Some(path.clone())),
             ("" | "runc" | "io.containerd.runc.v2" | "portolan", None) => Ok(None),
             _ => Err(EngineError::invalid(format!("unknown or invalid runtime name: {name}"))),

@@ -289,7 +289,7 @@ impl Engine {
             })
         });
         let all = futures_util::future::join_all(stops.collect::<Vec<_>>());
-        if tokio::time::timeout(self.inner.config.shutdown_timeout, all).await.is_err() {
+        if tokio::time::timeout(self.live().shutdown_timeout, all).await.is_err() {
             tracing::warn!("some containers did not stop in time");
         }
     }

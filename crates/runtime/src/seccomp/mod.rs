@@ -23,6 +23,16 @@ pub(crate) fn resolve(profile: &SeccompProfile, capabilities: &[String]) -> Resu
     }
 }
 
+impl SeccompProfile {
+    /// Whether it can be enforced.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<()> {
+        resolve(self, &[]).map(drop)
+    }
+}
+
 /// The kernel's `struct sock_filter`s, as bytes; empty for no filter.
 ///
 /// # Errors
