@@ -58,6 +58,28 @@ fn import_takes_changes_and_standard_input() {
 }
 
 #[test]
+fn compressed_archives_are_imported() {
+    let engine = Engine::builder().start();
+    let tar = archive(engine.home(), "small", &[("etc/motd", "hello")]);
+    let plain = engine.docker_with(&["import", "-", "plain:1"], Some(&tar)).ok().to_owned();
+    let layers = inspect(&engine, &plain, "{{.RootFS.Layers}}");
+    // dockerd asks programs of the host to undo the last.
+    let modules = if is_portolan(&engine) { &["gzip", "bz2", "lzma"][..] } else { &["gzip", "bz2"] };
+    for module in modules {
+        let script = format!(
+            "import sys, {module}; sys.stdout.buffer.write({module}.compress(open(sys.argv[1], 'rb').read()))"
+        );
+        let file = engine.home().join("small.tar");
+        let compressed = std::process::Command::new("python3").arg("-c").arg(script).arg(file).output();
+        let bytes = compressed.expect("python3 runs").stdout;
+        let id = engine.docker_with(&["import", "-", "packed:1"], Some(&bytes)).ok().to_owned();
+        assert_eq!(inspect(&engine, &id, "{{.RootFS.Layers}}"), layers, "{module}");
+        let cut = engine.docker_with(&["import", "-", "cut:1"], Some(&bytes[..bytes.len() / 2]));
+        assert_ne!(cut.code, 0, "{module}: {}", cut.all());
+    }
+}
+
+#[test]
 fn tags_come_and_go() {
     let engine = Engine::start();
     engine.docker(&["tag", "busybox", "example.net:5000/a/b:c"]).ok();

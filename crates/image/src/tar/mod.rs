@@ -100,6 +100,43 @@ mod tests {
         }
     }
 
+    /// What tar(1) writes with --sparse in its three forms: refused by the name that it would have.
+    #[test]
+    fn sparse_files_are_refused_by_name() {
+        for (records, path) in [
+            (
+                &["GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=dir/disk"][..],
+                "GNUSparseFile.7/disk",
+            ),
+            (&["GNU.sparse.size=9", "GNU.sparse.numblocks=1", "GNU.sparse.map=0,9"], "dir/disk"),
+        ] {
+            let text: String = records
+                .iter()
+                .map(|record| {
+                    let rest = record.len() + 2;
+                    let length = if rest + 2 > 99 { rest + 3 } else { rest + 2 };
+                    format!("{length} {record}\n")
+                })
+                .collect();
+            let mut bytes = Vec::new();
+            let carrier = Header { path: b"x".to_vec(), size: text.len() as u64, ..Header::default() };
+            let mut writer = TarWriter::new(&mut bytes);
+            writer.append(&carrier, text.as_bytes()).unwrap();
+            writer.append(&Header { path: path.into(), ..Header::default() }, &b""[..]).unwrap();
+            writer.finish().unwrap();
+            bytes[156] = b'x';
+            fix_checksum(&mut bytes[..BLOCK]);
+            let refused = read_all(&bytes).unwrap_err().to_string();
+            assert!(refused.contains("\"dir/disk\" is a sparse file"), "{refused}");
+        }
+    }
+
+    fn fix_checksum(block: &mut [u8]) {
+        block[148..156].copy_from_slice(b"        ");
+        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_back(entries in prop::collection::vec(headers(), 0..4)) {
@@ -115,9 +152,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..2048), fix: bool) {
             if fix && bytes.len() >= BLOCK {
-                bytes[148..156].copy_from_slice(b"        ");
-                let sum: u32 = bytes[..BLOCK].iter().map(|b| u32::from(*b)).sum();
-                bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+                fix_checksum(&mut bytes[..BLOCK]);
             }
             let _any_outcome = read_all(&bytes);
         }

@@ -29,6 +29,7 @@ struct Extended {
     gid: Option<u32>,
     mtime: Option<(i64, u32)>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    is_sparse: bool,
 }
 
 impl<R: Read> TarReader<R> {
@@ -204,6 +205,12 @@ fn header(block: &[u8; BLOCK], flag: u8, size: u64, extended: Extended) -> Resul
         path = [prefix, b"/", &path].concat();
     }
     let path = extended.path.unwrap_or(path);
+    if extended.is_sparse || flag == b'S' {
+        return Err(Error::invalid(format!(
+            "archive entry {:?} is a sparse file, which is not supported: archive it without --sparse",
+            String::from_utf8_lossy(&path)
+        )));
+    }
     let kind = match flag {
         b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Directory,
         b'0' | 0 | b'7' => Kind::File,
@@ -213,12 +220,6 @@ fn header(block: &[u8; BLOCK], flag: u8, size: u64, extended: Extended) -> Resul
         b'4' => Kind::BlockDevice,
         b'5' => Kind::Directory,
         b'6' => Kind::Fifo,
-        b'S' => {
-            return Err(Error::invalid(format!(
-                "archive entry {:?} is a sparse file, which is not supported",
-                String::from_utf8_lossy(&path)
-            )));
-        }
         other => {
             return Err(Error::invalid(format!(
                 "archive entry {:?} has unknown type {:?}",
@@ -323,9 +324,11 @@ fn apply_pax_record(key: &[u8], value: &[u8], into: &mut Extended) -> Result<()>
         b"uid" => into.uid = Some(text()?.parse().map_err(|_| bad())?),
         b"gid" => into.gid = Some(text()?.parse().map_err(|_| bad())?),
         b"mtime" => into.mtime = Some(pax_time(text()?).ok_or_else(bad)?),
-        _ if key.starts_with(b"GNU.sparse.") => {
-            return Err(Error::invalid("the archive holds a sparse file, which is not supported"));
+        b"GNU.sparse.name" => {
+            into.is_sparse = true;
+            into.path = Some(value.to_vec());
         }
+        _ if key.starts_with(b"GNU.sparse.") => into.is_sparse = true,
         _ => {
             if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                 into.xattrs.push((name.to_vec(), value.to_vec()));

@@ -218,7 +218,10 @@ fn compressed_layers_and_archives_are_the_same_image() {
     let tar = Tar::new().file("f", &"x".repeat(100_000)).bytes();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&tar).unwrap();
-    let forms = [tar.clone(), gzip.finish().unwrap(), zstd::encode_all(tar.as_slice(), 1).unwrap()];
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(&tar).unwrap();
+    let zstd = zstd::encode_all(tar.as_slice(), 1).unwrap();
+    let forms = [tar.clone(), gzip.finish().unwrap(), zstd, bzip2.finish().unwrap()];
     for form in &forms {
         let id = home.store.import(form.as_slice(), &ImportOptions::default()).unwrap();
         assert_eq!(home.store.get(&id).unwrap().chain, chain_of(std::slice::from_ref(&tar)));
