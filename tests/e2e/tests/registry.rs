@@ -385,10 +385,14 @@ fn two_clients_pull_the_same_at_the_same_time() {
     push(&engine, "layered", "app:1", &[]);
     push(&engine, "busybox", "app:2", &[]);
     let foreign = engine.docker(&["pull", "--platform", "linux/s390x", "127.0.0.1:5000/app:2"]);
-    has_line(
-        foreign.ok(),
-        &["WARNING: image with reference", "but", "does not match the specified platform"],
-    );
+    foreign.ok();
+    if is_portolan(&engine) {
+        // Docker 20.10 says so to its own log alone.
+        has_line(
+            foreign.ok(),
+            &["WARNING: image with reference", "but", "does not match the specified platform"],
+        );
+    }
     engine.docker(&["rmi", "127.0.0.1:5000/app:2"]).ok();
     engine.docker(&["rmi", "-f", "layered"]).ok();
     engine.docker(&["rmi", "-f", "busybox"]).ok();

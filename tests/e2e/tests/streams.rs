@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use portolan_e2e::{eventually, has_line, inspect};
+use portolan_e2e::{eventually, has_line, inspect, is_portolan};
 use portolan_testkit::Engine;
 
 #[test]
@@ -125,7 +125,11 @@ fn logs_follow_until_the_end() {
     words.extend(["busybox", "sh", "-c", script]);
     let id = engine.docker(&words).ok().to_owned();
     let wanted: Vec<String> = (0..120).map(|number| format!("line {number}")).collect();
-    assert_eq!(engine.docker(&["logs", "-f", "zipped"]).ok(), wanted.join("\n"), "each line once");
+    if is_portolan(&engine) {
+        // Docker 20.10 loses its place when files come and go this fast.
+        assert_eq!(engine.docker(&["logs", "-f", "zipped"]).ok(), wanted.join("\n"), "each line once");
+    }
+    engine.docker(&["wait", "zipped"]).ok();
     let directory = engine.home().join("data/containers").join(&id);
     eventually("rotated files are compressed", 5, || {
         let names: Vec<_> =
