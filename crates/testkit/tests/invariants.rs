@@ -67,18 +67,30 @@ fn arrows_point_at_what_knows_less() {
     }
 }
 
-/// docs/security.md names tests as `file::test`, and by the test's name alone behind their file, or where the
-/// table says which file they are all in.
+/// All of a folder's, one after the other.
+fn rust_files(folder: &std::path::Path) -> String {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+    let sources = entries.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    sources.map(|path| std::fs::read_to_string(path).expect("a source file")).collect()
+}
+
+/// docs/security.md names tests as `file::test`, and by the test's name alone behind their file, where the table says
+/// which file they are all in, or with a footnote that says which folder.
 #[test]
 fn what_holds_the_security_properties_is_there() {
     let text = std::fs::read_to_string(repository().join("docs/security.md")).expect("docs/security.md");
     let read = |file: &str| std::fs::read_to_string(repository().join(file)).unwrap_or_default();
     let packets = read("crates/netlinux/tests/firewall_packets.rs");
+    let folder = text.lines().find_map(|line| line.strip_prefix("\u{b9} `")?.split('`').next());
+    let noted = rust_files(&repository().join(folder.expect("the footnote")));
     let mut named = 0;
     for row in text.lines().filter(|line| line.starts_with("| ")) {
         let holders = row.trim_end_matches([' ', '|', '*']).rsplit('|').next().unwrap_or_default();
         let words = || holders.split('`').skip(1).step_by(2);
-        let files: String = words().filter(|word| word.ends_with(".rs")).map(read).collect();
+        let mut files: String = words().filter(|word| word.ends_with(".rs")).map(read).collect();
+        if holders.contains('\u{b9}') {
+            files += &noted;
+        }
         for word in words() {
             let there = match word.split_once("::") {
                 _ if word.ends_with(".rs") => {
