@@ -240,15 +240,15 @@ fn check_kind(spec: &NetworkSpec) -> Result<(), Error> {
     if !matches!(spec.ipam_driver.as_str(), "" | "default" | "null" | DHCP) {
         return Err(Error::not_found(format!("plugin {:?} not found", spec.ipam_driver)));
     }
-    match spec.ipam_options.iter().find(|(key, _)| *key != SERIAL) {
+    match spec.ipam_options.iter().flatten().find(|(key, _)| *key != SERIAL) {
         Some((key, _)) => Err(Error::invalid(format!("unknown option {key:?} of the IPAM driver"))),
-        None => serial(&spec.ipam_options).map(drop),
+        None => serial(spec.ipam_options.as_ref()).map(drop),
     }
 }
 
 /// Whether addresses are given one after the other.
-pub(crate) fn serial(options: &BTreeMap<String, String>) -> Result<bool, Error> {
-    options.get(SERIAL).map_or(Ok(false), |value| options::boolean(SERIAL, value))
+pub(crate) fn serial(options: Option<&BTreeMap<String, String>>) -> Result<bool, Error> {
+    options.and_then(|options| options.get(SERIAL)).map_or(Ok(false), |value| options::boolean(SERIAL, value))
 }
 
 fn check_gateway_modes(driver: &Driver, internal: bool) -> Result<(), Error> {

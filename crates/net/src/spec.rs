@@ -96,7 +96,7 @@ pub struct NetworkSpec {
     /// `IPAM.Driver`: `default` if empty.
     pub ipam_driver: String,
     /// `IPAM.Options`.
-    pub ipam_options: BTreeMap<String, String>,
+    pub ipam_options: Option<BTreeMap<String, String>>,
     /// `IPAM.Config`.
     pub ipam: Vec<IpamPoolSpec>,
     /// `Options`.

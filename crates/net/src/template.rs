@@ -44,7 +44,7 @@ pub(crate) fn network(spec: NetworkSpec, id: NetworkId, created_ns: i64) -> Resu
 /// What a request asks for with the configuration of `template`.
 pub(crate) fn apply(template: &Network, spec: NetworkSpec) -> Result<NetworkSpec, Error> {
     let own_ipam = !spec.ipam.is_empty()
-        || !spec.ipam_options.is_empty()
+        || spec.ipam_options.as_ref().is_some_and(|options| !options.is_empty())
         || !matches!(spec.ipam_driver.as_str(), "" | "default");
     if own_ipam || spec.ipv6 == Some(true) || !spec.labels.is_empty() {
         return Err(Error::forbidden(

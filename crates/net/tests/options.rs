@@ -133,7 +133,8 @@ const CASES: &[(&str, Case)] = &[
     (
         "addresses in turn",
         ("bridge", &[], |spec| {
-            drop(spec.ipam_options.insert("com.docker.network.ipam.serial".into(), "true".into()))
+            spec.ipam_options =
+                Some([("com.docker.network.ipam.serial".to_owned(), "true".to_owned())].into());
         }),
     ),
     ("the configuration of another network", ("bridge", &[], |spec| spec.config_from = "conf".into())),
@@ -416,7 +417,7 @@ async fn mistakes_about_links_are_told() {
             "null ipam driver does not handle",
         ),
         (
-            ("bridge", &[], |spec| drop(spec.ipam_options.insert("x".into(), "y".into()))),
+            ("bridge", &[], |spec| spec.ipam_options = Some([("x".to_owned(), "y".to_owned())].into())),
             "unknown option \"x\"",
         ),
     ] {

@@ -111,7 +111,7 @@ async fn serial_addresses_go_on_where_they_were() {
     let spec = NetworkSpec {
         name: "own".into(),
         ipam: vec![pool("10.5.0.0/24")],
-        ipam_options,
+        ipam_options: Some(ipam_options),
         ..NetworkSpec::default()
     };
     lab.networks.create(spec).await.unwrap();

@@ -133,7 +133,9 @@ fn a_macvlan_container_has_what_the_lan_s_server_lends() {
     has_line(&routes, &["10.66.0.0/16 via 10.93.0.66 dev eth0"]);
     has_line(&lan.leases(), &[&address, "web", "ff:"]);
     lan.host.run(&["busybox", "ping", "-c1", "-W2", &address]).ok();
-    has_line(&inside(&engine, "web", &["cat", "/etc/resolv.conf"]), &["search lan.example"]);
+    let resolv_conf = inside(&engine, "web", &["cat", "/etc/resolv.conf"]);
+    has_line(&resolv_conf, &["search lan.example"]);
+    has_line(&resolv_conf, &["# ExtServers: [10.93.0.1]"]);
     // The server has no IPv6 address for it, and says so in a way that nslookup calls a failure.
     let answer = engine.docker(&["exec", "web", "nslookup", "printer.lan"]);
     has_line(&answer.stdout, &["Address: 10.93.0.77"]);

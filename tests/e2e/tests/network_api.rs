@@ -334,6 +334,9 @@ fn each_version_takes_and_shows_endpoints_as_it_did() {
     assert_eq!(endpoint("1.44", "named")["Aliases"], serde_json::json!([&id[..12], "hh"]));
     let fresh = endpoint("1.51", "named");
     assert!(fresh["NetworkID"] == "" && fresh["DNSNames"].is_null(), "it was never there: {fresh}");
+    engine.docker(&["run", "--name", "ran", "busybox", "true"]).ok();
+    let bridge = engine.docker(&["network", "inspect", "-f", "{{.Id}}", "bridge"]).ok().to_owned();
+    assert_eq!(inspect(&engine, "ran", "{{.NetworkSettings.Networks.bridge.NetworkID}}"), bridge.trim());
     assert!(endpoint("1.47", "cc").get("GwPriority").is_none());
     assert_eq!(endpoint("1.48", "cc")["GwPriority"], 0, "v1.47 could not ask for one");
     engine.docker(&["rm", "-f", "cc"]).ok();
@@ -342,6 +345,12 @@ fn each_version_takes_and_shows_endpoints_as_it_did() {
 
     let bare = serde_json::json!({"Name": "six", "EnableIPv4": false, "EnableIPv6": true});
     assert_eq!(ask(&engine, "POST", "/v1.47/networks/create", Some(&bare)).0, 201);
+    // Options of address management are shown as they were given, be it none.
+    let options = ["network", "inspect", "-f", "{{json .IPAM.Options}}"];
+    assert_eq!(engine.docker(&[&options[..], &["six"]].concat()).ok().trim(), "null");
+    let given = serde_json::json!({"Name": "given", "IPAM": {"Options": {}}});
+    assert_eq!(ask(&engine, "POST", "/v1.47/networks/create", Some(&given)).0, 201);
+    assert_eq!(engine.docker(&[&options[..], &["given"]].concat()).ok().trim(), "{}");
     assert_eq!(engine.docker(&["network", "inspect", "-f", "{{.EnableIPv4}}", "six"]).ok(), "true");
     engine.docker(&["network", "rm", "six"]).ok();
     assert_eq!(ask(&engine, "POST", "/v1.48/networks/create", Some(&bare)).0, 201);

@@ -369,6 +369,9 @@ fn gateway_modes_say_who_gets_in_and_as_whom_packets_leave() {
         let address = inspect(&engine, mode, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
         let heard = [80, 81].map(|port| hear(&outside.host, &address, port));
         assert_eq!(heard, [published, other], "{mode}");
+        let shown = engine.docker(&["port", mode, "80"]).ok().to_owned();
+        let place = if mode == "routed" { String::new() } else { format!("808{number}") };
+        assert!(shown.lines().any(|line| *line == format!("0.0.0.0:{place}")), "{mode}: {shown}");
         let by_host = hear(&outside.host, "192.0.2.1", 8080 + number as u16);
         assert_eq!(by_host, if mode == "routed" { "" } else { "open" }, "{mode}");
         let seen = if mode == "routed" { address.as_str() } else { "192.0.2.1" };

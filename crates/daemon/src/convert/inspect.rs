@@ -100,7 +100,10 @@ fn health(health: Health) -> api::Health {
 fn network_settings(network: NetworkSnapshot, shown: &Shown<'_>) -> api::NetworkSettings {
     let binding = |binding: portolan_netcore::model::PortBinding| api::PortBinding {
         host_ip: binding.host_ip.to_string(),
-        host_port: binding.host_port.to_string(),
+        // A port of gateway mode routed has no place on the host.
+        host_port: Some(binding.host_port)
+            .filter(|port| *port != 0)
+            .map_or_else(String::new, |port| port.to_string()),
         from: Vec::new(),
     };
     let ports = network.ports.into_iter().map(|(port, bindings)| {

@@ -31,7 +31,7 @@ pub(crate) fn network_spec(body: api::NetworkCreate, version: ApiVersion) -> Res
         config_from: body.config_from.map(|from| from.network).unwrap_or_default(),
         scope: body.scope,
         ipam_driver: ipam.driver,
-        ipam_options: ipam.options.unwrap_or_default(),
+        ipam_options: ipam.options,
         ipam: ipam.config.unwrap_or_default().into_iter().map(pool).collect(),
         options: body.options.unwrap_or_default(),
         labels: body.labels.unwrap_or_default(),
@@ -92,7 +92,7 @@ pub(crate) fn network(info: NetworkInfo, with_endpoints: bool, version: ApiVersi
         enable_ipv6: network.ipv6,
         ipam: api::Ipam {
             driver: network.ipam_driver.clone(),
-            options: Some(network.ipam_options).filter(|options| !options.is_empty() || !network.predefined),
+            options: network.ipam_options,
             config: none_if_empty(match network.ipam_driver.as_str() {
                 // Docker's driver `null` has all there is.
                 "null" if !network.config_only => {

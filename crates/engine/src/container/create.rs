@@ -235,12 +235,14 @@ impl Engine {
         for (given, settings) in given {
             let position = u32::try_from(place(&given)).unwrap_or(u32::MAX);
             let mut joined = Joined { network: None, settings, position };
+            let found = self.inner.networks.find(&given).await;
             if is_predefined(&given) {
+                joined.network = found.ok().map(|info| info.network.id);
                 named.insert(given, joined);
                 continue;
             }
             // By id or prefix: known by its name from here on. One that is missing is an error at start.
-            let name = match self.inner.networks.find(&given).await {
+            let name = match found {
                 Ok(info) => {
                     joined.network = Some(info.network.id);
                     info.network.name

@@ -132,9 +132,9 @@ impl Engine {
         sandbox: Option<&SandboxInfo>,
     ) -> String {
         let (host, config) = (&definition.host_config, &self.inner.config);
-        let lent = lent_domains(sandbox);
+        let (lent, lent_servers) = (lent_domains(sandbox), lent_servers(sandbox));
         let overrides = Overrides {
-            nameservers: own_or(&host.dns, &config.dns),
+            nameservers: own_or(&host.dns, own_or(&lent_servers, &config.dns)),
             search: own_or(&host.dns_search, own_or(&lent, &config.dns_search)),
             options: own_or(&host.dns_options, &config.dns_options),
         };
@@ -309,6 +309,13 @@ fn lent_domains(sandbox: Option<&SandboxInfo>) -> Vec<String> {
         }
     }
     domains
+}
+
+/// The resolvers that DHCP servers lend, likewise.
+fn lent_servers(sandbox: Option<&SandboxInfo>) -> Vec<IpAddr> {
+    let endpoints = sandbox.into_iter().flat_map(|info| &info.endpoints);
+    let leases = endpoints.filter_map(|info| info.endpoint.dhcp.as_ref()?.lease.as_ref());
+    leases.flat_map(|lease| lease.dns.iter().copied().map(IpAddr::V4)).collect()
 }
 
 fn own_or<'a, T>(own: &'a [T], daemons: &'a [T]) -> &'a [T] {

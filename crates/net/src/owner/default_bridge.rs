@@ -154,7 +154,7 @@ impl Owner {
             internal: false,
             attachable: false,
             ipam_driver: "default".to_owned(),
-            ipam_options: BTreeMap::new(),
+            ipam_options: None,
             ipam,
             options: shown_options(&options),
             labels: BTreeMap::new(),

@@ -138,7 +138,7 @@ impl Owner {
     pub(super) fn insert_network(&mut self, network: Network) -> NetworkWork {
         let mut spaces = Spaces::default();
         // What was stored was checked.
-        let serial = create::serial(&network.ipam_options).unwrap_or_default();
+        let serial = create::serial(network.ipam_options.as_ref()).unwrap_or_default();
         for config in network.ipam.iter().filter(|_| !network.config_only) {
             let space = AddressSpace::new(config).serial(serial);
             match config.subnet {

@@ -344,7 +344,7 @@ fn bare(name: &str, driver: Driver, id: NetworkId, old: Option<&Network>) -> Net
         internal: false,
         attachable: false,
         ipam_driver: "default".to_owned(),
-        ipam_options: BTreeMap::new(),
+        ipam_options: None,
         ipam: Vec::new(),
         options: BTreeMap::new(),
         labels: BTreeMap::new(),

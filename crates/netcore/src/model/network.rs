@@ -33,8 +33,8 @@ pub struct Network {
     pub attachable: bool,
     /// The IPAM driver's name: `default` or `null`.
     pub ipam_driver: String,
-    /// The IPAM driver's options, as given.
-    pub ipam_options: BTreeMap<String, String>,
+    /// The IPAM driver's options, if any were given, be it none of them.
+    pub ipam_options: Option<BTreeMap<String, String>>,
     /// Its subnets, IPv4 first.
     pub ipam: Vec<IpamConfig>,
     /// The driver options, as given.

@@ -59,7 +59,7 @@ fn network(number: u8, choices: &mut Choices<'_>) -> Network {
         internal,
         attachable: false,
         ipam_driver: "default".into(),
-        ipam_options: BTreeMap::new(),
+        ipam_options: None,
         ipam: vec![IpamConfig {
             subnet: subnet.into(),
             ip_range: None,
