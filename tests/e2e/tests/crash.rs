@@ -105,10 +105,15 @@ fn a_clean_stop_leaves_containers_running_unless_told_otherwise() {
     assert_eq!(inspect(&engine, "stays", "{{.State.Pid}}"), pid);
 
     let mut other = Engine::builder().image("busybox").arg("--live-restore=false").start();
-    other.docker(&["run", "-d", "--name", "goes", "busybox", "sleep", "600"]).ok();
+    other.docker(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "ram"]).ok();
+    other.docker(&["run", "-d", "--name", "goes", "-v", "ram:/ram", "busybox", "sleep", "600"]).ok();
     let pid = inspect(&other, "goes", "{{.State.Pid}}");
+    let data = other.home().join("data/volumes").display().to_string();
+    let mounted = |engine: &Engine| engine.host().run(&["grep", "-c", &data, "/proc/mounts"]).stdout;
+    assert_eq!(mounted(&other), "1\n");
     other.stop_daemon();
     assert_ne!(other.host().run(&["kill", "-0", &pid]).code, 0);
+    assert_eq!(mounted(&other), "0\n", "what was mounted for it goes with it");
 }
 
 #[test]

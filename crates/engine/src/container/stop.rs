@@ -286,6 +286,12 @@ impl Engine {
                 if let Err(error) = engine.stop_held(&container, &StopOptions::default()).await {
                     tracing::error!(container = %container.id, %error, "stop a container at the daemon's end");
                 }
+                // Its shim and its volumes' mounts would be left to the next daemon.
+                let teardown = container.with(|record| record.teardown.take());
+                if let Some(teardown) = teardown {
+                    // It logs its own failures.
+                    let _ = teardown.await;
+                }
             })
         });
         let all = futures_util::future::join_all(stops.collect::<Vec<_>>());
