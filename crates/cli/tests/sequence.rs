@@ -83,6 +83,8 @@ impl Daemon {
                 frame(&mut writer, 2, b"on stderr\n");
                 self.change(|state| state.ended = true);
                 return;
+            } else if line.contains("/portolan/") {
+                answer(&mut writer, "404 Not Found", "{\"message\":\"page not found\"}");
             } else {
                 answer(&mut writer, "404 Not Found", "{\"message\":\"no such route\"}");
             }
@@ -237,6 +239,19 @@ fn errors_of_the_daemon_read_as_in_docker() {
     // The containers are removed side by side.
     ran.requests.sort();
     assert_eq!(ran.requests, ["DELETE /containers/db?force=1", "DELETE /containers/web?force=1"]);
+}
+
+#[test]
+fn a_daemon_that_is_not_ours_is_told_from_one_that_lacks_a_container() {
+    for (words, path) in [
+        (&["doctor"][..], "/portolan/doctor"),
+        (&["exposure"], "/portolan/exposure"),
+        (&["port", "add", "web", "8080:80"], "/portolan/containers/web/ports"),
+    ] {
+        let ran = run(words[0], words, b"");
+        let said = format!("has no {path}: it is not Portolan, or an older one\n");
+        assert!(ran.stderr.contains("the daemon at unix://") && ran.stderr.contains(&said), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -26,6 +26,14 @@ pub(crate) enum ClientError {
         /// The daemon's text.
         message: String,
     },
+    /// The daemon knows nothing of what only ours has.
+    #[error("the daemon at {host} has no {target}: it is not Portolan, or an older one")]
+    NotOurs {
+        /// Where the daemon is.
+        host: Host,
+        /// The path asked for.
+        target: String,
+    },
     /// The answer cannot be understood.
     #[error("cannot read the daemon's answer to {target}: {why}")]
     Answer {

@@ -185,7 +185,15 @@ impl Client {
     ) -> Result<(HeaderMap, Bytes), ClientError> {
         let request = self.request(method, target, body)?;
         let (response, sender) = self.exchange(request).await?;
-        let (response, sender) = self.checked(response, sender).await?;
+        let (response, sender) = self.checked(response, sender).await.map_err(|why| match why {
+            // What both engines say of a path that they do not have.
+            ClientError::Api { status: StatusCode::NOT_FOUND, message }
+                if target.starts_with("/portolan/") && message == "page not found" =>
+            {
+                ClientError::NotOurs { host: self.host.clone(), target: target.to_owned() }
+            }
+            other => other,
+        })?;
         let (head, body) = response.into_parts();
         let bytes = collect(body).await?;
         self.keep(sender);

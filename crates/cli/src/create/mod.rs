@@ -110,7 +110,7 @@ fn host_config(matches: &Matches) -> Result<HostConfig, String> {
     let mut host = HostConfig {
         container_id_file: text("cidfile"),
         log_config: log_config(matches)?,
-        restart_policy: restart_policy(matches.text_or_empty("restart"))?,
+        restart_policy: restart_policy(matches.text("restart").unwrap_or("no"))?,
         auto_remove: matches.on("rm"),
         volume_driver: text("volume-driver"),
         volumes_from: some_list(matches, "volumes-from"),
