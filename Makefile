@@ -16,8 +16,9 @@ demo: build ## the reference document's story on an engine of its own; nothing o
 test: ## every test, on the release binary
 	scripts/test.sh
 
-test-docker: ## the end-to-end tests on Debian's dockerd: proves the tests
+test-docker: ## the end-to-end tests on Debian's dockerd, the old and the new: proves the tests
 	scripts/test.sh docker
+	scripts/test.sh docker-newer
 
 check: ## format, lints, licences and advisories
 	scripts/packages.sh build

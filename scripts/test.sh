@@ -2,7 +2,9 @@
 # Runs every test and prints the totals.
 #   scripts/test.sh          unit, kernel and end-to-end tests of the release binary: the docker CLI and
 #                            our own as clients, nftables and iptables as backends
-#   scripts/test.sh docker   the end-to-end tests on Debian's dockerd, to prove the tests
+#   scripts/test.sh docker         the end-to-end tests on Debian's dockerd, to prove the tests, and our own
+#                                  client with it
+#   scripts/test.sh docker-newer   the same with the dockerd of Debian's sid
 # A test that cannot run says SKIPPED and why; it is counted and named, and in CI it is a failure.
 set -uo pipefail
 source "$(dirname "$0")/lib.sh"
@@ -38,6 +40,25 @@ e2e() {
   step "$name" cargo test --locked --no-fail-fast -p portolan-e2e "${tests[@]}" -- --show-output
 }
 
+# host_state: what the host has of links, rules, mounts, namespaces and our processes.
+host_state() {
+  ip -br link | awk '{ print $1 }'
+  nft -s list ruleset
+  sort /proc/mounts
+  ls /run/netns
+  find /sys/fs/cgroup -type d -path '*/portolan/*'
+  ls -d /tmp/portolan-demo.* 2>/dev/null
+  ps -eo args | grep -E '^(portolan|[^ ]*/portolan|nginx)' | sort
+}
+
+# demo: tells the story, and shows what it leaves behind.
+demo() {
+  host_state >"$results/before"
+  scripts/demo.sh || return
+  host_state >"$results/after"
+  diff "$results/before" "$results/after"
+}
+
 scripts/packages.sh build run test || exit
 scripts/images.sh || exit
 # Before the tests, which may ask for it several at once.
@@ -45,14 +66,19 @@ scripts/registry.sh >/dev/null || exit
 export PORTOLAN_BIN=${PORTOLAN_BIN:-$target/release/portolan}
 networking=(transcript networks network_keys network_options publish crash healing live_ports guard foreign)
 
-if [[ $what == docker ]]; then
-  scripts/docker.sh >/dev/null || exit
-  PORTOLAN_E2E_ENGINE=docker e2e dockerd
+if [[ $what == docker || $what == docker-newer ]]; then
+  step build cargo build --locked --release
+  [[ $what == docker ]] || export PORTOLAN_E2E_DOCKER=newer
+  scripts/docker.sh ${PORTOLAN_E2E_DOCKER:+newer} >/dev/null || exit
+  export PORTOLAN_E2E_ENGINE=docker
+  e2e dockerd
+  PORTOLAN_E2E_CLIENT=portolan e2e portolan-cli-dockerd networks lifecycle publish
   unset CI
 else
   scripts/docker.sh client >/dev/null || exit
   step build cargo build --locked --release
   [[ ! -s $results/failed ]] || exit 1
+  step demo demo
   step unit cargo test --locked --no-fail-fast --workspace --exclude portolan-e2e -- --show-output
   PORTOLAN_E2E_CLIENT=docker PORTOLAN_E2E_FIREWALL=nftables e2e docker-cli-nftables
   PORTOLAN_E2E_CLIENT=portolan PORTOLAN_E2E_FIREWALL=nftables e2e portolan-cli-nftables

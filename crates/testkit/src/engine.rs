@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum EngineKind {
     /// Ours.
     Portolan,
-    /// Debian's dockerd, to prove the tests.
+    /// Debian's dockerd, to prove the tests: 20.10, or with `PORTOLAN_E2E_DOCKER=newer` that of sid.
     Docker,
 }
 
@@ -51,6 +51,11 @@ impl EngineKind {
     /// From `PORTOLAN_E2E_ENGINE`.
     pub fn from_env() -> Self {
         if variable("PORTOLAN_E2E_ENGINE") == "docker" { Self::Docker } else { Self::Portolan }
+    }
+
+    /// Whether it is Docker 20.10, which takes fewer flags.
+    pub fn is_old() -> bool {
+        Self::from_env() == Self::Docker && variable("PORTOLAN_E2E_DOCKER") != "newer"
     }
 }
 
@@ -154,6 +159,12 @@ impl Engine {
     /// Whose it is.
     pub fn kind(&self) -> EngineKind {
         self.kind
+    }
+
+    /// The first number of its version.
+    pub fn major(&self) -> u32 {
+        let version = self.docker(&["version", "--format", "{{.Server.Version}}"]);
+        version.ok().split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
     }
 
     /// The host it runs in.
@@ -348,7 +359,9 @@ fn unmount_below(home: &Path) {
 }
 
 fn docker_tools() -> PathBuf {
-    PathBuf::from(
-        run(&[repository().join("scripts/docker.sh")], None).ok().lines().last().unwrap_or_default(),
-    )
+    let mut words = vec![repository().join("scripts/docker.sh").into_os_string()];
+    if variable("PORTOLAN_E2E_DOCKER") == "newer" {
+        words.push("newer".into());
+    }
+    PathBuf::from(run(&words, None).ok().lines().last().unwrap_or_default())
 }

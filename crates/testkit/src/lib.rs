@@ -6,6 +6,7 @@
 //! | variable | values | default |
 //! |---|---|---|
 //! | `PORTOLAN_E2E_ENGINE` | `portolan`, `docker` | `portolan` |
+//! | `PORTOLAN_E2E_DOCKER` | `newer` for that of Debian's sid | that of Debian 12 |
 //! | `PORTOLAN_E2E_CLIENT` | `docker`, `portolan` | `docker` |
 //! | `PORTOLAN_E2E_FIREWALL` | `nftables`, `iptables` | `nftables` (Docker: `iptables`) |
 //! | `PORTOLAN_BIN` | the binary | `target/release/portolan` |

@@ -74,12 +74,25 @@ pub fn is_portolan(engine: &Engine) -> bool {
     engine.kind() == EngineKind::Portolan
 }
 
+/// Whether the engine under test has what Docker has since this major version: ours does.
+pub fn has_since(engine: &Engine, major: u32) -> bool {
+    is_portolan(engine) || engine.major() >= major
+}
+
 /// Whether to leave a test out because Docker's engine is the one under test and has no `what`; says so.
-#[expect(clippy::print_stdout, reason = "scripts/test.sh counts and names what is left out")]
 pub fn skip_on_docker(engine: &Engine, what: &str) -> bool {
-    let skips = !is_portolan(engine);
+    skips_for(!is_portolan(engine), what)
+}
+
+/// The same of what Docker has since this major version.
+pub fn skip_before(engine: &Engine, major: u32, what: &str) -> bool {
+    skips_for(!has_since(engine, major), what)
+}
+
+#[expect(clippy::print_stdout, reason = "scripts/test.sh counts and names what is left out")]
+fn skips_for(skips: bool, what: &str) -> bool {
     if skips {
-        println!("SKIPPED: Debian's dockerd has no {what}");
+        println!("SKIPPED: this dockerd has no {what}");
     }
     skips
 }

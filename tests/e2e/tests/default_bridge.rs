@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use portolan_e2e::{eventually, has_line, skip_on_docker};
+use portolan_e2e::{eventually, has_line, is_portolan, skip_on_docker};
 use portolan_testkit::{Engine, EngineKind, Host, portolan_binary};
 
 fn run(engine: &Engine, name: &str) {
@@ -80,7 +80,10 @@ fn a_range_alone_is_the_subnet_and_containers_are_alone_as_they_are() {
     has_line(&inside(&engine, "one", "ip addr show eth0"), &["inet 10.60.0.2/16"]);
     assert!(pings(&engine, "one", "10.60.0.1"));
     assert!(!pings(&engine, "one", "10.60.0.3"), "--icc=false");
-    assert_eq!(seen_as(&engine, "one", &outside), "10.60.0.2", "--ip-masq=false");
+    // Docker 28 drops what comes to a container's address from outside, answers too.
+    if is_portolan(&engine) || engine.major() < 28 {
+        assert_eq!(seen_as(&engine, "one", &outside), "10.60.0.2", "--ip-masq=false");
+    }
 }
 
 /// A configuration that changes under containers that run waits for their end.

@@ -129,7 +129,7 @@ fn a_container_is_found_by_all_its_names() {
 fn a_name_on_several_networks_is_that_of_the_gateway_s() {
     let engine = Engine::start();
     if !is_portolan(&engine) {
-        skip!("Docker 20.10 has no priorities of gateways, nor networks without IPv4");
+        skip!("Docker 20.10 has no priorities of gateways, and 28 another order");
     }
     engine.docker(&["network", "create", "--subnet", "10.81.0.0/24", "a"]).ok();
     engine.docker(&["network", "create", "--subnet", "10.82.0.0/24", "b"]).ok();
