@@ -5,7 +5,9 @@
 mod lab;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
+use std::process::{Command, Stdio};
 
 use portolan_netcore::firewall::{
     BridgePolicy, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction,
@@ -104,8 +106,10 @@ fn a_published_port_is_reached_from_everywhere() {
             publish(Proto::Tcp, "0.0.0.0", 18080, &docker0, "172.17.0.2", 80),
             publish(Proto::Tcp, "::", 18080, &docker0, "fd17::2", 80),
             publish(Proto::Udp, "0.0.0.0", 18080, &docker0, "172.17.0.2", 80),
+            publish(Proto::Sctp, "0.0.0.0", 18080, &docker0, "172.17.0.2", 80),
         ];
         enforce(firewall, policy(&[&docker0, &other], vec![], ports));
+        associates(&neighbour, &c1, "192.168.1.1", 18080);
 
         neighbour.reaches("192.168.1.1:18080", "192.168.1.2");
         neighbour.reaches("[fd01::1]:18080", "fd01::2");
@@ -139,6 +143,48 @@ fn a_published_port_is_reached_from_everywhere() {
         assert_eq!(ask_udp("127.0.0.1:18080"), Some(IpAddr::from([172, 17, 0, 1])), "udp");
         assert_eq!(ask_udp("192.168.1.1:18080"), Some(IpAddr::from([192, 168, 1, 1])), "udp");
     });
+}
+
+/// SCTP by raw sockets, for kernels that have none: an INIT to a published port comes to the container's
+/// port 80, and its INIT ACK back from where the INIT was sent to (RFC 9260, section 3).
+const SCTP: &str = r#"
+import socket, struct, sys
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8): crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+def packet(source, target, tag, kind):
+    head = struct.pack("!HHI", source, target, tag)
+    chunk = struct.pack("!BBHIIHHI", kind, 0, 20, 0x1234, 65535, 1, 1, 1)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132); s.settimeout(4)
+if sys.argv[1] == "serve":
+    print("ready", flush=True)
+else:
+    s.sendto(packet(40000, int(sys.argv[2]), 0, 1), (sys.argv[1], 0))
+data, peer = s.recvfrom(2000)
+sctp = data[(data[0] & 15) * 4:]
+source, target = struct.unpack("!HH", sctp[:4])
+whole = struct.unpack("<I", sctp[8:12])[0] == crc32c(sctp[:8] + bytes(4) + sctp[12:])
+print(peer[0], source, target, sctp[12], whole, flush=True)
+if sys.argv[1] == "serve": s.sendto(packet(target, source, 0x1234, 2), peer)
+"#;
+
+fn associates(client: &Node, server: &Node, address: &str, port: u16) {
+    let start = |node: &Node, words: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", node.pid())).args(["python3", "-c", SCTP]).args(words);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut serving = start(server, &["serve"]);
+    let mut lines = BufReader::new(serving.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let answer = start(client, &[address, &port.to_string()]).wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), format!("{address} {port} 40000 2 True\n"));
+    assert_eq!(lines.next().unwrap().unwrap(), "192.168.1.2 40000 80 1 True");
+    serving.wait().unwrap();
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! and at packets. It knows nothing of either's inside, so that it can be pointed at a real dockerd
 //! (`make test-docker`) and be proven there. The tests are in `tests/`; this is what they share.
 
+pub mod attack;
+
 use std::time::{Duration, Instant};
 
 use portolan_testkit::{Engine, EngineKind, Host, Output};

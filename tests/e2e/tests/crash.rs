@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
-use portolan_testkit::{Engine, EngineBuilder, EngineKind, skip};
+use portolan_testkit::{Engine, EngineBuilder, EngineKind, Firewall, Host, skip};
 
 /// dockerd keeps containers over a restart only when told to.
 fn durable() -> EngineBuilder {
@@ -209,4 +209,84 @@ fn nothing_is_left_when_all_is_removed() {
     }
     engine.docker(&["network", "rm", "mine"]).ok();
     assert!(!engine.host().run(&["ip", "-o", "link"]).ok().contains("br-"));
+}
+
+/// Files that say which backend the daemon has, and a folder whose programs of iptables are the older ones.
+struct Backends {
+    file: tempfile::NamedTempFile,
+    legacy: tempfile::TempDir,
+}
+
+impl Backends {
+    fn new() -> Self {
+        let legacy = tempfile::tempdir().expect("a directory");
+        for family in ["iptables", "ip6tables"] {
+            for part in ["", "-save", "-restore"] {
+                let link = legacy.path().join(format!("{family}{part}"));
+                std::os::unix::fs::symlink("/usr/sbin/xtables-legacy-multi", link).expect("a link");
+            }
+        }
+        let own = Self { file: tempfile::NamedTempFile::new().expect("a file"), legacy };
+        own.choose("{}");
+        own
+    }
+
+    fn choose(&self, json: &str) {
+        std::fs::write(self.file.path(), json).expect("it is ours");
+    }
+
+    fn engine(&self, legacy: bool) -> Engine {
+        let builder = Engine::builder().arg("--config-file").arg(self.file.path()).image("busybox");
+        let path = std::env::var("PATH").unwrap_or_default();
+        match legacy {
+            true => builder.env("PATH", format!("{}:{path}", self.legacy.path().display())).start(),
+            false => builder.start(),
+        }
+    }
+}
+
+/// The other backend holds what the one before held, and nothing of that is left; both variants of iptables.
+#[test]
+fn the_backend_can_be_changed_under_running_containers() {
+    if EngineKind::from_env() == EngineKind::Docker {
+        skip!("Docker's are another story");
+    }
+    // It begins with nftables, whatever the others have.
+    if Firewall::from_env() == Firewall::Iptables {
+        return;
+    }
+    let backends = Backends::new();
+    let lacks = Host::new("probe").run(&["/usr/sbin/xtables-legacy-multi", "iptables", "-t", "nat", "-S"]);
+    let variants = if lacks.code == 0 { &[("nft", false), ("legacy", true)][..] } else { &[("nft", false)] };
+    for &(variant, legacy) in variants {
+        let mut engine = backends.engine(legacy);
+        let outside = Host::new("outside");
+        outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+        outside.sh("ip route add 172.17.0.0/16 via 198.51.100.2").ok();
+        run_server(&engine, "server", 7000, "alive", &["-p", "8000:7000"]);
+        // The rules beside the user's own.
+        let rules = |engine: &Engine, family: &str| {
+            let saved = engine.host().run(&[&format!("/usr/sbin/xtables-{variant}-multi"), family]);
+            saved.ok().lines().filter(|line| line.starts_with("-A") && !line.contains("DOCKER-USER")).count()
+        };
+        for (round, backend) in ["nftables", "iptables", "nftables"].into_iter().enumerate() {
+            if round > 0 {
+                engine.stop_daemon();
+                backends.choose(&format!(r#"{{"firewall-backend": "{backend}"}}"#));
+                engine.start_daemon();
+            }
+            let what = format!("{backend}, {variant}, round {round}");
+            eventually(&what, 10, || (hear(&outside, "198.51.100.2", 8000) == "alive").then_some(()));
+            assert_eq!(hear(&outside, "172.17.0.2", 7000), "", "closed: {what}");
+            let counts = ["iptables-save", "ip6tables-save"].map(|family| rules(&engine, family));
+            // Beside iptables there is a floor, which translates nothing.
+            let native = engine.host().run(&["nft", "list", "table", "inet", "portolan"]).stdout;
+            let as_chosen = match backend {
+                "iptables" => counts.iter().all(|count| *count > 5) && !native.contains("dnat ip to"),
+                _ => counts == [0, 0] && native.contains("dnat ip to"),
+            };
+            assert!(as_chosen, "{what}: {counts:?} {native}");
+        }
+        backends.choose("{}");
+    }
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use portolan_e2e::{eventually, has_line, hear, is_portolan, run_server};
+use portolan_e2e::attack::{ATTACKER, python, ready, said};
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
 use portolan_testkit::{Engine, Firewall, Host, Output, portolan_binary, run, skip};
 
 /// As ufw makes them from its own rules (before.rules, user.rules; `ufw enable` with the default policies).
@@ -483,6 +484,37 @@ impl Drop for Firewalld {
     }
 }
 
+/// While firewalld takes everybody's rules away and makes its own again, nobody gets to what is closed:
+/// neither a neighbour nor a container of another network.
+fn reloads_open_nothing(lab: &Lab, firewalld: &Firewalld) {
+    let engine = &lab.engine;
+    run_server(engine, "local", 7002, "local", &["-p", "127.0.0.1:8002:7002"]);
+    engine.docker(&["network", "create", "apart"]).ok();
+    engine.docker(&["run", "-d", "--name", "apart", "--network", "apart", "busybox", "sleep", "600"]).ok();
+    eventually("it is published there", 10, || {
+        (hear(engine.host(), "127.0.0.1", 8002) == "local").then_some(())
+    });
+    // It sends to 127.0.0.1 over the wire (CVE-2020-8558, moby#45610).
+    lab.outside
+        .sh("ip route del table local local 127.0.0.0/8 dev lo; ip route del table local local 127.0.0.1 dev lo
+             link=$(ip -br link | grep -v ^lo | head -1 | sed 's/[@ ].*//')
+             sysctl -qw net.ipv4.conf.$link.route_localnet=1; ip route add 127.0.0.1/32 via 198.51.100.2")
+        .ok();
+    let inside = format!("--net=/proc/{}/ns/net", inspect(engine, "apart", "{{.State.Pid}}"));
+    let mut children = [lab.outside.prefix(), vec!["nsenter".into(), inside.into(), "--".into()]]
+        .map(|prefix| python(prefix, ATTACKER, "5"));
+    let lines = children.each_mut().map(ready);
+    for _ in 0..2 {
+        firewalld.cmd(engine.host(), "--reload").ok();
+    }
+    for pair in children.into_iter().zip(lines) {
+        let text = said(pair);
+        assert!(text.starts_with("opened 0 of "), "{text}");
+    }
+    engine.docker(&["rm", "-f", "local", "apart"]).ok();
+    engine.docker(&["network", "rm", "apart"]).ok();
+}
+
 #[test]
 fn a_real_firewalld_gets_our_bridges_into_a_zone() {
     if run(&["sh", "-c", "command -v firewalld dbus-daemon"], None).code != 0 {
@@ -507,6 +539,7 @@ fn a_real_firewalld_gets_our_bridges_into_a_zone() {
     eventually("packets pass again", 30, || (lab.comes_in() && lab.goes_out()).then_some(()));
     // What the zone accepts is still ours to drop (CVE-2025-54388, CVE-2025-54410).
     lab.outside.sh("ip route add 172.17.0.0/16 via 198.51.100.2").ok();
+    reloads_open_nothing(&lab, &firewalld);
     assert_eq!(hear(&lab.outside, "172.17.0.2", 7000), "", "nobody outside reaches a container's address");
 
     let name = "com.docker.network.bridge.name=br-mine";

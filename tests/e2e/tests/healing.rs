@@ -1,9 +1,8 @@
 //! Self-healing: what strangers do to the host's networking is put right, and nothing opens meanwhile.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use portolan_e2e::attack::{ATTACKER, python, ready, said};
 use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, resolver, run_server};
 use portolan_testkit::{Engine, Firewall, Host, skip};
 
@@ -310,46 +309,6 @@ while time.time() < end:
     time.sleep(0.02)
 print('alive', len(all), 'rounds', rounds, 'worst', round(worst, 3), flush=True)
 ";
-
-const ATTACKER: &str = "
-import socket, sys, time
-end = time.time() + float(sys.argv[1])
-opened = tried = 0
-print('ready', flush=True)
-while time.time() < end:
-    for place in (('172.17.0.2', 7000), ('172.17.0.2', 7001), ('198.51.100.2', 8002), ('127.0.0.1', 8002)):
-        s = socket.socket(); s.settimeout(0.03); tried += 1
-        try:
-            s.connect(place); opened += 1
-        except OSError: pass
-        s.close()
-print('opened', opened, 'of', tried, flush=True)
-";
-
-fn python(prefix: Vec<std::ffi::OsString>, script: &str, argument: &str) -> Child {
-    let mut words = prefix;
-    words.extend(["python3", "-c", script, argument].map(Into::into));
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).stdout(Stdio::piped()).stdin(Stdio::null());
-    command.spawn().expect("python3 runs")
-}
-
-/// Waits for a script's word that it has begun.
-fn ready(child: &mut Child) -> BufReader<ChildStdout> {
-    let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
-    let mut line = String::new();
-    lines.read_line(&mut line).expect("it speaks");
-    assert_eq!(line, "ready\n");
-    lines
-}
-
-/// What a script says at its end.
-fn said((mut child, mut lines): (Child, BufReader<ChildStdout>)) -> String {
-    let mut text = String::new();
-    lines.read_to_string(&mut text).expect("it ends");
-    child.wait().expect("it is ours");
-    text.trim().to_owned()
-}
 
 #[test]
 fn a_storm_of_flushes_breaks_no_connection_and_opens_nothing() {

@@ -1,7 +1,7 @@
 //! Published ports: from everywhere they should be reached, and from nowhere else.
 
-use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
-use portolan_testkit::{Engine, Host, skip};
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server, skip_before};
+use portolan_testkit::{Engine, EngineKind, Host, skip};
 
 fn reached(host: &Host, address: &str, port: u16) -> String {
     eventually("the port answers", 10, || Some(hear(host, address, port)).filter(|heard| !heard.is_empty()))
@@ -73,16 +73,43 @@ fn addresses_ranges_protocols_and_free_ports() {
     }
 }
 
+/// What there is of the engine's containers: mounts, control groups, namespaces, processes, links.
+fn traces(engine: &Engine) -> String {
+    let home = engine.home().display();
+    let ids =
+        engine.docker(&["ps", "-aq", "--no-trunc"]).ok().split_whitespace().collect::<Vec<_>>().join("|");
+    let lines = [
+        format!("grep -F {home}/ /proc/mounts | sort"),
+        format!("find /sys/fs/cgroup -type d | grep -E '{ids}' | sort"),
+        format!("find {home}/exec | sort"),
+        format!("ps -eo args | grep -E '{ids}' | grep -v grep | sort"),
+        "ip -o link | sed 's/@.*//' | sort".to_owned(),
+    ];
+    lines.map(|line| engine.host().sh(&line).stdout).join("--\n")
+}
+
 #[test]
 fn a_port_that_is_taken_is_refused_and_nothing_stays() {
     let engine = Engine::start();
     engine.docker(&["run", "-d", "--name", "first", "-p", "8002:80", "busybox", "sleep", "600"]).ok();
+    engine.docker(&["create", "--name", "third", "-p", "8002:80", "busybox", "sleep", "600"]).ok();
+    let before = traces(&engine);
+    engine.docker(&["start", "third"]).fails();
+    if is_portolan(&engine) {
+        assert!(before.contains("portolan-shim"), "{before}");
+        eventually("a start that fails half-way leaves nothing", 5, || {
+            (traces(&engine) == before).then_some(())
+        });
+    }
+    engine.docker(&["rm", "third"]).ok();
     let second =
         engine.docker(&["run", "-d", "--name", "second", "-p", "8002:80", "busybox", "sleep", "600"]);
     assert_eq!(second.code, 125);
     has_line(&second.stderr, &["Bind for 0.0.0.0:8002 failed: port is already allocated"]);
     assert_eq!(inspect(&engine, "second", "{{.State.Running}}"), "false");
-    assert_eq!(engine.host().sh("ip -o link | grep -c veth").stdout.trim(), "1", "only the first has a link");
+    eventually("only the first has a link", 5, || {
+        (engine.host().sh("ip -o link | grep -c veth").stdout.trim() == "1").then_some(())
+    });
     engine.docker(&["rm", "-f", "first"]).ok();
     engine.docker(&["start", "second"]).ok();
     has_line(engine.docker(&["port", "second"]).ok(), &["80/tcp -> 0.0.0.0:8002"]);
@@ -107,8 +134,8 @@ fn a_port_of_another_program_is_refused() {
 #[test]
 fn unpublished_ports_and_loopback_ones_are_closed_to_neighbours() {
     let engine = Engine::start();
-    if !is_portolan(&engine) {
-        skip!("Docker before 28 leaves container addresses open to neighbours");
+    if skip_before(&engine, 28, "filter before its container addresses") {
+        return;
     }
     let host = engine.host();
     let neighbour = Host::new("neighbour");
@@ -129,6 +156,27 @@ fn unpublished_ports_and_loopback_ones_are_closed_to_neighbours() {
     host.run(&["ip", "addr", "del", "198.51.100.77/24", "dev", "up1"]).ok();
     neighbour.run(&["ip", "addr", "add", "198.51.100.77/24", "dev", "up0"]).ok();
     assert_eq!(hear(host, "198.51.100.77", 8006), "", "the neighbour has nothing there");
+}
+
+#[test]
+fn the_daemon_s_flags_say_where_ports_are_and_who_is_routed_to_them() {
+    if EngineKind::is_old() {
+        skip!("this dockerd has no --allow-direct-routing");
+    }
+    let engine =
+        Engine::builder().arg("--allow-direct-routing").arg("--ip=198.51.100.2").image("busybox").start();
+    let (host, neighbour) = (engine.host(), Host::new("neighbour"));
+    neighbour.wire("up0", "198.51.100.1/24", host, "up1", "198.51.100.2/24");
+    neighbour.run(&["ip", "route", "add", "172.17.0.0/16", "via", "198.51.100.2"]).ok();
+    run_server(&engine, "open", 7000, "open", &["-p", "8005:7000", "-p", "0.0.0.0:8006:7000"]);
+    has_line(engine.docker(&["port", "open"]).ok(), &["7000/tcp -> 198.51.100.2:8005"]);
+    run_server(&engine, "shut", 7001, "shut", &[]);
+    assert_eq!(reached(host, "172.17.0.3", 7001), "shut");
+    assert_eq!(reached(&neighbour, "198.51.100.2", 8005), "open");
+    assert_eq!(hear(host, "127.0.0.1", 8005), "", "at that address alone");
+    assert_eq!(reached(host, "127.0.0.1", 8006), "open", "unless another is named");
+    assert_eq!(reached(&neighbour, "172.17.0.2", 7000), "open", "what is published is routed");
+    assert_eq!(hear(&neighbour, "172.17.0.3", 7001), "", "what is not is closed");
 }
 
 #[test]
