@@ -3,8 +3,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use portolan_netcore::foreign::{Family, Flow};
 use portolan_netcore::model::{ContainerId, Driver, GatewayMode, IfName, PortBinding};
+use portolan_netcore::plan::Step;
 
+use crate::Conflict;
+use crate::failing::Trouble;
 use crate::owner::Owner;
 
 /// A published port and who can reach it.
@@ -39,6 +43,8 @@ pub enum Reach {
     Address(IpAddr),
     /// Whoever reaches any of the host's addresses of the family.
     Everywhere,
+    /// This host alone, by any of its addresses: another program's firewall drops what comes from outside.
+    Host,
     /// Whoever routes to the container's own address (gateway mode `routed`).
     Routed,
     /// Nobody: there is no way in.
@@ -60,7 +66,10 @@ impl Owner {
                     false => endpoint.ipv6.map(|net| IpAddr::V6(net.addr())),
                 };
                 let mode = if v4 { options.gateway_mode_ipv4 } else { options.gateway_mode_ipv6 };
-                let from = endpoint.sources(binding).to_vec();
+                let sources = endpoint.sources(binding);
+                // A client is of the family of the address that it connects to.
+                let from: Vec<IpNet> =
+                    sources.iter().filter(|net| net.addr().is_ipv4() == v4).copied().collect();
                 let (reach, reason) = reach(binding, mode, network.internal);
                 let (target, reach, reason) = match own(v4) {
                     Some(target) => (Some(target), reach, reason),
@@ -70,10 +79,17 @@ impl Owner {
                     }
                     None => (None, Reach::Nobody, "the container has no address of this family".to_owned()),
                 };
-                let reason = match from.is_empty() {
-                    true => reason,
-                    false => format!("{reason}; the allow-list drops every other source"),
+                let (reach, mut reason) = match (sources.is_empty(), from.is_empty()) {
+                    (true, _) => (reach, reason),
+                    (false, false) => (reach, format!("{reason}; the allow-list drops every other source")),
+                    (false, true) => {
+                        (Reach::Nobody, "the allow-list has no source of this family".to_owned())
+                    }
                 };
+                if options.isolate && !matches!(reach, Reach::Nobody | Reach::Loopback) {
+                    reason
+                        .push_str("; the network is isolated: containers of other networks do not reach it");
+                }
                 all.push(Exposure {
                     container: sandbox.container.clone(),
                     container_name: endpoint.container_name.clone(),
@@ -93,6 +109,51 @@ impl Owner {
         });
         all
     }
+}
+
+/// Adds what others have in the way: chains that drop what is for a port, and programs that had it first.
+pub(crate) fn add_obstacles(all: &mut [Exposure], conflicts: &[Conflict], troubles: &[Trouble]) {
+    for one in all {
+        let hold = PortBinding { container_port: 0, ..one.binding.clone() };
+        let step = Step::HoldPort(hold).to_string();
+        if let Some(trouble) = troubles.iter().find(|trouble| trouble.step == step) {
+            one.reason = format!("{}; another program has it on this host: {}", one.reason, trouble.reason);
+        }
+        if matches!(one.reach, Reach::Nobody | Reach::Loopback) {
+            continue;
+        }
+        let about: Vec<&Conflict> = conflicts.iter().filter(|conflict| is_about(conflict, one)).collect();
+        for Conflict { finding, .. } in about {
+            if finding.is_severe() {
+                one.reach = Reach::Host;
+                let fix = finding.fix.join("; ");
+                one.reason = format!("{}; but {finding}; to let it through: {fix}", one.reason);
+            } else {
+                one.reason = format!("{}; some of it may not arrive: {finding}", one.reason);
+            }
+        }
+    }
+}
+
+/// Whether what a chain drops is on the way to this port, or back.
+fn is_about(Conflict { name, finding, .. }: &Conflict, one: &Exposure) -> bool {
+    let binding = &one.binding;
+    let family = match finding.family {
+        Family::Ip => binding.host_ip.is_ipv4(),
+        Family::Ip6 => binding.host_ip.is_ipv6(),
+        _ => true,
+    };
+    let port = match finding.hook.is_before_translation() && binding.host_port != 0 {
+        true => binding.host_port,
+        false => binding.container_port,
+    };
+    let has_port = finding.ports.is_empty()
+        || finding
+            .ports
+            .iter()
+            .any(|(proto, range)| *proto == binding.proto && (range.first..=range.last).contains(&port));
+    let comes_in = finding.flows.iter().any(|flow| matches!(flow, Flow::In | Flow::InReplies));
+    *name == one.network && family && has_port && comes_in
 }
 
 fn reach(binding: &PortBinding, mode: GatewayMode, internal: bool) -> (Reach, String) {

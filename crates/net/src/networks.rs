@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task;
 
 use crate::doctor;
+use crate::exposure;
 use crate::foreign::{self, Bridged, Changed, Foreign};
 use crate::heal::{self, Counters};
 use crate::owner::{Announcements, NetworkWork, Owner, Parts, Removal, Task, Turn, Work, open};
@@ -339,7 +340,10 @@ impl Networks {
 
     /// Every published port, who can reach it, and why.
     pub async fn exposure(&self) -> Result<Vec<Exposure>, Error> {
-        self.call(|owner| owner.exposure()).await
+        let mut all = self.call(|owner| owner.exposure()).await?;
+        let troubles = self.shared.healing.troubles();
+        exposure::add_obstacles(&mut all, &self.shared.foreign.conflicts(), &troubles);
+        Ok(all)
     }
 
     /// Chains of other programs' firewalls that are in a network's way, as of the last look: a moment after

@@ -156,8 +156,7 @@ fn follow_the_advice(lab: &Lab, install: &str, remove: &str, named: &[&str], blo
     eventually("advice helps", 5, || (lab.comes_in() && lab.goes_out()).then_some(()));
     eventually("and doctor sees it", 5, || lab.advice().is_empty().then_some(()));
     host.sh(remove).ok();
-    // Of iptables-legacy no event tells.
-    eventually("it is gone from inspect", 40, || (!lab.status().contains("\"Firewall\"")).then_some(()));
+    eventually("it is gone from inspect", 5, || (!lab.status().contains("\"Firewall\"")).then_some(()));
     let until = host.sh("echo $(($(date +%s) + 1))").ok().to_owned();
     let told = lab.engine.docker(&["events", "--since", &since, "--until", &until]);
     has_line(told.ok(), &["daemon firewall-conflict ", "network=bridge"]);
@@ -241,6 +240,8 @@ fn follow_the_advice_for_a_port(lab: &Lab, install: &str, remove: &str, fix: &dy
     assert!(!lab.comes_in() && lab.goes_out(), "what it really drops");
     assert_eq!(lab.advice(), [fix(8000)]);
     has_line(&lab.portolan(&["doctor"]).stdout, &["problem", "firewalls", "host port 8000/tcp", "docker0"]);
+    let exposure = || lab.portolan(&["exposure"]).ok().to_owned();
+    has_line(&exposure(), &["0.0.0.0:8000/tcp", "this host", "to let it through", &fix(8000)]);
     let create = |port: &str| lab.engine.docker(&["create", "-p", port, "busybox", "true"]).stderr;
     assert!(create("8001:80").contains(&fix(8001)));
     assert_eq!(create("8002:8000"), "");
@@ -248,6 +249,7 @@ fn follow_the_advice_for_a_port(lab: &Lab, install: &str, remove: &str, fix: &dy
     host.sh(&fix(8000)).ok();
     eventually("the command helps", 5, || lab.comes_in().then_some(()));
     eventually("and doctor sees it", 5, || lab.advice().is_empty().then_some(()));
+    has_line(&exposure(), &["0.0.0.0:8000/tcp", "every interface"]);
     // No rule changes now: it is the port that is new.
     let added = lab.portolan(&["port", "add", "server", "8001:7000"]);
     has_line(&added.stderr, &["WARNING: Published port 7000/tcp will not be reached", &fix(8001)]);

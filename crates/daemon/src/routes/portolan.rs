@@ -120,6 +120,7 @@ async fn exposure(state: &State) -> Answer {
                 Reach::Loopback => "loopback".to_owned(),
                 Reach::Address(address) => format!("address {address}"),
                 Reach::Everywhere => "every interface".to_owned(),
+                Reach::Host => "this host".to_owned(),
                 Reach::Routed => "routed to the container".to_owned(),
                 Reach::Nobody => "nobody".to_owned(),
             },
