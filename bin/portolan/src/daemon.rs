@@ -66,18 +66,16 @@ async fn run(config: Config, launcher: Launcher, log: LogControl) -> anyhow::Res
     let exec_root = config.engine.exec_root.clone();
     let data_root = config.engine.data_root.clone();
     let resolver = Resolver::new(&exec_root, &config.engine.host_resolv_conf, config.host_names);
-    let kept = resolver.kept();
-    resolver.open().context("--host-names")?;
-    let host = LinuxHost::open_again(&LinuxHostConfig { exec_root, firewall }, kept)
+    // First what an earlier daemon left with it: it is lost with a resolver of another release.
+    let (left, keeper) = (resolver.kept(), Arc::new(resolver.clone()));
+    let host = LinuxHost::open_again(&LinuxHostConfig { exec_root, firewall }, Some(keeper), left)
         .context("the host's network")?;
-    // The tables are ours as long as a process holds their socket: not ours alone, or they would be
-    // anybody's from a kill of this one until the next.
-    if let Some(owner) = host.firewall().owner() {
-        resolver.keep(owner);
-    }
+    let host = Arc::new(host);
+    resolver.start_keeping(&host);
+    resolver.open().context("--host-names")?;
     let images = ImageStore::open(&data_root).context("the image store")?;
     let leases = Arc::new(Lender::new(tokio::runtime::Handle::current()));
-    let parts = Parts { host: Arc::new(host), names: Arc::new(resolver.clone()), leases, images, launcher };
+    let parts = Parts { host, names: Arc::new(resolver.clone()), leases, images, launcher };
     let engine = Engine::open(config.engine.clone(), parts).await?;
     let served = serve(config, engine, log, stop).await;
     resolver.close();

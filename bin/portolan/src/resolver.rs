@@ -6,12 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use anyhow::Context;
 use portolan_net::Names;
 use portolan_netcore::dns::ZoneChange;
 use portolan_netcore::model::SandboxId;
-use portolan_netdns::{Client, ClientError, Settings};
+use portolan_netdns::{Client, ClientError, Holdings, Kept, Settings};
+use portolan_netlinux::{Keeper, LinuxHost};
 
 /// The hidden subcommand `resolver SOCKET`.
 pub(crate) fn main(socket: Option<&OsString>) -> anyhow::Result<()> {
@@ -36,21 +38,45 @@ impl Resolver {
         self.0.open()
     }
 
-    /// The descriptor that an earlier daemon left with it. To be asked for before anything else.
-    pub(crate) fn kept(&self) -> Option<OwnedFd> {
+    /// What an earlier daemon left with it. To be asked for before anything else.
+    pub(crate) fn kept(&self) -> Kept {
         self.0.kept()
     }
 
-    /// Leaves a descriptor with it for the next daemon.
-    pub(crate) fn keep(&self, descriptor: OwnedFd) {
-        if let Err(error) = self.0.keep(descriptor) {
-            tracing::warn!(%error, "the firewall's tables are not kept while no daemon runs");
-        }
+    /// Has it keep for the next daemon what the host holds.
+    pub(crate) fn start_keeping(&self, host: &Arc<LinuxHost>) {
+        // The host has us, too.
+        self.0.start_keeping(Arc::new(OfHost(Arc::downgrade(host))));
     }
 
-    /// The daemon ends; the resolver goes on if it serves anybody.
+    /// The daemon ends; the resolver goes on if it serves or keeps anything.
     pub(crate) fn close(&self) {
         self.0.close();
+    }
+}
+
+#[derive(Debug)]
+struct OfHost(Weak<LinuxHost>);
+
+impl Holdings for OfHost {
+    fn names(&self) -> Vec<String> {
+        self.0.upgrade().map(|host| host.held_names()).unwrap_or_default()
+    }
+
+    fn descriptor(&self, name: &str) -> Option<Arc<OwnedFd>> {
+        self.0.upgrade()?.held(name)
+    }
+}
+
+impl Keeper for Resolver {
+    fn keep(&self, name: String) {
+        self.0.keep(name);
+    }
+
+    fn forget(&self, names: Vec<String>) {
+        if let Err(error) = self.0.forget(names) {
+            tracing::warn!(%error, "ports may be held longer than they are published");
+        }
     }
 }
 

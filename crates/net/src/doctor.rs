@@ -112,6 +112,9 @@ pub(crate) fn examine(
 /// Somebody else has a link of that name.
 const EEXIST: i32 = 17;
 
+/// How steps begin that hold a port.
+const HOLD: &str = "[host] hold ";
+
 /// Routes and addresses of the host where networks of ours are.
 fn overlaps(found: &[(String, IpNet)]) -> Vec<Diagnosis> {
     if found.is_empty() {
@@ -145,6 +148,14 @@ fn repairs(troubles: &[Trouble]) -> Vec<Diagnosis> {
         return vec![Diagnosis::fine("repairs", "what others did to our links and rules is put right")];
     }
     let each = |trouble: &Trouble| {
+        if trouble.step.starts_with(HOLD) {
+            return Diagnosis::problem(
+                "ports",
+                format!("{} ({} times so far)", trouble.reason, trouble.times),
+                "the port is published, and another program has it: whoever connects to it on this host may reach that program; it is held as soon as that lets go of it",
+                Vec::new(),
+            );
+        }
         let name = trouble.step.strip_prefix("[host] link add ").and_then(|rest| rest.split(' ').next());
         let fix = match name.filter(|_| trouble.errno == Some(EEXIST)) {
             Some(name) => vec![format!("ip link del {name}")],

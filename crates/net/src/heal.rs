@@ -27,9 +27,10 @@ use crate::networks::Shared;
 use crate::owner::Task;
 use crate::{Error, HostEvent};
 
-/// What no event tells of (a sysctl written by way of another procfs, rules of iptables-legacy) is looked at
-/// this often.
+/// What no event tells of (a sysctl written by way of another procfs) is looked at this often.
 const SLOW: Duration = Duration::from_secs(10);
+/// Rules of iptables-legacy, of which no event tells either, are compared this often: by a digest.
+const POLL: Duration = Duration::from_secs(1);
 /// After a repair, and while sandboxes are being changed, the next look comes this soon.
 const SOON: Duration = Duration::from_millis(50);
 /// After the kernel could not be listened to.
@@ -164,7 +165,8 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<(), Error> {
 type Heard = (Vec<Disturbance>, Instant);
 
 fn listen(mut watch: Box<dyn Watch>, rules: &mpsc::Sender<Heard>, weak: &Weak<Shared>) {
-    let mut due = Instant::now() + SLOW;
+    // What could not be done at the start is told, and tried again.
+    let mut due = Instant::now() + SOON;
     loop {
         let heard = watch.next(due.saturating_duration_since(Instant::now()));
         let begun = Instant::now();
@@ -204,8 +206,10 @@ fn listen(mut watch: Box<dyn Watch>, rules: &mpsc::Sender<Heard>, weak: &Weak<Sh
 /// Puts the rules back whenever they were touched, and looks at them now and then.
 fn keep_rules(touched: &mpsc::Receiver<Heard>, weak: &Weak<Shared>) {
     let mut due = Instant::now() + SLOW;
+    let mut unannounced = weak.upgrade().and_then(|shared| shared.host.unannounced_rules());
     loop {
-        let (mut heard, begun) = match touched.recv_timeout(due.saturating_duration_since(Instant::now())) {
+        let wait = due.saturating_duration_since(Instant::now()).min(POLL);
+        let (mut heard, begun) = match touched.recv_timeout(wait) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => (Vec::new(), Instant::now()),
             Err(RecvTimeoutError::Disconnected) => return,
@@ -213,6 +217,15 @@ fn keep_rules(touched: &mpsc::Receiver<Heard>, weak: &Weak<Shared>) {
         // One look serves all that came before it.
         heard.extend(touched.try_iter().flat_map(|(more, _)| more));
         let Some(shared) = weak.upgrade() else { return };
+        let now = shared.host.unannounced_rules();
+        if now != unannounced {
+            unannounced = now;
+            shared.foreign.wake(Changed::Rules);
+            heard.push(Disturbance::Ruleset { by: "iptables-legacy".to_owned(), ours: true });
+        }
+        if heard.is_empty() && begun < due {
+            continue;
+        }
         shared.healing.looks.fetch_add(1, Ordering::Relaxed);
         let repair = match shared.host.restore_firewall() {
             Ok(firewall) => {

@@ -112,10 +112,16 @@ pub trait Host: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
-    /// What is ours in the host's own namespace: links, their addresses, routes, sysctls. Sandboxes are
+    /// What is ours in the host's own namespace: links, their addresses, routes, sysctls, held ports. Sandboxes are
     /// not looked into and the firewall is not judged, so that it is cheap.
     fn observe_own(&self) -> Result<HostState, StepError> {
         self.observe()
+    }
+
+    /// A digest of rules, ours and others', whose changes no [`Watch`] hears of; none if there are no such
+    /// rules. It costs so little that it may be asked for every second.
+    fn unannounced_rules(&self) -> Option<u64> {
+        None
     }
 
     /// Puts the firewall's rules back if they are not those that the last transaction left: whole, in

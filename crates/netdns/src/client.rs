@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,6 +16,11 @@ use portolan_netcore::model::SandboxId;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::protocol::{Reply, Request, Settings, VERSION, receive, send};
+
+mod keeping;
+
+use keeping::Keeping;
+pub use keeping::{Holdings, Kept};
 
 /// How long a resolver may take to come up.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +77,7 @@ struct Inner {
     command: Vec<std::ffi::OsString>,
     settings: Settings,
     state: Mutex<State>,
+    keeping: Keeping,
     this: Weak<Inner>,
 }
 
@@ -80,13 +86,13 @@ struct State {
     connection: Option<UnixStream>,
     /// The resolver at the other end knows all that is below.
     is_told: bool,
+    /// Something is known of names. Before, a resolver that an earlier daemon left goes on with what it has.
+    has_names: bool,
     /// Counts connections, so that a watcher knows whether it is about the present one.
     generation: u64,
     /// What the resolver was told, all together.
     zones: Zones,
     served: BTreeMap<SandboxId, Served>,
-    /// What the resolver is to keep for the next daemon.
-    kept: Option<OwnedFd>,
     closed: bool,
 }
 
@@ -100,7 +106,10 @@ impl Client {
     /// A client of the resolver at `socket`, which `command` starts. Nothing happens yet.
     pub fn new(socket: PathBuf, command: Vec<std::ffi::OsString>, settings: Settings) -> Self {
         let state = Mutex::new(State::default());
-        Self { inner: Arc::new_cyclic(|this| Inner { socket, command, settings, state, this: this.clone() }) }
+        let keeping = Keeping::default();
+        let this =
+            |this: &Weak<Inner>| Inner { socket, command, settings, state, keeping, this: this.clone() };
+        Self { inner: Arc::new_cyclic(this) }
     }
 
     /// Starts the resolver now if the host itself is to be served; nothing otherwise.
@@ -115,7 +124,7 @@ impl Client {
         self.inner.connect(&mut state)?;
         // Its zones stay as they are until the first change: it may serve what an earlier daemon left.
         let request = Request::Configure(self.inner.settings.clone());
-        if let Reply::Failed(reason) = exchange(&mut state, &request, None)? {
+        if let Reply::Failed(reason) = exchange(&mut state, &request, &[])? {
             drop(state);
             self.close();
             return Err(ClientError::Refused(reason));
@@ -140,7 +149,7 @@ impl Client {
         if state.served.remove(sandbox).is_none() {
             return Ok(());
         }
-        self.inner.call(&mut state, &Request::Stop { sandbox: sandbox.clone() }, None).map(drop)
+        self.inner.call(&mut state, &Request::Stop { sandbox: sandbox.clone() }, &[]).map(drop)
     }
 
     /// Has a resolver that an earlier daemon left serve no other sandboxes than these. That daemon may have been
@@ -151,7 +160,7 @@ impl Client {
         let mut ask = |request: &Request| {
             stream.set_read_timeout(Some(REPLY_PATIENCE))?;
             stream.set_write_timeout(Some(REPLY_PATIENCE))?;
-            send(&mut stream, request, None)?;
+            send(&mut stream, request, &[])?;
             Ok(receive::<Reply>(&mut stream)?.map(|(reply, _)| reply))
         };
         // One of another release is replaced when it is talked to in earnest.
@@ -178,11 +187,12 @@ impl Client {
     /// Has the resolver make these changes. With nobody served, no resolver is started for it.
     pub fn change(&self, changes: Vec<ZoneChange>) -> Result<(), ClientError> {
         let mut state = self.inner.lock();
+        state.has_names = true;
         for change in &changes {
             state.zones.apply(change.clone());
         }
         if state.connection.is_some() && state.is_told {
-            self.inner.call(&mut state, &Request::Update(changes), None).map(drop)
+            self.inner.call(&mut state, &Request::Update(changes), &[]).map(drop)
         } else if state.served.is_empty() && self.inner.settings.host_names.is_none() {
             Ok(())
         } else {
@@ -191,43 +201,10 @@ impl Client {
         }
     }
 
-    /// Has the resolver hold a descriptor as long as it lives, and any that comes after it; none is started
-    /// for that. What it refers to then outlives this process, as far as the resolver does.
-    pub fn keep(&self, descriptor: OwnedFd) -> Result<(), ClientError> {
-        let mut state = self.inner.lock();
-        let kept = state.kept.insert(descriptor).try_clone();
-        if state.connection.is_none() || !state.is_told {
-            return Ok(());
-        }
-        let kept = kept.map_err(ClientError::Talk)?;
-        self.inner.call(&mut state, &Request::Keep, Some(kept.as_fd())).map(drop)
-    }
-
-    /// What an earlier daemon has left with the resolver that runs, if one runs. To be asked for first: a
-    /// resolver of another release is replaced by anything else.
-    pub fn kept(&self) -> Option<OwnedFd> {
-        let mut stream = UnixStream::connect(&self.inner.socket).ok()?;
-        stream.set_read_timeout(Some(REPLY_PATIENCE)).ok()?;
-        stream.set_write_timeout(Some(REPLY_PATIENCE)).ok()?;
-        let answer = send(&mut stream, &Request::Kept, None).and_then(|()| receive(&mut stream));
-        match answer {
-            Ok(Some((Reply::Kept, kept))) => kept,
-            // What it keeps would be in our way as long as it lives.
-            Err(error) => {
-                kill_if_hung(&stream, &error);
-                None
-            }
-            Ok(_) => None,
-        }
-    }
-
-    /// Ends the resolver if it serves nobody; otherwise leaves it running for the next daemon.
+    /// Takes leave of the resolver. It goes on for the next daemon if it serves or keeps anything.
     pub fn close(&self) {
         let mut state = self.inner.lock();
         state.closed = true;
-        if state.served.is_empty() && state.connection.is_some() {
-            let _ = self.inner.call(&mut state, &Request::Quit, None);
-        }
         disconnect(&mut state);
     }
 
@@ -235,7 +212,7 @@ impl Client {
     pub fn pid(&self) -> Option<u32> {
         let mut state = self.inner.lock();
         state.connection.as_ref()?;
-        match self.inner.call(&mut state, &Request::Status, None) {
+        match self.inner.call(&mut state, &Request::Status, &[]) {
             Ok(Reply::Status { pid, .. }) => Some(pid),
             _ => None,
         }
@@ -272,7 +249,7 @@ fn watch(inner: &Weak<Inner>, connection: &UnixStream, generation: u64) {
             return;
         }
         // One that hangs is killed and replaced by the call.
-        if let Err(error) = inner.call(&mut state, &Request::Status, None) {
+        if let Err(error) = inner.call(&mut state, &Request::Status, &[]) {
             tracing::warn!(%error, "the resolver does not answer");
         }
     }
@@ -283,7 +260,7 @@ fn watch(inner: &Weak<Inner>, connection: &UnixStream, generation: u64) {
             return;
         }
         disconnect(&mut state);
-        if state.served.is_empty() && inner.settings.host_names.is_none() {
+        if state.served.is_empty() && inner.settings.host_names.is_none() && !inner.keeping.has_any() {
             return;
         }
         tracing::warn!("the resolver died; starting another");
@@ -312,7 +289,7 @@ impl Inner {
             File::open(netns).map_err(|source| ClientError::Namespace { path: netns.to_owned(), source })?;
         let request =
             Request::Serve { sandbox: sandbox.clone(), udp: ports.map(|p| p.0), tcp: ports.map(|p| p.1) };
-        match self.call(state, &request, Some(file.as_fd()))? {
+        match self.call(state, &request, &[file.as_fd()])? {
             Reply::Serving { udp, tcp } => Ok((udp, tcp)),
             other => Err(ClientError::Refused(format!("unexpected reply {other:?}"))),
         }
@@ -323,16 +300,16 @@ impl Inner {
         &self,
         state: &mut State,
         request: &Request,
-        fd: Option<BorrowedFd<'_>>,
+        fds: &[BorrowedFd<'_>],
     ) -> Result<Reply, ClientError> {
         let had_connection = state.connection.is_some();
         self.ensure_connected(state)?;
-        let reply = match exchange(state, request, fd) {
+        let reply = match exchange(state, request, fds) {
             Err(ClientError::Talk(error)) if had_connection => {
                 state.connection.iter().for_each(|connection| kill_if_hung(connection, &error));
                 disconnect(state);
                 self.ensure_connected(state)?;
-                exchange(state, request, fd)?
+                exchange(state, request, fds)?
             }
             other => other?,
         };
@@ -352,6 +329,15 @@ impl Inner {
         self.tell_all(state).inspect_err(|_| disconnect(state))
     }
 
+    /// The same for what is not about names, which may come before them.
+    fn ensure_reached(&self, state: &mut State) -> Result<(), ClientError> {
+        match (state.has_names || !state.served.is_empty(), &state.connection) {
+            (true, _) => self.ensure_connected(state),
+            (false, Some(_)) => Ok(()),
+            (false, None) => self.connect(state),
+        }
+    }
+
     fn connect(&self, state: &mut State) -> Result<(), ClientError> {
         let patient = |stream: &UnixStream| {
             stream.set_read_timeout(Some(REPLY_PATIENCE))?;
@@ -368,26 +354,22 @@ impl Inner {
         }
         state.connection = Some(stream);
         state.is_told = false;
+        self.keeping.keep_all();
         Ok(())
     }
 
     fn tell_all(&self, state: &mut State) -> Result<(), ClientError> {
-        if let Reply::Failed(reason) = exchange(state, &Request::Configure(self.settings.clone()), None)? {
+        if let Reply::Failed(reason) = exchange(state, &Request::Configure(self.settings.clone()), &[])? {
             tracing::warn!(reason, "the resolver is not all that it should be");
         }
         let zones = Request::Replace(state.zones.changes());
-        exchange(state, &zones, None)?;
+        exchange(state, &zones, &[])?;
         state.is_told = true;
-        if let Some(kept) = state.kept.as_ref().and_then(|kept| kept.try_clone().ok())
-            && let Reply::Failed(reason) = exchange(state, &Request::Keep, Some(kept.as_fd()))?
-        {
-            tracing::warn!(reason, "the firewall's tables are not kept while no daemon runs");
-        }
         for (sandbox, served) in state.served.clone() {
             let Ok(file) = File::open(&served.netns) else { continue };
             let (udp, tcp) = (Some(served.ports.0), Some(served.ports.1));
             let request = Request::Serve { sandbox: sandbox.clone(), udp, tcp };
-            if let Reply::Failed(reason) = exchange(state, &request, Some(file.as_fd()))? {
+            if let Reply::Failed(reason) = exchange(state, &request, &[file.as_fd()])? {
                 tracing::warn!(sandbox = sandbox.short(), reason, "a sandbox lost its names");
             }
         }
@@ -422,7 +404,7 @@ impl Inner {
 fn is_of_our_version(stream: &UnixStream) -> bool {
     let ask = |request: &Request| -> io::Result<Option<Reply>> {
         let mut stream = stream.try_clone()?;
-        send(&mut stream, request, None)?;
+        send(&mut stream, request, &[])?;
         Ok(receive(&mut stream)?.map(|(reply, _)| reply))
     };
     match ask(&Request::Status) {
@@ -450,11 +432,11 @@ fn ends_within(stream: &UnixStream, patience: Duration) -> bool {
     matches!(poll(&mut fds, limit.as_ref()), Ok(1..))
 }
 
-fn exchange(state: &mut State, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, ClientError> {
+fn exchange(state: &mut State, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ClientError> {
     let Some(connection) = state.connection.as_mut() else {
         return Err(ClientError::Talk(io::ErrorKind::NotConnected.into()));
     };
-    send(connection, request, fd).map_err(ClientError::Talk)?;
+    send(connection, request, fds).map_err(ClientError::Talk)?;
     match receive(connection).map_err(ClientError::Talk)? {
         Some((reply, _)) => Ok(reply),
         None => Err(ClientError::Talk(io::ErrorKind::UnexpectedEof.into())),

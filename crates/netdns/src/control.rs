@@ -1,12 +1,17 @@
 //! What the daemon asks of the resolver.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::ops::Bound;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+
+use rustix::net::{Shutdown, shutdown, sockopt};
 
 use crate::listen::Listener;
-use crate::protocol::{Reply, Request, VERSION, receive, send};
+use crate::protocol::{MAX_DESCRIPTORS, Reply, Request, VERSION, receive, send};
 use crate::server::Shared;
 
 /// A daemon hung up; should the resolver go on?
@@ -15,67 +20,89 @@ enum Ended {
     HungUp,
 }
 
-/// Talks to daemons, one thread each (there is one at a time, and two for a moment when it is replaced).
-/// Returns when told to quit, or when the last daemon has gone and no sandbox is served.
+/// Talks to daemons, one thread each (there is one at a time, and two for a moment when it is replaced; and
+/// whoever asks before it connects for good). Returns when told to quit, or when the last daemon has gone and
+/// there is nothing to do for the next: no sandbox is served, and nothing kept.
 pub(crate) fn serve(shared: &Arc<Shared>, listener: &UnixListener) {
     let (ended, endings) = channel();
     let Ok(listener) = listener.try_clone() else { return };
-    let accepting = shared.clone();
+    let talking = Arc::new(AtomicUsize::new(0));
+    let (accepting, begun) = (shared.clone(), talking.clone());
     let accept = move || {
         for stream in listener.incoming().flatten() {
-            let (shared, ended) = (accepting.clone(), ended.clone());
-            std::thread::spawn(move || talk(&shared, stream, &ended));
+            let (shared, ended, talking) = (accepting.clone(), ended.clone(), begun.clone());
+            talking.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || {
+                let ending = talk(&shared, stream);
+                talking.fetch_sub(1, Ordering::SeqCst);
+                let _ = ended.send(ending);
+            });
         }
     };
     std::thread::spawn(accept);
     for ending in endings {
+        let is_alone = talking.load(Ordering::SeqCst) == 0;
         match ending {
             Ended::Quit => return,
-            Ended::HungUp if shared.sandboxes().is_empty() => return,
+            Ended::HungUp if is_alone && shared.sandboxes().is_empty() && shared.kept().is_empty() => return,
+            Ended::HungUp if is_alone => shared.kept().values().for_each(stop_listening),
             Ended::HungUp => {}
         }
     }
 }
 
-fn talk(shared: &Arc<Shared>, mut stream: UnixStream, ended: &Sender<Ended>) {
-    let ending = loop {
-        match receive::<Request>(&mut stream) {
+/// Nobody accepts any more: clients are refused at once, and do not wait for the next daemon. The port stays
+/// bound.
+fn stop_listening(kept: &OwnedFd) {
+    if sockopt::socket_acceptconn(kept).unwrap_or(false) {
+        // It may have ended meanwhile.
+        let _ = shutdown(kept, Shutdown::Read);
+    }
+}
+
+fn talk(shared: &Arc<Shared>, mut stream: UnixStream) -> Ended {
+    loop {
+        let answered = match receive::<Request>(&mut stream) {
             Ok(Some((Request::Quit, _))) => {
-                let _ = send(&mut stream, &Reply::Done, None);
-                break Ended::Quit;
+                let _ = send(&mut stream, &Reply::Done, &[]);
+                return Ended::Quit;
             }
-            Ok(Some((request, fd))) => {
-                let back = given(shared, &request);
-                let reply = handle(shared, request, fd);
-                if send(&mut stream, &reply, back.as_ref().map(AsFd::as_fd)).is_err() {
-                    break Ended::HungUp;
-                }
-            }
-            Ok(None) => break Ended::HungUp,
+            Ok(Some((Request::Kept { after }, _))) => give(shared, &mut stream, after),
+            Ok(Some((request, fds))) => send(&mut stream, &handle(shared, request, fds), &[]),
+            Ok(None) => return Ended::HungUp,
             Err(error) => {
                 tracing::warn!(%error, "the daemon sent something that is no request");
-                break Ended::HungUp;
+                return Ended::HungUp;
             }
+        };
+        if answered.is_err() {
+            return Ended::HungUp;
         }
-    };
-    let _ = ended.send(ending);
+    }
 }
 
-/// The descriptor that goes with the reply.
-fn given(shared: &Shared, request: &Request) -> Option<OwnedFd> {
-    let Request::Kept = request else { return None };
-    let kept = shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
-    // It stays here too: the daemon that asks may die like the last one.
-    kept.as_ref().and_then(|kept| kept.try_clone().ok())
+/// Gives what is kept. It stays here too: the daemon that asks may die like the last one.
+fn give(shared: &Shared, stream: &mut UnixStream, after: Option<String>) -> io::Result<()> {
+    let kept = shared.kept();
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let page = kept.range((from, Bound::Unbounded)).take(MAX_DESCRIPTORS);
+    let (names, fds): (Vec<String>, Vec<BorrowedFd<'_>>) =
+        page.map(|(name, fd)| (name.clone(), fd.as_fd())).unzip();
+    send(stream, &Reply::Kept { names }, &fds)
 }
 
-fn handle(shared: &Arc<Shared>, request: Request, netns: Option<OwnedFd>) -> Reply {
+fn handle(shared: &Arc<Shared>, request: Request, fds: Vec<OwnedFd>) -> Reply {
     match request {
-        Request::Keep => {
-            *shared.kept.lock().unwrap_or_else(PoisonError::into_inner) = netns;
+        Request::Keep { names } => {
+            let count = fds.len();
+            shared.kept().extend(names.into_iter().zip(fds));
+            Reply::Keeping { count }
+        }
+        Request::Forget { names } => {
+            let mut kept = shared.kept();
+            names.iter().for_each(|name| drop(kept.remove(name)));
             Reply::Done
         }
-        Request::Kept => Reply::Kept,
         Request::Status => {
             let serving =
                 shared.sandboxes().iter().map(|(id, listener)| (id.clone(), listener.ports)).collect();
@@ -85,7 +112,9 @@ fn handle(shared: &Arc<Shared>, request: Request, netns: Option<OwnedFd>) -> Rep
             if let Some(listener) = shared.sandboxes().get(&sandbox) {
                 return Reply::Serving { udp: listener.ports.0, tcp: listener.ports.1 };
             }
-            let Some(netns) = netns else { return Reply::Failed("no network namespace came along".into()) };
+            let Some(netns) = fds.into_iter().next() else {
+                return Reply::Failed("no network namespace came along".into());
+            };
             match Listener::in_sandbox(shared, sandbox.clone(), netns, (udp, tcp)) {
                 Ok(listener) => {
                     let (udp, tcp) = listener.ports;
@@ -113,7 +142,7 @@ fn handle(shared: &Arc<Shared>, request: Request, netns: Option<OwnedFd>) -> Rep
             shared.change_zones(changes);
             Reply::Done
         }
-        // Handled by the caller, which has to end the process.
-        Request::Quit => Reply::Done,
+        // Handled by the caller, which has to end the process, or to send more than a reply.
+        Request::Quit | Request::Kept { .. } => Reply::Done,
     }
 }

@@ -1,5 +1,5 @@
-//! What the daemon and the resolver say to each other: a length (4 bytes, big-endian) and JSON. A
-//! network namespace travels beside the length as a file descriptor.
+//! What the daemon and the resolver say to each other: a length (4 bytes, big-endian) and JSON. Descriptors,
+//! of a network namespace or of what is kept, travel beside the length.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -20,10 +20,12 @@ use serde::{Deserialize, Serialize};
 
 /// Longest message, bytes: far above the zones of ten thousand containers.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Most descriptors beside one message: the kernel takes 253 (`SCM_MAX_FD`).
+pub(crate) const MAX_DESCRIPTORS: usize = 250;
 
 /// What this protocol is: a daemon that meets a resolver of another replaces it. `Status`, `Quit` and `Kept` are
 /// the same in every version.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// From the daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,10 +43,13 @@ pub(crate) enum Request {
     Replace(Vec<ZoneChange>),
     /// Change some zones and views; nobody sees only some of the changes.
     Update(Vec<ZoneChange>),
-    /// Keep the descriptor that comes along, in the place of the one kept before, for the next daemon.
-    Keep,
-    /// Give what is kept.
-    Kept,
+    /// Keep the descriptors that come along, by these names, for the next daemon; in the place of those that
+    /// were kept by the same names.
+    Keep { names: Vec<String> },
+    /// Close what is kept by these names.
+    Forget { names: Vec<String> },
+    /// Give what is kept by names that come after this one: as much as one message takes.
+    Kept { after: Option<String> },
     /// Exit.
     Quit,
 }
@@ -78,24 +83,29 @@ pub(crate) enum Reply {
         #[serde(default)]
         version: u32,
     },
-    /// The descriptor that is kept comes along, if there is one.
-    Kept,
+    /// These many of the descriptors arrived: the others found no room.
+    Keeping {
+        count: usize,
+    },
+    /// The descriptors that are kept by these names come along.
+    Kept {
+        names: Vec<String>,
+    },
     Failed(String),
 }
 
-/// Sends one message, with a descriptor if there is one.
+/// Sends one message, and up to [`MAX_DESCRIPTORS`] descriptors with it.
 pub(crate) fn send<T: Serialize>(
     stream: &mut UnixStream,
     message: &T,
-    fd: Option<BorrowedFd<'_>>,
+    fds: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let body = serde_json::to_vec(message)?;
     let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_be_bytes();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = fd.as_slice();
-    if !fds.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(fds));
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
     let sent = sendmsg(stream.as_fd(), &[IoSlice::new(&length)], &mut control, SendFlags::NOSIGNAL)?;
     stream.write_all(&length[sent..])?;
@@ -103,11 +113,9 @@ pub(crate) fn send<T: Serialize>(
 }
 
 /// Receives one message; `None` at the end of the stream.
-pub(crate) fn receive<T: DeserializeOwned>(
-    stream: &mut UnixStream,
-) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+pub(crate) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut length = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
         match recvmsg(
@@ -123,10 +131,12 @@ pub(crate) fn receive<T: DeserializeOwned>(
     if got == 0 {
         return Ok(None);
     }
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(several) = message {
+            fds.extend(several);
+        }
+    }
     stream.read_exact(&mut length[got..])?;
     let length = u32::from_be_bytes(length) as usize;
     if length > MAX_MESSAGE_BYTES {
@@ -134,7 +144,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok(Some((serde_json::from_slice(&body)?, fd)))
+    Ok(Some((serde_json::from_slice(&body)?, fds)))
 }
 
 #[cfg(test)]
@@ -142,16 +152,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_carries_a_descriptor() {
+    fn a_message_carries_descriptors() {
         let (mut a, mut b) = UnixStream::pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        send(&mut a, &Request::Status, Some(file.as_fd())).unwrap();
-        send(&mut a, &Request::Quit, None).unwrap();
+        send(&mut a, &Request::Status, &[file.as_fd(); MAX_DESCRIPTORS]).unwrap();
+        send(&mut a, &Request::Quit, &[]).unwrap();
         drop(a);
-        let (first, fd) = receive::<Request>(&mut b).unwrap().unwrap();
-        assert!(matches!(first, Request::Status) && fd.is_some());
-        let (second, fd) = receive::<Request>(&mut b).unwrap().unwrap();
-        assert!(matches!(second, Request::Quit) && fd.is_none());
+        let (first, fds) = receive::<Request>(&mut b).unwrap().unwrap();
+        assert!(matches!(first, Request::Status) && fds.len() == MAX_DESCRIPTORS);
+        let (second, fds) = receive::<Request>(&mut b).unwrap().unwrap();
+        assert!(matches!(second, Request::Quit) && fds.is_empty());
         assert!(receive::<Request>(&mut b).unwrap().is_none());
     }
 }

@@ -52,8 +52,8 @@ pub(crate) struct Shared {
     pub(crate) late: Late,
     pub(crate) sandboxes: Mutex<BTreeMap<SandboxId, Listener>>,
     set_up: Mutex<SetUp>,
-    /// A descriptor that is to outlive the daemon. It is not used here.
-    pub(crate) kept: Mutex<Option<OwnedFd>>,
+    /// Descriptors that are to outlive the daemon, by name. They are not used here.
+    kept: Mutex<BTreeMap<String, OwnedFd>>,
     this: Weak<Shared>,
 }
 
@@ -152,6 +152,10 @@ impl Shared {
         self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn kept(&self) -> MutexGuard<'_, BTreeMap<String, OwnedFd>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn cached(&self, key: &Key, now: Instant) -> Option<(Arc<Message>, u32)> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(key, now)
     }
@@ -166,7 +170,7 @@ impl Shared {
     }
 }
 
-/// Serves until told to quit, or until there is neither a daemon nor a sandbox left.
+/// Serves until told to quit, or until there is neither a daemon nor anything to do for the next.
 pub fn run(socket: &Path) -> Result<(), ResolverError> {
     // A process group of its own: what is typed at the daemon's terminal is not meant for it.
     let _ = rustix::process::setsid();
@@ -189,7 +193,8 @@ pub fn run(socket: &Path) -> Result<(), ResolverError> {
     Ok(())
 }
 
-/// Three descriptors a sandbox, and one for each question under way: as many as the kernel lets us.
+/// Three descriptors a sandbox, one for each question under way and for each address of a published port: as
+/// many as the kernel lets us.
 fn allow_many_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

@@ -5,13 +5,15 @@
     reason = "helpers of tests panic and say what they skip"
 )]
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -19,7 +21,7 @@ use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use portolan_netcore::dns::{Upstreams, ZoneChange, ZoneRecord, ZoneView};
 use portolan_netcore::model::{EndpointId, NetworkId, SandboxId};
-use portolan_netdns::{Client, Settings};
+use portolan_netdns::{Client, Holdings, Settings};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Enters a network namespace of this thread's own with `lo` up; `None` (and why) without root.
@@ -167,6 +169,10 @@ fn a_killed_resolver_is_back_on_the_same_ports() {
     let Some(setup) = setup() else { return };
     setup.client.change(zones(Upstreams::Nobody)).unwrap();
     let (udp, _) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
+    let holdings = Held::of(UnixStream::pair().unwrap().0, 3);
+    setup.client.start_keeping(holdings.clone());
+    holdings.names().into_iter().for_each(|name| setup.client.keep(name));
+    eventually("they are kept", || setup.client.kept().count() == 3);
     let pid = setup.client.pid().unwrap();
     let raw = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
@@ -176,6 +182,9 @@ fn a_killed_resolver_is_back_on_the_same_ports() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"));
+    eventually("it keeps what the other kept", || setup.client.kept().count() == 3);
+    setup.client.forget(holdings.names()).unwrap();
+    holdings.drop_all();
 }
 
 /// Has a process stand still; it has when this returns.
@@ -228,6 +237,44 @@ fn a_resolver_that_hangs_is_replaced() {
     next.close();
 }
 
+/// What a daemon holds: one descriptor, by many names.
+#[derive(Debug)]
+struct Held(Mutex<BTreeMap<String, Arc<OwnedFd>>>);
+
+impl Held {
+    fn of(descriptor: impl Into<OwnedFd>, times: usize) -> Arc<Self> {
+        let descriptor = Arc::new(descriptor.into());
+        Arc::new(Self(Mutex::new((0..times).map(|name| (name.to_string(), descriptor.clone())).collect())))
+    }
+
+    fn drop_one(&self, name: &str) -> Vec<String> {
+        self.0.lock().unwrap().remove(name);
+        vec![name.to_owned()]
+    }
+
+    fn drop_all(&self) {
+        self.0.lock().unwrap().clear();
+    }
+}
+
+impl Holdings for Held {
+    fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+
+    fn descriptor(&self, name: &str) -> Option<Arc<OwnedFd>> {
+        self.0.lock().unwrap().get(name).cloned()
+    }
+}
+
+fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !check() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn the_resolver_outlives_its_daemon_and_serves_the_next() {
     let Some(setup) = setup() else { return };
@@ -240,10 +287,17 @@ fn the_resolver_outlives_its_daemon_and_serves_the_next() {
     killed.change(zones(Upstreams::Nobody)).unwrap();
     let (_, forgotten) = killed.serve(&SandboxId::from_bytes([8; 32]), &setup.netns).unwrap();
     killed.close();
-    // One end of a pair is open as long as anybody has it.
+    // One end of a pair is open as long as anybody has it. More than one message takes.
     let (end, kept) = UnixStream::pair().unwrap();
-    setup.client.keep(kept.into()).unwrap();
+    let holdings = Held::of(kept, 600);
+    setup.client.start_keeping(holdings.clone());
+    holdings.names().into_iter().for_each(|name| setup.client.keep(name));
+    eventually("they are kept", || setup.client.kept().count() == 600);
+    setup.client.forget(holdings.drop_one("7")).unwrap();
+    assert_eq!(setup.client.kept().count(), 599);
     setup.client.close();
+    // Closed with what killed it, as far as the resolver can tell.
+    holdings.drop_all();
     assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"), "no daemon, but names");
     let next = Client::new(socket.clone(), command(&socket), settings(setup.home.path()));
     let is_open = || std::net::TcpStream::connect(("127.0.0.11", forgotten)).is_ok();
@@ -254,10 +308,14 @@ fn the_resolver_outlives_its_daemon_and_serves_the_next() {
         assert!(Instant::now() < deadline, "its namespace is let go");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let kept = UnixStream::from(next.kept().expect("it was kept"));
-    (&kept).write_all(b"x").unwrap();
+    let (names, kept): (Vec<_>, Vec<_>) = next.kept().unzip();
+    assert!(names.len() == 599 && names.contains(&"8".to_owned()) && !names.contains(&"7".to_owned()));
+    UnixStream::from(kept.into_iter().next().unwrap()).write_all(b"x").unwrap();
     assert_eq!((&end).read(&mut [0; 2]).unwrap(), 1, "the other end of that pair");
-    assert!(next.kept().is_some(), "and still is");
+    assert_eq!(next.kept().count(), 599, "and still is kept");
+    next.forget(names).unwrap();
+    assert_eq!(next.kept().count(), 0);
+    assert_eq!((&end).read(&mut [0; 2]).unwrap(), 0, "nobody has it any more");
     next.change(zones(Upstreams::Nobody)).unwrap();
     next.adopt(&sandbox(), &setup.netns, (udp, tcp)).unwrap();
     assert_eq!(next.pid(), Some(pid), "the same process");

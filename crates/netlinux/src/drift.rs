@@ -293,7 +293,11 @@ impl LinuxHost {
     pub(crate) fn observe_namespace(&self) -> Result<HostState, Failure> {
         let look = self.with_socket(look)?;
         self.note_aliases(&look.links);
-        let mut state = HostState::default();
+        let mut state = HostState {
+            held_ports: self.ports.list(),
+            proxied_ports: self.proxies.list(),
+            ..HostState::default()
+        };
         for link in look.links.values() {
             let key = (Ns::Host, link.name.clone());
             let kind = match link.kind.as_deref() {

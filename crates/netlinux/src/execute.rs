@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use portolan_netcore::host::Report;
 use portolan_netcore::model::{IfName, SandboxId};
@@ -17,6 +18,7 @@ use crate::netlink::{Batch, NetlinkError, Socket};
 use crate::netns;
 use crate::nft;
 use crate::observe;
+use crate::ports;
 use crate::sysctl::Sysctls;
 use crate::{addr, link, route};
 
@@ -92,8 +94,21 @@ impl LinuxHost {
     }
 
     fn run(&self, steps: &[Step]) -> Report {
+        let mut released = Vec::new();
+        let report = self.run_all(steps, &mut released);
+        self.kept.forget(released);
+        report
+    }
+
+    /// `released` gets the ports that the keeper has to let go of, too: before one of them is held again.
+    fn run_all(&self, steps: &[Step], released: &mut Vec<String>) -> Report {
         let mut done = 0;
         while let Some(first) = steps.get(done) {
+            match first {
+                Step::ReleasePort(binding) => released.push(ports::name(binding)),
+                Step::HoldPort(_) => self.kept.forget(std::mem::take(released)),
+                _ => {}
+            }
             let rest = &steps[done..];
             let alike = |first: Way<'_>| rest.iter().take_while(|step| way(step) == first).count();
             let (count, result) = match (first, way(first)) {
@@ -229,6 +244,7 @@ impl LinuxHost {
             Step::AdoptBridge(key) => self.adopt_bridge(key),
             Step::AddLink(key, link) => self.add_stacked(key, link),
             Step::AddVeth { host, host_link, container, container_link } => {
+                self.kept.firewall();
                 self.add_veth((host, host_link), (container, container_link))
             }
             Step::SetSysctl(_, key, value) => {
@@ -237,8 +253,15 @@ impl LinuxHost {
                 self.remember(std::slice::from_ref(step));
                 Ok(())
             }
-            Step::Firewall(transaction) => Ok(self.firewall.apply(transaction)?),
-            Step::HoldPort(binding) => Ok(self.ports.hold(binding)?),
+            Step::Firewall(transaction) => {
+                self.applied.fetch_add(1, Ordering::SeqCst);
+                Ok(self.firewall.apply(transaction)?)
+            }
+            Step::HoldPort(binding) => {
+                self.ports.hold(binding)?;
+                self.kept.port(ports::name(binding));
+                Ok(())
+            }
             Step::ReleasePort(binding) => {
                 self.proxies.stop(binding);
                 self.ports.release(binding);
@@ -270,7 +293,9 @@ impl LinuxHost {
         memory.dns_redirects.remove(id);
         memory.sysctls.retain(|(ns, _)| !matches!(ns, Ns::Sandbox(sandbox) if sandbox == id));
         drop(memory);
-        Ok(self.sandboxes.remove(id)?)
+        self.sandboxes.remove(id)?;
+        self.keep_firewall_while_needed();
+        Ok(())
     }
 
     fn add_bridge(&self, (ns, name): &LinkKey, bridge: &Link) -> Result<(), Failure> {

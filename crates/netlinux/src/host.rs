@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use crate::drift::NamespaceWatch;
 use crate::error::Failure;
 use crate::firewall::{Firewall, FirewallBackend, FirewallError};
 use crate::firewalld;
+use crate::iptables;
+use crate::keeper::{Keeper, Kept};
 use crate::netlink::{NetlinkError, Protocol, Socket};
 use crate::netns::{self, Pins};
 use crate::observe::{self, Details, LinkSeen};
@@ -74,14 +77,18 @@ pub enum OpenError {
 /// that same namespace.
 ///
 /// What no kernel object remembers (held ports, which sysctls and DNS redirections we have set) is
-/// remembered here, and is gone with the process: the core then plans it again, which does no harm.
+/// remembered here. It is gone with the process, but for the ports where there is a [`Keeper`]: the core then
+/// plans it again, which does no harm.
 #[derive(Debug)]
 pub struct LinuxHost {
     pub(crate) namespace: OwnedFd,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) ports: HeldPorts,
+    pub(crate) kept: Kept,
     pub(crate) proxies: Proxies,
     pub(crate) firewall: Firewall,
+    /// Counts the transactions of the firewall.
+    pub(crate) applied: AtomicU64,
     /// For the host's own sysctls.
     pub(crate) sysctls: Sysctls,
     /// For the sandboxes'.
@@ -109,20 +116,31 @@ pub(crate) struct Memory {
 impl LinuxHost {
     /// Opens the host. It changes nothing but to prepare `<exec_root>/netns`.
     pub fn open(config: &LinuxHostConfig) -> Result<Self, OpenError> {
-        Self::open_again(config, None)
+        Self::open_again(config, None, [])
     }
 
-    /// The same with what was left of an earlier process: [`Firewall::owner`]'s descriptor.
-    pub fn open_again(config: &LinuxHostConfig, kept: Option<OwnedFd>) -> Result<Self, OpenError> {
+    /// The same where a keeper outlives this process, and has kept `left` of an earlier one.
+    pub fn open_again(
+        config: &LinuxHostConfig,
+        keeper: Option<Arc<dyn Keeper>>,
+        left: impl IntoIterator<Item = (String, OwnedFd)>,
+    ) -> Result<Self, OpenError> {
         let resource = |what| move |source| OpenError::Resource { what, source };
         let pins = Pins::open(&config.exec_root)
             .map_err(|source| OpenError::Pins { path: config.exec_root.clone(), source })?;
+        let (ports, kept) = (HeldPorts::default(), Kept::by(keeper));
+        let owner = Self::adopt_ports(&ports, &kept, left);
+        if pins.list().is_ok_and(|pins| !pins.is_empty()) {
+            kept.firewall();
+        }
         Ok(Self {
             namespace: netns::current().map_err(resource("the host's network namespace"))?,
             sandboxes: Sandboxes::new(pins),
-            ports: HeldPorts::default(),
+            ports,
+            kept,
             proxies: Proxies::default(),
-            firewall: Firewall::open_again(config.firewall, kept)?,
+            firewall: Firewall::open_again(config.firewall, owner)?,
+            applied: AtomicU64::new(0),
             sysctls: Sysctls::open().map_err(resource("a procfs instance"))?,
             sandbox_sysctls: SharedSysctls::default(),
             announcer: Announcer::start().map_err(resource("the announcing thread"))?,
@@ -337,6 +355,11 @@ impl Host for LinuxHost {
 
     fn restore_firewall(&self) -> Result<Restored, StepError> {
         self.firewall.restore().map_err(|error| error.into_step_error("restore the firewall"))
+    }
+
+    fn unannounced_rules(&self) -> Option<u64> {
+        // With the changes of our own: what is flushed just after one of them is as it was before it.
+        iptables::legacy_digest().map(|digest| digest.wrapping_add(self.applied.load(Ordering::SeqCst)))
     }
 
     fn watch(&self) -> Result<Option<Box<dyn Watch>>, StepError> {

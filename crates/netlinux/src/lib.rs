@@ -16,6 +16,7 @@ mod firewalld;
 mod foreign;
 mod host;
 mod iptables;
+mod keeper;
 mod link;
 pub mod netlink;
 pub mod netns;
@@ -34,6 +35,7 @@ pub mod watch;
 
 pub use firewall::{Firewall, FirewallBackend, FirewallError};
 pub use host::{LinuxHost, LinuxHostConfig, OpenError};
+pub use keeper::Keeper;
 pub use rt::PROTOCOL as ROUTE_PROTOCOL;
 
 #[cfg(test)]

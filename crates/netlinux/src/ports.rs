@@ -6,14 +6,16 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portolan_netcore::model::{PortBinding, Proto};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt};
 use rustix::process::{Resource, getrlimit};
 
+use crate::keeper::is_of_this_namespace;
 use crate::shelf::{self, Shelf};
 
 /// Longest that a refusal may take to find out who has the port.
@@ -48,6 +50,23 @@ impl PortError {
             Self::Refused { source, .. } => source.raw_os_error(),
         }
     }
+}
+
+/// What an earlier process left is not the socket that its name says.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// It cannot be read.
+    #[error("it is no name of a port")]
+    Name,
+    /// Some other socket, or none.
+    #[error("it is not bound there")]
+    Socket,
+    /// Of another network namespace.
+    #[error("it is of another network namespace")]
+    Namespace,
+    /// It is held already.
+    #[error("the port is held")]
+    Held,
 }
 
 /// A process that has a port.
@@ -142,11 +161,57 @@ impl HeldPorts {
                 Ok(())
             }
             Err(Errno::ADDRINUSE) => {
+                let own = state.sockets_at(binding);
                 drop(state);
-                Err(in_use(holder(binding)))
+                Err(in_use(holder(binding, &own)))
             }
             Err(errno) => Err(PortError::Refused { binding: text(binding), source: errno.into() }),
         }
+    }
+
+    /// Takes over a socket that an earlier process held a port with, by the port's [`name`].
+    pub(crate) fn adopt(&self, name: &str, socket: OwnedFd) -> Result<(), AdoptError> {
+        let binding = named(name).ok_or(AdoptError::Name)?;
+        let address = SocketAddr::new(binding.host_ip, binding.host_port);
+        let bound = getsockname(&socket).ok().and_then(|bound| SocketAddr::try_from(bound).ok());
+        if bound.is_none_or(|bound| (bound.ip(), bound.port()) != (address.ip(), address.port())) {
+            return Err(AdoptError::Socket);
+        }
+        if !is_of_this_namespace(&socket) {
+            return Err(AdoptError::Namespace);
+        }
+        if binding.proto == Proto::Udp {
+            // It may have been listened on.
+            discard_all(&socket).map_err(|_| AdoptError::Socket)?;
+        }
+        let mut state = self.lock();
+        let key = key(&binding);
+        if state.held.contains_key(&key) {
+            return Err(AdoptError::Held);
+        }
+        state.add(key, &binding, Some(socket));
+        Ok(())
+    }
+
+    /// The socket of the port with this [`name`], if it is held by one.
+    pub(crate) fn descriptor(&self, name: &str) -> Option<Arc<OwnedFd>> {
+        let key = key(&named(name)?);
+        let mut state = self.lock();
+        if let Err(error) = state.fetch(&key) {
+            tracing::error!(%error, "cannot get the socket of {name}");
+        }
+        let socket = match &state.held.get(&key)?.place {
+            Place::Open(socket) => Some(Arc::clone(socket)),
+            _ => None,
+        };
+        state.tidy();
+        socket
+    }
+
+    /// The names of all ports held.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let names: Vec<String> = self.lock().held.values().map(|held| name(&held.binding)).collect();
+        names.into_iter()
     }
 
     /// Lets go of the port. One that is not held is none of our business.
@@ -210,6 +275,16 @@ impl HeldPorts {
 }
 
 impl State {
+    /// `socket:[inode]` of what holds this port on other addresses: that may be listened on, here and in a keeper.
+    fn sockets_at(&self, binding: &PortBinding) -> BTreeSet<String> {
+        let same = |(key, _): &(&Key, &Held)| (key.0, key.2) == (binding.proto, binding.host_port);
+        let sockets = self.held.iter().filter(same).filter_map(|(_, held)| match &held.place {
+            Place::Open(socket) => rustix::fs::fstat(socket).ok(),
+            _ => None,
+        });
+        sockets.map(|stat| format!("socket:[{}]", stat.st_ino)).collect()
+    }
+
     fn add(&mut self, key: Key, binding: &PortBinding, socket: Option<OwnedFd>) {
         let place = match socket {
             Some(socket) => {
@@ -287,6 +362,18 @@ impl State {
 
 fn key(binding: &PortBinding) -> Key {
     (binding.proto, binding.host_ip, binding.host_port)
+}
+
+/// What a port is called where it is kept: `address:port/protocol`.
+pub(crate) fn name(binding: &PortBinding) -> String {
+    text(binding)
+}
+
+fn named(name: &str) -> Option<PortBinding> {
+    let (address, proto) = name.rsplit_once('/')?;
+    let address: SocketAddr = address.parse().ok()?;
+    let proto = proto.parse().ok()?;
+    Some(PortBinding { proto, container_port: 0, host_ip: address.ip(), host_port: address.port() })
 }
 
 fn text(binding: &PortBinding) -> String {
@@ -373,9 +460,9 @@ fn discard_none(socket: &OwnedFd) -> io::Result<()> {
 
 /// The process that has the port, from `/proc`. A socket that is bound without listening is not listed
 /// there, and descriptors of other users' processes may be hidden: then nobody is named.
-fn holder(binding: &PortBinding) -> Option<Holder> {
+fn holder(binding: &PortBinding, own: &BTreeSet<String>) -> Option<Holder> {
     let deadline = Instant::now() + HOLDER_BUDGET;
-    let inodes = inodes(binding);
+    let inodes: Vec<String> = inodes(binding).into_iter().filter(|inode| !own.contains(inode)).collect();
     if inodes.is_empty() {
         return None;
     }
@@ -386,17 +473,21 @@ fn holder(binding: &PortBinding) -> Option<Holder> {
         if Instant::now() > deadline {
             return None;
         }
-        let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else { continue };
-        let has_it = descriptors.flatten().any(|descriptor| {
-            std::fs::read_link(descriptor.path())
-                .is_ok_and(|target| inodes.iter().any(|i| target.as_os_str() == i.as_str()))
-        });
-        if has_it {
+        let sockets = sockets_of(&entry.path().join("fd"));
+        if inodes.iter().any(|inode| sockets.contains(inode)) {
             let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             return Some(Holder { pid, name: name.trim_end().to_owned() });
         }
     }
     None
+}
+
+/// `socket:[inode]` of the sockets among some process's descriptors, as far as they may be looked at.
+fn sockets_of(descriptors: &Path) -> BTreeSet<String> {
+    let Ok(descriptors) = std::fs::read_dir(descriptors) else { return BTreeSet::new() };
+    let targets = descriptors.flatten().filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok());
+    let names = targets.filter_map(|target| target.into_os_string().into_string().ok());
+    names.filter(|name| name.starts_with("socket:")).collect()
 }
 
 /// `socket:[inode]` of the sockets that have the port, from `/proc/net/{tcp,tcp6,udp,udp6}`.

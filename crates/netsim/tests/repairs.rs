@@ -50,10 +50,15 @@ fn disturb(state: &mut HostState, key: &LinkKey, how: u8) -> bool {
     true
 }
 
-/// What a look at the host's namespace alone sees: links with an alias of ours, and those that once had it.
+/// What a look at the host's namespace alone sees: held ports, links with an alias of ours, and those that once had it.
 fn observed(state: &HostState, before: &HostState, name_was: impl Fn(&IfName) -> IfName) -> HostState {
-    let mut seen =
-        HostState { routes: state.routes.clone(), sysctls: state.sysctls.clone(), ..HostState::default() };
+    let mut seen = HostState {
+        routes: state.routes.clone(),
+        sysctls: state.sysctls.clone(),
+        held_ports: state.held_ports.clone(),
+        proxied_ports: state.proxied_ports.clone(),
+        ..HostState::default()
+    };
     for (key, link) in state.links.iter().filter(|(key, _)| key.0 == Ns::Host) {
         let once = before.links.get(&(Ns::Host, name_was(&key.1))).and_then(|link| link.alias.clone());
         if link.alias == once {
@@ -100,6 +105,12 @@ proptest! {
         prop_assert!(!is_altered(&desired, &alias, &key.1, Some(link)), "as it should be");
 
         let mut state = wanted.clone();
+        // One that somebody had when the daemon came back.
+        if hows.len() == 1
+            && let Some(port) = state.held_ports.pop_first()
+        {
+            state.proxied_ports.remove(&port);
+        }
         for how in hows {
             if disturb(&mut state, key, how) {
                 prop_assert!(is_altered(&desired, &alias, &key.1, state.links.get(*key)), "{how} is heard");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use portolan_e2e::attack::{ATTACKER, python, ready, said};
 use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, resolver, run_server};
-use portolan_testkit::{Engine, Firewall, Host, skip};
+use portolan_testkit::{Engine, EngineKind, Firewall, Host, skip};
 
 fn metric(engine: &Engine, name: &str) -> f64 {
     let socket = engine.socket().display().to_string();
@@ -217,6 +217,126 @@ fn a_flush_while_no_daemon_runs_opens_nothing() {
     engine.kill_daemon();
     is_kept(&engine, 8001, "again");
     engine.start_daemon();
+}
+
+/// The kernel tells nobody of changes of iptables-legacy: they are looked for every second.
+#[test]
+fn rules_of_iptables_legacy_are_put_back_in_a_second() {
+    if EngineKind::from_env() == EngineKind::Docker {
+        skip!("Docker does not heal");
+    }
+    let programs = tempfile::tempdir().expect("a directory");
+    for name in ["iptables", "ip6tables"] {
+        for verb in ["", "-save", "-restore"] {
+            let place = programs.path().join(format!("{name}{verb}"));
+            std::os::unix::fs::symlink(format!("/usr/sbin/{name}-legacy{verb}"), place).expect("a link");
+        }
+    }
+    let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap_or_default());
+    let mut builder = Engine::builder().image("busybox").env("PATH", path);
+    if Firewall::from_env() == Firewall::Nftables {
+        builder = builder.arg("--firewall-backend").arg("iptables");
+    }
+    if Host::new("legacy").sh("iptables-legacy -S").code != 0 {
+        skip!("this kernel has no iptables-legacy");
+    }
+    let engine = builder.start();
+    run_server(&engine, "server", 7000, "hello", &["-p", "8000:7000"]);
+    let neighbour = Host::new("neighbour");
+    neighbour.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    let is_open = |seconds| {
+        eventually("it is open", seconds, || {
+            (hear(&neighbour, "198.51.100.2", 8000) == "hello").then_some(())
+        })
+    };
+    is_open(10);
+    engine.host().sh("iptables-legacy -t nat -F DOCKER").ok();
+    is_open(4);
+    // As many rules as before.
+    engine
+        .host()
+        .sh("iptables-legacy -t nat -D PREROUTING 1; iptables-legacy -t nat -A PREROUTING -p icmp -j RETURN")
+        .ok();
+    is_open(4);
+    assert!(metric(&engine, "portolan_heal_repairs_total{what=\"firewall\"}") > 1.0);
+}
+
+const HOLD: &str = "
+import socket, sys, time
+s = socket.socket()
+s.bind(('0.0.0.0', int(sys.argv[1])))
+s.listen()
+print('ready', flush=True)
+time.sleep(60)
+";
+
+const TRY: &str = "
+import socket, sys
+for kind, family, address, port in (
+    (socket.SOCK_STREAM, socket.AF_INET, '0.0.0.0', 8000), (socket.SOCK_STREAM, socket.AF_INET6, '::', 8000),
+    (socket.SOCK_DGRAM, socket.AF_INET, '127.0.0.1', 8001), (socket.SOCK_STREAM, socket.AF_INET, '0.0.0.0', 8002),
+):
+    s = socket.socket(family, kind)
+    if family == socket.AF_INET6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try: s.bind((address, port))
+    except OSError: continue
+    print('free', port)
+";
+
+/// Nobody takes a published port while no daemon runs, not even one on the default bridge; and one that somebody
+/// could take all the same is told, and held as soon as that is possible.
+#[test]
+fn ports_stay_held_while_no_daemon_runs() {
+    let mut engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker's ports are free without its daemon, or their proxies");
+    }
+    let neighbour = Host::new("neighbour");
+    neighbour.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    neighbour.run(&["ip", "route", "add", "172.16.0.0/12", "via", "198.51.100.2"]).ok();
+    run_server(&engine, "web", 7000, "hello", &["-p", "8000:7000", "-p", "8001:7001/udp"]);
+    let address = inspect(&engine, "web", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    let files = |engine: &Engine| {
+        let files = format!("/proc/{}/fd", resolver(engine)?);
+        let links = std::fs::read_dir(files).ok()?.flatten().filter_map(|file| file.path().read_link().ok());
+        Some(links.filter(|link| link.to_string_lossy().starts_with("socket:")).count())
+    };
+    let free = |engine: &Engine| engine.host().run(&["python3", "-c", TRY]).ok().to_owned();
+    // Its own two, the tables' and four of ports.
+    eventually("they are kept", 5, || (files(&engine)? >= 7).then_some(()));
+    engine.kill_daemon();
+    assert_eq!(free(&engine), "free 8002");
+    has_line(&engine.host().sh("nft flush ruleset; nft list tables").stdout, &["table inet portolan"]);
+    assert_eq!(hear(&neighbour, &address, 7000), "", "its own address is closed to neighbours");
+    engine.start_daemon();
+    eventually("it serves", 10, || (hear(&neighbour, "198.51.100.2", 8000) == "hello").then_some(()));
+    assert_eq!(free(&engine), "free 8002");
+    engine.docker(&["rm", "-f", "web"]).ok();
+    assert_eq!(free(&engine), "free 8000\nfree 8000\nfree 8001\nfree 8002", "at once");
+
+    run_server(&engine, "web", 7000, "hello", &["-p", "8002:7000"]);
+    engine.kill_daemon();
+    let keeper = resolver(&engine).expect("it keeps 8002");
+    engine.host().sh(&format!("kill -9 {keeper}")).ok();
+    eventually("its files are closed", 5, || free(&engine).contains("8002").then_some(()));
+    let mut thief = python(engine.host().prefix(), HOLD, "8002");
+    ready(&mut thief);
+    engine.start_daemon();
+    let socket = engine.socket().display().to_string();
+    let page = |engine: &Engine, page: &str| {
+        let url = format!("http://x/portolan/{page}");
+        engine.host().run(&["curl", "-s", "--unix-socket", &socket, &url]).stdout
+    };
+    let who = "address already in use by python3 (pid ";
+    eventually("it is named", 5, || page(&engine, "doctor").contains(who).then_some(()));
+    assert!(page(&engine, "exposure").contains(who));
+    let until = engine.host().sh("echo $(($(date +%s) + 1))").ok().to_owned();
+    let told = engine.docker(&["events", "--since", "10m", "--until", &until]);
+    has_line(told.ok(), &["daemon repair-failed", who]);
+    thief.kill().expect("it is ours");
+    thief.wait().expect("it is ours");
+    eventually("it is held", 10, || (!free(&engine).contains("8002")).then_some(()));
+    assert!(!page(&engine, "doctor").contains(who));
 }
 
 /// What cannot be put right is tried less and less often, told once, and named.

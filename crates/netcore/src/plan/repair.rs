@@ -71,6 +71,9 @@ fn seen(wanted: &HostState, touched: &Touched, observed: &HostState) -> HostStat
     });
     seen.links.extend(renamed.map(|(key, link)| (key.clone(), link.clone())));
     seen.routes.retain(|route| route.0 != Ns::Host || observed.routes.contains(route));
+    // One that could not be held when the daemon came back is not.
+    seen.held_ports.retain(|port| observed.held_ports.contains(port));
+    seen.proxied_ports.retain(|port, _| observed.proxied_ports.contains_key(port));
     let mut sysctls = std::mem::take(&mut seen.sysctls);
     sysctls.retain(|key, value| {
         if key.0 == Ns::Host {

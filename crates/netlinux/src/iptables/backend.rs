@@ -10,7 +10,7 @@ use portolan_netcore::firewall::iptables::{Found, Lines, OUR_CHAIN, XTable, chan
 use portolan_netcore::firewall::ruleset::IpFamily;
 use portolan_netcore::firewall::{Change, Compiled, FirewallPolicy, PolicyItem, Transaction};
 
-use super::command::{Variant, family_exists, restore, save};
+use super::command::{Variant, families, restore, save};
 use crate::firewall::FirewallError;
 use crate::nft::{self, NftFirewall};
 
@@ -202,10 +202,6 @@ fn clear(variant: Variant, family: IpFamily) -> Result<(), FirewallError> {
         return Ok(());
     }
     restore(variant, family, &removal(&found))
-}
-
-fn families() -> impl Iterator<Item = IpFamily> {
-    IpFamily::BOTH.into_iter().filter(|family| family_exists(*family))
 }
 
 /// iptables sees what a bridge switches between its own ports only through br_netfilter.

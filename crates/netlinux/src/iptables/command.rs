@@ -55,6 +55,11 @@ pub(super) fn family_exists(family: IpFamily) -> bool {
     family == IpFamily::V4 || std::fs::exists("/proc/sys/net/ipv6").unwrap_or(false)
 }
 
+/// The families that this kernel has.
+pub(super) fn families() -> impl Iterator<Item = IpFamily> {
+    IpFamily::BOTH.into_iter().filter(|family| family_exists(*family))
+}
+
 /// All rules of a family, as `iptables-save` prints them.
 pub(super) fn save(variant: Variant, family: IpFamily) -> Result<String, FirewallError> {
     run(&variant.program(family, "save"), &[], "")

@@ -6,6 +6,8 @@
 
 mod backend;
 mod command;
+mod legacy;
 
 pub(crate) use self::backend::{IptablesFirewall, remove_leftovers};
 pub(crate) use self::command::{save_legacy, started};
+pub(crate) use self::legacy::digest as legacy_digest;

@@ -10,7 +10,7 @@ use super::consts::{
 };
 use super::wire::{HEADER_LEN, Head, Message, NFGEN_LEN, Writer, attributes, messages, u32_at};
 use crate::firewall::FirewallError;
-use crate::netns;
+use crate::keeper::is_of_this_namespace;
 
 /// A bound socket of the namespace of the thread that opened it.
 #[derive(Debug)]
@@ -208,21 +208,6 @@ impl NftSocket {
         };
         if done { Ok(()) } else { Err(io_error("set a netlink socket's option")) }
     }
-}
-
-/// `linux/sockios.h`: a descriptor of the socket's network namespace.
-const SIOCGSKNS: libc::Ioctl = 0x894C;
-
-fn is_of_this_namespace(socket: &OwnedFd) -> bool {
-    // SAFETY: this ioctl takes no argument; the result is checked before it is owned.
-    let raw = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
-    if raw < 0 {
-        return false;
-    }
-    // SAFETY: `raw` is a new descriptor that nothing else owns.
-    let theirs = unsafe { OwnedFd::from_raw_fd(raw) };
-    let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
-    netns::current().is_ok_and(|own| identity(&own).is_some() && identity(&own) == identity(&theirs))
 }
 
 /// Fits the default send buffer with the kernel's overhead.

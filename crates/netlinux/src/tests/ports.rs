@@ -67,6 +67,40 @@ fn ports_beyond_the_limit_are_held_without_a_descriptor_each() {
     });
 }
 
+/// As by the next process, which has the descriptors of the last.
+#[test]
+fn ports_are_taken_over_by_their_sockets() {
+    Lab::run("adopt", |lab| {
+        lab.execute(&add_bridge());
+        let all = [
+            binding(Proto::Tcp, "10.77.0.1", 8080),
+            binding(Proto::Udp, "0.0.0.0", 8081),
+            binding(Proto::Tcp, "::", 8082),
+        ];
+        let (last, next) = (HeldPorts::default(), HeldPorts::default());
+        all.iter().for_each(|port| last.hold(port).unwrap());
+        let left = last.names().map(|name| {
+            let socket = last.descriptor(&name).unwrap().try_clone().unwrap();
+            (name, socket)
+        });
+        let left: Vec<_> = left.collect();
+        drop(last);
+        let another = left[0].1.try_clone().unwrap();
+        for (name, socket) in left {
+            next.adopt(&name, socket).unwrap();
+        }
+        assert_eq!(next.list(), all.clone().into());
+        for wrong in ["10.77.0.1:8083/tcp", "10.77.0.1:8080/tcp", "eth0"] {
+            assert!(next.adopt(wrong, another.try_clone().unwrap()).is_err(), "{wrong}");
+        }
+        drop(another);
+        assert!(TcpListener::bind("10.77.0.1:8080").is_err() && UdpSocket::bind("127.0.0.1:8081").is_err());
+        all.iter().for_each(|port| next.release(port));
+        TcpListener::bind("10.77.0.1:8080").unwrap();
+        UdpSocket::bind("127.0.0.1:8081").unwrap();
+    });
+}
+
 #[test]
 fn a_refusal_says_who_has_the_port() {
     Lab::run("holder", |lab| {
