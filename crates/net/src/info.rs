@@ -108,6 +108,8 @@ pub enum NetworkAction {
     Disconnect,
     /// `destroy`
     Destroy,
+    /// `update`: its resolvers are others from now on.
+    Update,
     /// `overlap`, which Docker has not: a route of the host overlaps with it from now on.
     Overlap,
     /// `overlap-end`: no longer.
@@ -122,6 +124,7 @@ impl NetworkAction {
             Self::Connect => "connect",
             Self::Disconnect => "disconnect",
             Self::Destroy => "destroy",
+            Self::Update => "update",
             Self::Overlap => "overlap",
             Self::OverlapEnd => "overlap-end",
         }

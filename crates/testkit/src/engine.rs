@@ -250,6 +250,11 @@ impl Engine {
         self.end_daemon(Signal::TERM);
     }
 
+    /// Stops the daemon as a terminal would, SIGINT, and waits for its end.
+    pub fn interrupt_daemon(&mut self) {
+        self.end_daemon(Signal::INT);
+    }
+
     /// Kills the daemon with SIGKILL.
     pub fn kill_daemon(&mut self) {
         self.end_daemon(Signal::KILL);

@@ -103,6 +103,11 @@ fn a_clean_stop_leaves_containers_running_unless_told_otherwise() {
     assert_eq!(engine.host().run(&["kill", "-0", &pid]).code, 0, "live-restore is the default");
     engine.start_daemon();
     assert_eq!(inspect(&engine, "stays", "{{.State.Pid}}"), pid);
+    engine.interrupt_daemon();
+    assert!(!engine.socket().exists() || !is_portolan(&engine), "the socket is gone after ^C");
+    assert!(!engine.home().join("pid").exists(), "and the pid file");
+    engine.start_daemon();
+    assert_eq!(inspect(&engine, "stays", "{{.State.Pid}}"), pid);
 
     let mut other = Engine::builder().image("busybox").arg("--live-restore=false").start();
     other.docker(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "ram"]).ok();

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
 use portolan_testkit::{Engine, EngineKind, Host, Output, portolan_binary, run, skip};
@@ -64,6 +65,48 @@ fn ports_of_a_running_container_come_and_go_and_stay_over_restarts() {
     engine.start_daemon();
     engine.docker(&["start", "web"]).ok();
     eventually("added while it was stopped", 10, || (heard(8003) == "hello").then_some(()));
+}
+
+/// Counts what becomes of connections to 198.51.100.2:8001 for so many seconds.
+const HAMMER: &str = "
+import socket, sys, time
+end = time.time() + float(sys.argv[1])
+answered = refused = 0
+others = []
+print('ready', flush=True)
+while time.time() < end:
+    s = socket.socket(); s.settimeout(3)
+    try:
+        s.connect(('198.51.100.2', 8001))
+        s.sendall(b'x')
+        assert s.recv(9) == b'x'
+        answered += 1
+    except ConnectionRefusedError: refused += 1
+    except (OSError, AssertionError) as error: others.append(repr(error))
+    s.close()
+print('answered' if answered > 9 else answered, 'refused' if refused > 9 else refused, others, flush=True)
+";
+
+/// Whoever gets through is served: there is no moment in which somebody takes a connection and drops it.
+#[test]
+fn a_port_that_comes_and_goes_answers_or_refuses() {
+    let engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("Docker publishes at creation only");
+    }
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    engine.docker(&["run", "-d", "--name", "web", "busybox", "sleep", "600"]).ok();
+    let mut server = Script::in_container(&engine, "web", ECHO, &[]);
+    assert_eq!(server.line(), "ready");
+    let mut client = Script::in_host(&outside, HAMMER, &["4"]);
+    assert_eq!(client.line(), "ready");
+    for _ in 0..20 {
+        portolan(&engine, &["port", "add", "web", "8001:7000"]).ok();
+        std::thread::sleep(Duration::from_millis(30));
+        portolan(&engine, &["port", "rm", "web", "8001"]).ok();
+    }
+    assert_eq!(client.line(), "answered refused []");
 }
 
 #[test]

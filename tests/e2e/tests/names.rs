@@ -403,7 +403,11 @@ fn a_network_s_resolvers_change_while_it_is_used() {
         let program = program.to_string_lossy();
         run(&[&[&*program, "--host", &socket, "network", "update"], words].concat(), None)
     };
+    let since = engine.host().sh("date +%s.%N").ok().to_owned();
     update(&["--dns-drop", "10.82.0.1", "--dns-add", "203.0.113.5", "front"]).ok();
+    let until = engine.host().sh("date +%s.%N").ok().to_owned();
+    let told = engine.docker(&["events", "--since", &since, "--until", &until]);
+    has_line(told.ok(), &["network update", "name=front"]);
     assert_eq!(address(&engine, "web", "b.example").as_deref(), Some("203.0.113.5"));
     assert_eq!(
         address(&engine, "web", "a.example").as_deref(),

@@ -162,6 +162,11 @@ fn an_ipv6_network_needs_no_subnet_and_takes_no_advertisements() {
     create(&engine, &["--ipv4=false", "--ipv6", "only"]);
     run(&engine, "alone", &["--network", "only"]);
     assert_eq!(inspect(&engine, "alone", "{{.NetworkSettings.Networks.only.IPAddress}}"), "");
+    let keys = ["-o", "com.docker.network.enable_ipv4=false", "-o", "com.docker.network.enable_ipv6=true"];
+    create(&engine, &[&keys[..], &["keyed"]].concat());
+    run(&engine, "keyed", &["--network", "keyed"]);
+    let shown = inside(&engine, "keyed", &["ip", "-o", "address", "show", "eth0"]);
+    assert!(shown.contains("inet6 fd") && !shown.contains("inet "), "{shown}");
 }
 
 #[test]
@@ -235,8 +240,8 @@ fn isolation_holds_for_published_ports_too() {
     if skip_on_docker(&engine, "isolation of published ports") {
         return;
     }
-    create(&engine, &["open"]);
-    create(&engine, &["-o", "portolan.isolate=true", "apart"]);
+    create(&engine, &["--ipv6", "open"]);
+    create(&engine, &["--ipv6", "-o", "portolan.isolate=true", "apart"]);
     let serve = "while true; do echo hello | nc -l -p 80; done";
     for (name, network, port) in [("alone", "apart", "8081:80"), ("other", "open", "8082:80")] {
         let words =
@@ -244,13 +249,19 @@ fn isolation_holds_for_published_ports_too() {
         engine.docker(&words).ok();
     }
     let hears = |from: &str, port: &str| {
-        let line =
-            format!("nc -w 2 $(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p') {port} </dev/null");
-        engine.docker(&["exec", from, "sh", "-c", &line]).stdout.contains("hello")
+        ["-4", "-6"].map(|family| {
+            let gateway = format!("$(ip {family} route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')");
+            let line = format!("nc -w 2 {gateway} {port} </dev/null");
+            engine.docker(&["exec", from, "sh", "-c", &line]).stdout.contains("hello")
+        })
     };
     run(&engine, "client", &["--network", "open"]);
-    assert!(hears("client", "8082"), "open networks lead to published ports");
-    assert!(!hears("client", "8081") && !hears("alone", "8082"));
+    for family in [0, 1] {
+        eventually("open networks lead to published ports", 5, || {
+            hears("client", "8082")[family].then_some(())
+        });
+    }
+    assert_eq!((hears("client", "8081"), hears("alone", "8082")), ([false; 2], [false; 2]));
 }
 
 #[test]

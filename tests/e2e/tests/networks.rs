@@ -122,6 +122,18 @@ fn network_create_says_what_is_wrong() {
     has_line(create(&["--driver", "nosuch", "n1"]).fails(), &["nosuch"]);
     assert_ne!(create(&["--subnet", "10.1.2.3.4/24", "n2"]).code, 0);
     assert_ne!(create(&["--subnet", "10.1.0.0/24", "--gateway", "10.9.0.1", "n3"]).code, 0);
+    for (words, docker, ours) in [
+        (&["--scope", "swarm", "n4"][..], "swarm", "scope \"swarm\" are not supported"),
+        (&["--ingress", "n5"], "ngress", "ingress networks need a swarm"),
+        (&["--ipam-driver", "weave", "n6"], "weave", "plugin \"weave\" not found"),
+    ] {
+        let refused = create(words);
+        has_line(refused.fails(), &[if is_portolan(&engine) { ours } else { docker }]);
+    }
+    if is_portolan(&engine) {
+        let unknown = create(&["--ipam-opt", "nosuch=1", "n7"]);
+        has_line(unknown.fails(), &["unknown option \"nosuch\" of the IPAM driver"]);
+    }
     has_line(
         engine.docker(&["network", "rm", "bridge"]).fails(),
         &["pre-defined network and cannot be removed"],
@@ -149,6 +161,10 @@ fn an_internal_network_has_no_way_out() {
     assert!(!pings(&engine, "caged", "198.51.100.1"));
     assert!(pings(&engine, "caged", "mate"));
     if is_portolan(&engine) {
+        let key = ["-o", "com.docker.network.internal=true", "keyed"];
+        engine.docker(&[&["network", "create"], &key[..]].concat()).ok();
+        run(&engine, "keyed", &["--network", "keyed"]);
+        assert!(!pings(&engine, "keyed", "198.51.100.1"), "the key says the same");
         // Docker 20.10 leaves a route that leads nowhere.
         assert!(!engine.docker(&["exec", "caged", "ip", "route"]).ok().contains("default"));
     }

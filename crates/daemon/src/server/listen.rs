@@ -244,6 +244,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_socket_is_its_group_s() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let own = fs::metadata(dir.path()).unwrap();
+        // A group of nobody's, or what anybody may give to.
+        let group = if own.uid() == 0 { 54321 } else { own.gid() };
+        let path = dir.path().join("g.sock");
+        let _listeners = listen(&Host::Unix(path.clone()), Some(&group.to_string())).unwrap();
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!((found.gid(), found.uid(), found.permissions().mode() & 0o777), (group, own.uid(), 0o660));
+        let nobody = listen(&Host::Unix(dir.path().join("n.sock")), Some("no-such-group"));
+        assert!(matches!(nobody, Err(ServeError::Listen { .. })), "{:?}", nobody.err());
+    }
+
+    #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");

@@ -10,7 +10,7 @@ use super::Owner;
 use crate::options;
 use crate::publisher::Version;
 use crate::records::{Batch, SandboxRecord};
-use crate::{DnsUpdate, Error};
+use crate::{DnsUpdate, Error, NetworkAction};
 
 /// Where resolvers listen.
 const DNS_PORT: u16 = 53;
@@ -178,6 +178,7 @@ impl Owner {
         batch.put_network(&network)?;
         self.commit(&batch)?;
         self.desired.networks.insert(id.clone(), network);
+        self.emit(NetworkAction::Update, &id, None);
         let members: BTreeSet<SandboxId> =
             self.endpoints_of(&id).map(|endpoint| endpoint.sandbox.clone()).collect();
         members.iter().for_each(|sandbox| self.refresh_view(sandbox));
