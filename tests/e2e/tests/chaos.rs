@@ -34,7 +34,9 @@ fn traces(engine: &Engine) -> Vec<String> {
             traces.push(entry.path().display().to_string());
         }
     }
-    traces.push(engine.host().sh("nft list ruleset | grep -v counter | sort").stdout);
+    traces.push(
+        engine.host().sh("nft list ruleset | grep -v counter | sed 's, # progname .*,,' | sort").stdout,
+    );
     traces
 }
 
