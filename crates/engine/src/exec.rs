@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use portolan_netcore::model::ContainerId;
 use portolan_runtime::ExecSpec;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::container::record::{Container, not_running};
 use crate::container::{DetachKeys, environment, parse_detach_keys, pump, replace_or_append};
-use crate::engine::{Engine, blocking, random_bytes, to_the_end};
+use crate::engine::{Engine, random_bytes, to_the_end};
 use crate::error::{EngineError, Result};
 use crate::model::{ExecConfig, ExecSnapshot, ExecStartOptions, Status};
 use crate::streams::{Attachment, Input, Output};
@@ -18,6 +19,8 @@ use crate::streams::{Attachment, Input, Output};
 pub(crate) const EXIT_NOT_STARTED: i32 = 126;
 /// How many execs that have ended are remembered for `inspect`.
 const ENDED_KEPT: usize = 1024;
+/// What a container's file system gets to show its users.
+const USER_LOOK: Duration = Duration::from_secs(10);
 const OUTPUT_QUEUE: usize = 16;
 const INPUT_QUEUE: usize = 4;
 
@@ -100,6 +103,36 @@ fn check_active(container: &Container) -> Result<()> {
     }
 }
 
+/// Looks a user up in the container's files. Those can be on a file system of the container's own, which answers when
+/// it likes: a thread that waits for it is none of those that all work shares, and a container has few of them.
+async fn check_user(container: &Arc<Container>, user: String) -> Result<()> {
+    let root = container.running_shim()?.open_proc("root").await?;
+    let looks = container.user_looks.clone();
+    let look = async move {
+        let place = looks.acquire_owned().await.map_err(|error| EngineError::internal(error.to_string()))?;
+        let (answer, answered) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("user".into())
+            .spawn(move || {
+                // Nobody listens who has given up.
+                let _ = answer.send(portolan_runtime::check_user(&root, &user));
+                drop(place);
+            })
+            .map_err(|error| EngineError::internal(format!("look up a user: {error}")))?;
+        answered
+            .await
+            .map_err(|error| EngineError::internal(format!("look up a user: {error}")))?
+            .map_err(Into::into)
+    };
+    tokio::time::timeout(USER_LOOK, look).await.unwrap_or_else(|_| {
+        Err(EngineError::conflict(format!(
+            "container {} does not let its users be read: its file system did not answer within {} seconds",
+            container.id,
+            USER_LOOK.as_secs()
+        )))
+    })
+}
+
 impl Engine {
     /// `POST /containers/{id}/exec`. The exec's id.
     ///
@@ -113,9 +146,7 @@ impl Engine {
         }
         parse_detach_keys(config.detach_keys.as_deref())?;
         if !config.user.is_empty() {
-            let root = container.running_shim()?.open_proc("root").await?;
-            let user = config.user.clone();
-            blocking(move || Ok(portolan_runtime::check_user(&root, &user)?)).await?;
+            check_user(&container, config.user.clone()).await?;
         }
         let id: [u8; 32] = random_bytes();
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();

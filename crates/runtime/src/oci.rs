@@ -103,7 +103,7 @@ fn process(container: &ContainerSpec, exec: Option<&ExecSpec>) -> Result<Value> 
     if let Some(score) = container.oom_score_adj {
         value["oomScoreAdj"] = json!(score);
     }
-    if let Some(profile) = container.apparmor.as_ref().filter(|_| !privileged) {
+    if let Some(profile) = &container.apparmor {
         value["apparmorProfile"] = json!(profile);
     }
     if let Some((height, width)) = size {

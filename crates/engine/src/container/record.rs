@@ -8,7 +8,7 @@ use portolan_net::SandboxInfo;
 use portolan_netcore::model::{ContainerId, NetworkId, SandboxId};
 use portolan_runtime::Shim;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +93,8 @@ pub(crate) struct Container {
     lifecycle: watch::Sender<Lifecycle>,
     /// One command at a time changes it: a queue with one place, in the order of arrival.
     pub(crate) gate: tokio::sync::Mutex<()>,
+    /// Places for threads that look for users in its files, which may keep them.
+    pub(crate) user_looks: Arc<Semaphore>,
 }
 
 impl Container {
@@ -117,6 +119,7 @@ impl Container {
             }),
             lifecycle: watch::Sender::new(lifecycle),
             gate: tokio::sync::Mutex::new(()),
+            user_looks: Arc::new(Semaphore::new(2)),
         })
     }
 

@@ -141,7 +141,7 @@ impl Engine {
             resources: resources(&host.resources),
             rlimits: self.rlimits(host),
             sysctls: host.sysctls.iter().filter(|(key, _)| !key.starts_with("net.")).map(own).collect(),
-            oom_score_adj: Some(host.oom_score_adj).filter(|adjustment| *adjustment != 0),
+            oom_score_adj: Some(host.oom_score_adj),
             init: host.init.unwrap_or(self.inner.config.init),
             cgroup_parent: match host.cgroup_parent.as_str() {
                 "" => self.inner.config.cgroup_parent.clone(),
@@ -172,21 +172,9 @@ impl Engine {
         self.directory(id.as_str()).join(format!("{id}-json.log"))
     }
 
-    /// As Docker: the container's own word, else the daemon's, else private where cgroups are version 2; privileged
-    /// ones see the host's unless they ask.
+    /// The cgroup namespace that a container gets on this host.
     pub(crate) fn cgroupns(&self, host: &HostConfig) -> NamespaceMode {
-        let default = match &self.inner.config.default_cgroupns {
-            _ if host.privileged => &NamespaceSetting::Host,
-            Some(mode) => mode,
-            None if cgroup_version() == 1 => &NamespaceSetting::Host,
-            None => &NamespaceSetting::Private,
-        };
-        match (&host.cgroupns_mode, default) {
-            (NamespaceSetting::Host, _) | (NamespaceSetting::Default, NamespaceSetting::Host) => {
-                NamespaceMode::Host
-            }
-            _ => NamespaceMode::Private,
-        }
+        cgroupns(host, self.inner.config.default_cgroupns.as_ref(), cgroup_version())
     }
 
     /// A namespace, and the process whose it is if it is another container's.
@@ -245,6 +233,24 @@ impl Engine {
     }
 }
 
+/// As Docker: the container's own word, else the daemon's, else private where cgroups are version 2. Privileged
+/// containers see the host's unless they ask, but only in version 1: in version 2 the cgroups of the whole host would
+/// be theirs to write.
+fn cgroupns(host: &HostConfig, configured: Option<&NamespaceSetting>, version: u32) -> NamespaceMode {
+    let default = match configured {
+        _ if host.privileged && version == 1 => &NamespaceSetting::Host,
+        Some(mode) => mode,
+        None if version == 1 => &NamespaceSetting::Host,
+        None => &NamespaceSetting::Private,
+    };
+    match (&host.cgroupns_mode, default) {
+        (NamespaceSetting::Host, _) | (NamespaceSetting::Default, NamespaceSetting::Host) => {
+            NamespaceMode::Host
+        }
+        _ => NamespaceMode::Private,
+    }
+}
+
 fn own((key, value): (&String, &String)) -> (String, String) {
     (key.clone(), value.clone())
 }
@@ -282,5 +288,22 @@ mod tests {
         };
         assert_eq!(resources(&limits).memory_swap_bytes, Some(-1));
         assert_eq!(resources(&limits).pids_limit, None);
+    }
+
+    #[test]
+    fn only_in_version_1_do_the_privileged_see_the_hosts_cgroups() {
+        use NamespaceSetting::{Default, Host, Private};
+        let mode = |own: NamespaceSetting, privileged, configured: Option<NamespaceSetting>, version| {
+            let host = HostConfig { cgroupns_mode: own, privileged, ..HostConfig::default() };
+            cgroupns(&host, configured.as_ref(), version)
+        };
+        assert_eq!(mode(Default, false, None, 1), NamespaceMode::Host);
+        assert_eq!(mode(Default, false, Some(Private), 1), NamespaceMode::Private);
+        assert_eq!(mode(Default, true, Some(Private), 1), NamespaceMode::Host);
+        assert_eq!(mode(Private, true, None, 1), NamespaceMode::Private);
+        assert_eq!(mode(Default, false, None, 2), NamespaceMode::Private);
+        assert_eq!(mode(Default, true, None, 2), NamespaceMode::Private);
+        assert_eq!(mode(Host, true, None, 2), NamespaceMode::Host);
+        assert_eq!(mode(Default, true, Some(Host), 2), NamespaceMode::Host);
     }
 }

@@ -7,5 +7,5 @@ mod tree;
 pub(crate) use durable::{durable_write, sync_directory, sync_file_system};
 pub(crate) use trash::Trash;
 pub(crate) use tree::{
-    Tree, lexical_path, mtime_of, open_directory, read_names, set_xattr, stat_name, xattrs,
+    Tree, lexical_path, mtime_of, open_directory, open_plain, read_names, set_xattr, stat_name, xattrs,
 };

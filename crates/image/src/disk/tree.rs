@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags, Stat, openat, openat2, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fstat, openat, openat2, statat,
+};
 use rustix::io::Errno;
 
 /// A directory that everything below is reached through, and nothing beyond: symlinks, absolute ones and
@@ -135,6 +137,18 @@ fn proc_path(parent: &impl AsFd, name: &[u8]) -> Result<(OwnedFd, String), Errno
     Ok((fd, path))
 }
 
+/// Opens the plain file at `name` so that nothing waits for content; anything else is as good as gone. The very file is
+/// looked at before it is opened: to open a device is to use it, and whoever owns the tree may put one there meanwhile.
+pub(crate) fn open_plain(parent: &impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let (handle, path) = proc_path(parent, name)?;
+    if FileType::from_raw_mode(fstat(&handle)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::NOENT);
+    }
+    // Some of proc's would have us wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
 /// What is at `name`; none if nothing.
 pub(crate) fn stat_name(parent: &impl AsFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
     match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -178,5 +192,28 @@ mod tests {
         for path in ["absolute", "absolute/secret", "up", "magic", "up/../../../etc"] {
             assert!(tree.directory(path.as_bytes()).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn only_plain_files_are_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, mode, 0).unwrap();
+        std::fs::write(directory.path().join("file"), "text").unwrap();
+        let handle = std::fs::File::open(directory.path()).unwrap();
+        // Whoever wants to write into a pipe waits until somebody has opened it.
+        let writer = {
+            let pipe = pipe.clone();
+            std::thread::spawn(move || std::fs::File::options().write(true).open(pipe))
+        };
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(open_plain(&handle, b"pipe").unwrap_err(), Errno::NOENT);
+        let file = std::fs::File::from(open_plain(&handle, b"file").unwrap());
+        assert_eq!(io::read_to_string(file).unwrap(), "text");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!writer.is_finished(), "the pipe was opened");
+        drop(rustix::fs::open(&pipe, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap());
+        writer.join().unwrap().unwrap();
     }
 }

@@ -3,13 +3,13 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor, openat, readlinkat};
+use rustix::fs::{FileType, OFlags, Stat, major, minor, readlinkat};
 use rustix::io::Errno;
 
 use super::content::{Content, is_made_up};
 use super::unpack::{as_os, is_directory, is_overlay_xattr, is_whiteout};
 use super::{OPAQUE_XATTR, unpack};
-use crate::disk::{Tree, read_names, stat_name, xattrs};
+use crate::disk::{Tree, open_plain, read_names, stat_name, xattrs};
 use crate::error::{Context, Error, Result};
 use crate::tar::{Header, Kind, TarWriter};
 
@@ -100,9 +100,7 @@ impl<W: Write> Packer<W> {
             }
         }
         if header.kind == Kind::File {
-            // Some of proc's would have us wait for content.
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let content = match openat(parent, name, flags, Mode::empty()) {
+            let content = match open_plain(parent, name) {
                 Err(Errno::NOENT | Errno::SRCH) => return Ok(false),
                 Err(error) if is_passed_over(parent, error) => Content::empty(),
                 other => Content::of(File::from(other.context(action)?)).context(action)?,

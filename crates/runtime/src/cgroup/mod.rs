@@ -73,11 +73,17 @@ impl Cgroup {
     /// For `CLONE_INTO_CGROUP`; v1 has no such thing.
     pub(crate) fn descriptor(&self) -> Result<Option<OwnedFd>> {
         let Layout::V2(_) = self.layout else { return Ok(None) };
-        let directory = self.main_directory();
-        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        rustix::fs::open(&directory, flags, rustix::fs::Mode::empty())
-            .map(Some)
-            .attempt(|| format!("open cgroup {}", directory.display()))
+        open_directory(&self.main_directory()).map(Some)
+    }
+
+    /// The same for the cgroup that a process of the container is in: one that has handed its controllers down (as
+    /// systemd does, and engines in containers) takes no processes itself.
+    pub(crate) fn descriptor_of(&self, pid: i32) -> Result<Option<OwnedFd>> {
+        let Layout::V2(root) = self.layout else { return Ok(None) };
+        let text = read(Path::new(&format!("/proc/{pid}/cgroup")))?;
+        let path = unified_beneath(&text, &self.path)
+            .ok_or_else(|| Error::Invalid(format!("process {pid} has left the cgroup {}", self.path)))?;
+        open_directory(&root.join(path.trim_start_matches('/'))).map(Some)
     }
 
     /// Puts the calling, single-threaded process inside. Writing "0" into v1's `tasks` is free where a
@@ -245,6 +251,19 @@ impl Cgroup {
     }
 }
 
+fn open_directory(directory: &Path) -> Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, rustix::fs::Mode::empty())
+        .attempt(|| format!("open cgroup {}", directory.display()))
+}
+
+/// The v2 cgroup that `/proc/<pid>/cgroup` tells of, if it is `own` or one below.
+fn unified_beneath<'a>(text: &'a str, own: &str) -> Option<&'a str> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let leaves = Path::new(path).components().any(|part| part == std::path::Component::ParentDir);
+    (!leaves && Path::new(path).starts_with(own)).then_some(path)
+}
+
 /// Makes a directory; on the hot path its parent exists.
 fn make(directory: &Path) -> Result<()> {
     match fs::create_dir(directory) {
@@ -345,4 +364,21 @@ fn write(file: &Path, value: &str) -> Result<()> {
     opened
         .and_then(|mut opened| opened.write_all(value.as_bytes()))
         .attempt(|| format!("write \"{value}\" to {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_follow_their_leader_within_the_container_only() {
+        let own = "/portolan/abc";
+        let beneath = |text| unified_beneath(text, own);
+        assert_eq!(beneath("0::/portolan/abc/init\n"), Some("/portolan/abc/init"));
+        assert_eq!(beneath("1:name=x:/portolan/abc/y\n0::/portolan/abc\n"), Some("/portolan/abc"));
+        assert_eq!(beneath("0::/portolan/abcd\n"), None);
+        assert_eq!(beneath("0::/portolan/abc/../other\n"), None);
+        assert_eq!(beneath("0::/../x\n"), None);
+        assert_eq!(beneath("5:pids:/portolan/abc\n"), None);
+    }
 }

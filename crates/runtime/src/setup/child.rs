@@ -108,7 +108,7 @@ fn become_container(container: Container<'_>, sync: BorrowedFd<'static>) -> Resu
     if Layout::of_host()?.unified().is_none() {
         cgroup.enter()?;
     }
-    let confinement = Confinement::arrange(spec, spec.privileged, spec.init)?;
+    let confinement = Confinement::arrange(spec, spec.init)?;
     join_namespaces(spec, netns)?;
     let nodes = devices::host_devices(spec)?;
     let opened = mounts::open_sources(host, spec, cgroup)?;
@@ -160,7 +160,7 @@ fn become_exec(exec: Exec<'_>, sync: BorrowedFd<'static>) -> Result<Never, Failu
     }
     let privileged = spec.privileged || container.privileged;
     // Of what this arranges the process inherits its part.
-    let confinement = Confinement::arrange(container, privileged, false)?;
+    let confinement = Confinement::arrange(container, false)?;
     // As in a new container; there processes of its own would look, too.
     let kept = streams.descriptors().chain([sync, leader.as_fd(), null]);
     sys::close_all_but(kept).attempt(|| "close the shim's descriptors".into())?;
@@ -309,6 +309,12 @@ fn run(
     let user = user::look_up(&identity.user.user, &identity.user.additional_groups)?;
     connect_streams(terminal.as_ref(), &streams, null, &user)?;
     set_limits(identity.rlimits)?;
+    // They are standard streams now; under their own numbers they would stay open for an init.
+    std::mem::forget((terminal, streams));
+    // Before the filter, as all that it need not allow for the container's own sake: one may know nothing of calls
+    // as new as this one and openat2.
+    sys::close_all_but([sync, null].into_iter().chain(identity.confinement.descriptors()))
+        .attempt(|| "close descriptors".into())?;
     // As root, unless only the user may (a network file system): then again below.
     let entered = inside::enter(Path::new(identity.cwd));
     if !identity.no_new_privileges {
@@ -316,21 +322,21 @@ fn run(
         install_filter(identity.filter)?;
     }
     drop_privileges(&identity, &user)?;
-    if entered.is_err() {
-        inside::enter(Path::new(identity.cwd)).map_err(|error| {
-            let text = format!("chdir to cwd ({:?}) set in config.json failed", identity.cwd);
-            Failure::from_errno(&text, &error)
-        })?;
-    }
+    let entered = match entered {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            inside::enter_as_user(Path::new(identity.cwd))
+        }
+        other => other,
+    };
+    entered.map_err(|error| {
+        let text = format!("chdir to cwd ({:?}) set in config.json failed", identity.cwd);
+        Failure::from_errno(&text, &error)
+    })?;
     let mut environment = identity.env.to_vec();
     if !environment.iter().any(|pair| pair.starts_with("HOME=")) {
         environment.push(format!("HOME={}", user.home));
     }
     let program = Program::find(identity.arguments, &environment)?;
-    // They are standard streams now; under their own numbers they would stay open for an init.
-    std::mem::forget((terminal, streams));
-    sys::close_all_but([sync, null].into_iter().chain(identity.confinement.descriptors()))
-        .attempt(|| "close descriptors".into())?;
     wait_for_release(sync, null)?;
     if identity.no_new_privileges {
         install_filter(identity.filter)?;

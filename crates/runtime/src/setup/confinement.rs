@@ -5,7 +5,7 @@
 //! has at /proc may be anything, and a profile that is written there put on nobody (CVE-2019-16884).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -22,14 +22,17 @@ pub(super) struct Confinement {
 impl Confinement {
     /// Tells the kernel. The profile is put on by the next exec, which those inherit that are forked before it; a
     /// process that executes nothing (`stays`) puts it on by [`Self::put_on`].
-    pub(super) fn arrange(spec: &ContainerSpec, privileged: bool, stays: bool) -> Result<Self> {
-        if let Some(score) = spec.oom_score_adj.filter(|score| *score != 0) {
-            fs::write("/proc/self/oom_score_adj", score.to_string())
-                .attempt(|| format!("set oom_score_adj to {score}"))?;
+    ///
+    /// Whether a privileged process has a profile was decided by whoever wrote the specification.
+    pub(super) fn arrange(spec: &ContainerSpec, stays: bool) -> Result<Self> {
+        if let Some(score) = spec.oom_score_adj {
+            match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+                // The daemon's own is higher and it may not lower it; nobody has asked for this one.
+                Err(error) if score == 0 && error.kind() == io::ErrorKind::PermissionDenied => {}
+                other => other.attempt(|| format!("set oom_score_adj to {score}"))?,
+            }
         }
-        let Some(profile) = spec.apparmor.as_deref().filter(|_| !privileged) else {
-            return Ok(Self::default());
-        };
+        let Some(profile) = spec.apparmor.as_deref() else { return Ok(Self::default()) };
         let what = || format!("apply the AppArmor profile {profile}");
         let modern = Path::new("/proc/self/attr/apparmor");
         let directory = if modern.exists() { modern } else { Path::new("/proc/self/attr") };

@@ -206,10 +206,15 @@ fn join_container(
     let (streams, child_streams) =
         make_streams(spec.tty, spec.attach_stdin, spec.attach_stdout, spec.attach_stderr)?;
     let (sync, child_sync) = sys::seqpacket_pair().attempt(|| "make a socket pair".into())?;
-    let leader = process(leader)?;
-    let directory = cgroup.descriptor()?;
+    // The shim's own child, which it has not reaped: the number is nobody else's.
+    let (number, leader) = (leader, process(leader)?);
     // SAFETY: a shim has one thread.
-    let cloned = unsafe { sys::clone3(0, directory.as_ref().map(AsFd::as_fd)) };
+    let clone_into =
+        |directory: Option<OwnedFd>| unsafe { sys::clone3(0, directory.as_ref().map(AsFd::as_fd)) };
+    let cloned = match clone_into(cgroup.descriptor()?) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => clone_into(cgroup.descriptor_of(number)?),
+        other => other,
+    };
     let helper = match cloned.attempt(|| "fork".into())? {
         Cloned::Parent(helper) => helper,
         Cloned::Child => {

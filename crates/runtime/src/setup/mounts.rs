@@ -268,14 +268,8 @@ pub(super) fn populate(spec: &ContainerSpec, opened: &Opened) -> Result<Own, Fai
 }
 
 fn file_system(kind: &str, target: &str, flags: u64, data: &str) -> Result<()> {
-    match sys::mount(kind, target, kind, flags, data) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(target).attempt(|| format!("make {target}"))?;
-            sys::mount(kind, target, kind, flags, data)
-        }
-        other => other,
-    }
-    .attempt(|| format!("mount {kind} on {target}"))?;
+    let place = inside::make_directory(Path::new(target))?;
+    mount_at(&place, kind, flags, data).attempt(|| format!("mount {kind} on {target}"))?;
     // An image may have a link here, and what protects /proc and /sys goes by their names.
     if matches!(target, "/proc" | "/sys" | "/dev")
         && fs::symlink_metadata(target).is_ok_and(|meta| meta.is_symlink())
@@ -326,8 +320,9 @@ fn mount_cgroups(opened: &Opened, readonly: u64) -> Result<()> {
             if readonly == 0 {
                 return Ok(());
             }
-            let flags = libc::MS_REMOUNT | libc::MS_BIND | HARDENED | readonly;
-            sys::mount("", TARGET, "", flags, "").attempt(|| format!("make {TARGET} read-only"))
+            let what = || format!("make {TARGET} read-only");
+            let own = inside::open(Path::new(TARGET), OFlags::PATH | OFlags::DIRECTORY).attempt(what)?;
+            sys::set_mount_attributes(&own, MOUNT_ATTR_RDONLY, 0, false).attempt(what)
         }
     }
 }

@@ -3,10 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, Mode, OFlags, RawMode, fstat};
 
 use super::{Failure, inside};
 use crate::Error;
@@ -26,6 +26,7 @@ const LARGEST_FILE: u64 = 16 << 20;
 
 /// Looks up `user[:group]`, names or numbers, and additional groups.
 pub(super) fn look_up(user: &str, additional: &[String]) -> Result<User, Failure> {
+    // This process is held to the container's own devices, and cannot trust its /proc: it opens things directly.
     let read_file = |path: &str| read(inside::open(Path::new(path), READ));
     let passwd = read_file("/etc/passwd");
     // Not needed for the most common user.
@@ -36,21 +37,33 @@ pub(super) fn look_up(user: &str, additional: &[String]) -> Result<User, Failure
 
 /// The text of a file in a root that is not this process's own; nothing if there is none.
 pub(crate) fn read_beneath(root: &Path, path: &str) -> String {
-    read(inside::open_beneath(root, Path::new(path), READ))
+    read(inside::open_beneath(root, Path::new(path), OFlags::PATH).and_then(open_plain))
 }
 
-/// Whether there is such a user (`user[:group]`) in a root.
+/// Whether there is such a user (`user[:group]`) in a root. Waits for the file system that the container has there.
 ///
 /// # Errors
 /// [`Error::Refused`] in Docker's words.
 pub fn check_user(root: &OwnedFd, user: &str) -> Result<(), Error> {
-    let read_file = |path: &str| read(inside::open_in(root, Path::new(path), READ));
+    let read_file =
+        |path: &str| read(inside::open_in(root, Path::new(path), OFlags::PATH).and_then(open_plain));
     let found = resolve(user, &[], &read_file("etc/passwd"), &read_file("etc/group"));
     found.map(drop).map_err(|failure| Error::Refused(failure.message))
 }
 
 /// Opening waits for nobody: not for a pipe's other end, nor for the holder of a lease.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Opens what a handle refers to if it is a plain file. To open a device is to use it (a watchdog, a tape), and whoever
+/// calls this may use them all: the container may have made a node that it may not open itself.
+fn open_plain(handle: OwnedFd) -> io::Result<OwnedFd> {
+    let kind = FileType::from_raw_mode(fstat(&handle)?.st_mode as RawMode);
+    if kind != FileType::RegularFile || inside::is_procfs(&handle)? {
+        return Err(rustix::io::Errno::NOENT.into());
+    }
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    Ok(rustix::fs::open(path, READ | OFlags::CLOEXEC, Mode::empty())?)
+}
 
 /// Whatever the container has put in the place of a file must not keep its shim: what is no plain file, and
 /// what is endless, is as good as empty.
@@ -142,6 +155,8 @@ fn number(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::OpenOptionsExt;
+
     use super::*;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n";
@@ -159,6 +174,32 @@ mod tests {
         assert_eq!(user("web:staff"), User { uid: 33, gid: 50, groups: vec![50], home: "/var/www".into() });
         assert_eq!(user("1000:7"), User { uid: 1000, gid: 7, groups: vec![7], home: "/".into() });
         assert_eq!(user("1000").gid, 0);
+    }
+
+    #[test]
+    fn only_plain_files_are_opened() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let pipe = root.path().join("etc/passwd");
+        let kind = FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, Mode::from_raw_mode(0o600), 0).unwrap();
+        std::fs::write(root.path().join("etc/group"), GROUP).unwrap();
+        // A pipe tells whether somebody opens it: whoever wants to write waits for that.
+        let writer = {
+            let pipe = pipe.clone();
+            std::thread::spawn(move || std::fs::File::options().write(true).open(pipe))
+        };
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let handle = std::fs::File::open(root.path()).unwrap().into();
+        let refused = check_user(&handle, "web").unwrap_err().to_string();
+        assert!(refused.contains("unable to find user web"), "{refused}");
+        check_user(&handle, "7:staff").unwrap();
+        assert_eq!(read_beneath(root.path(), "etc/passwd"), "");
+        assert_eq!(read_beneath(root.path(), "etc/group"), GROUP);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!writer.is_finished(), "the pipe was opened");
+        drop(std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap());
+        writer.join().unwrap().unwrap();
     }
 
     #[test]

@@ -68,6 +68,25 @@ async fn capabilities_and_profiles_open_what_they_name() {
     let mut spec = fixture.spec("mount -t tmpfs x /tmp && ls /dev/loop-control /dev/kmsg >/dev/null; echo > /proc/sys/net/ipv4/ip_forward; grep Seccomp: /proc/self/status");
     spec.privileged = true;
     assert_eq!(fixture.output(&spec).await, "Seccomp:\t0\n");
+    // Whether the privileged have a profile is not for the runtime to decide; nobody starts without one that is named.
+    spec.apparmor = Some("no-such-profile".into());
+    let error = fixture.launcher.create(&spec).await.unwrap_err().to_string();
+    assert!(error.contains("apply the AppArmor profile no-such-profile"), "{error}");
+}
+
+#[tokio::test]
+async fn a_profile_need_not_know_what_only_the_set_up_calls() {
+    let Some(fixture) = fixture() else { return };
+    let mut spec = fixture.spec("sleep 1000");
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+        [{"names": ["close_range", "openat2"], "action": "SCMP_ACT_KILL_PROCESS"}]}"#;
+    spec.seccomp = SeccompProfile::Json(profile.into());
+    spec.cwd = "/tmp".into();
+    let shim = fixture.started(&spec).await;
+    let mut check = exec("pwd; grep Seccomp: /proc/self/status");
+    check.user = "web".into();
+    assert_eq!(executed(&shim, &check).await, ("/tmp\nSeccomp:\t2\n".into(), 0));
+    shim.delete().await.unwrap();
 }
 
 #[tokio::test]
@@ -235,6 +254,23 @@ async fn works_nowhere_outside() {
     let text = "chdir to cwd (\"/nope\") set in config.json failed: no such file or directory";
     assert!(error.to_string().contains(text), "{error}");
     shim.delete().await.unwrap();
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn mounts_nothing_outside() {
+    let Some(fixture) = fixture() else { return };
+    let outside = fixture.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    // Where the host's /sys is mounted later, the image's comes first.
+    let mut spec = fixture.spec("true");
+    std::fs::create_dir(spec.rootfs.upper.join("sys")).unwrap();
+    let lead = format!("/proc/{}/root{}", std::process::id(), outside.display());
+    symlink(lead, spec.rootfs.upper.join("sys/fs")).unwrap();
+    spec.pid = portolan_runtime::NamespaceMode::Host;
+    spec.mounts = vec![Mount { target: "/sys".into(), kind: bind_of("/sys"), readonly: false }];
+    let error = fixture.launcher.create(&spec).await.unwrap_err().to_string();
+    assert!(error.contains("make the directory /sys/fs/cgroup"), "{error}");
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
 }
 

@@ -277,6 +277,11 @@ async fn a_killed_launcher_is_replaced() {
     let Some(fixture) = fixture() else { return };
     let first = fixture.started(&fixture.spec("sleep 600")).await;
     let launcher = parent(parent(first.pid()));
+    // What somebody has given the daemon for when memory runs out is not its containers'.
+    std::fs::write(format!("/proc/{launcher}/oom_score_adj"), "300").unwrap();
+    let mut spec = fixture.spec("cat /proc/self/oom_score_adj");
+    spec.oom_score_adj = Some(0);
+    assert_eq!(fixture.output(&spec).await, "0\n");
     kill(launcher);
     let second = fixture.started(&fixture.spec("sleep 600")).await;
     assert_ne!(parent(parent(second.pid())), launcher);
