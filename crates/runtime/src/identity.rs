@@ -1,6 +1,7 @@
 //! Processes told from later ones that have their pids, by when they were started.
 
 use std::fs;
+use std::io;
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,8 +34,18 @@ impl Stat {
         Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
     }
 
-    fn of(pid: i32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    /// None if there is no such process.
+    fn of(pid: i32) -> io::Result<Option<Self>> {
+        Self::read(fs::read_to_string(format!("/proc/{pid}/stat")))
+    }
+
+    /// Only some errors mean that a process has ended; others, that this one has too many files open.
+    fn read(text: io::Result<String>) -> io::Result<Option<Self>> {
+        match text {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -53,10 +64,14 @@ impl Identity {
         Self { pid: rustix::process::getpid().as_raw_nonzero().get(), started: stat.started }
     }
 
-    /// Whether it has not ended.
+    /// Whether it has not ended. One that cannot be looked at counts as alive: what is taken for dead is cleaned up.
     pub(crate) fn is_alive(&self) -> bool {
-        Stat::of(self.pid)
-            .is_some_and(|stat| stat.started == self.started && !matches!(stat.state, 'Z' | 'X'))
+        self.is_seen().unwrap_or(true)
+    }
+
+    fn is_seen(&self) -> io::Result<bool> {
+        let stat = Stat::of(self.pid)?;
+        Ok(stat.is_some_and(|stat| stat.started == self.started && !matches!(stat.state, 'Z' | 'X')))
     }
 
     /// Kills it and waits for its end; nothing if it has ended before.
@@ -64,7 +79,7 @@ impl Identity {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
         // Looked at after the handle was taken: it is this process's, or another's from the start.
-        if self.is_alive() && pidfd_send_signal(&process, Signal::KILL).is_ok() {
+        if matches!(self.is_seen(), Ok(true)) && pidfd_send_signal(&process, Signal::KILL).is_ok() {
             // Whoever wants to know whether it worked asks.
             let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&DYING));
         }
@@ -85,7 +100,7 @@ mod tests {
     fn a_process_is_told_from_another_with_its_pid() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let started = Stat::of(pid).unwrap().started;
+        let started = Stat::of(pid).unwrap().unwrap().started;
         let child_identity = Identity { pid, started };
         let other = Identity { pid, started: started + 1 };
         assert!(child_identity.is_alive());
@@ -97,6 +112,16 @@ mod tests {
         child.wait().unwrap();
         let own = Identity::own(&Stat::own().unwrap());
         assert!(own.is_alive());
+    }
+
+    #[test]
+    fn only_one_that_is_gone_is_dead() {
+        let read = |number| Stat::read(Err(io::Error::from_raw_os_error(number)));
+        assert_eq!(read(libc::ENOENT).unwrap(), None);
+        assert_eq!(read(libc::ESRCH).unwrap(), None);
+        assert!(read(libc::EMFILE).is_err());
+        assert!(read(libc::ENOMEM).is_err());
+        assert!(!Identity { pid: i32::MAX, started: 1 }.is_alive());
     }
 
     #[test]

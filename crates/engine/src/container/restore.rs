@@ -213,10 +213,15 @@ impl Engine {
         had_run: bool,
         owned: bool,
     ) {
-        if let Some(shim) = shim
-            && let Err(error) = shim.delete().await
-        {
-            tracing::error!(container = %container.id, %error, "delete what is left of a container's run");
+        if let Some(shim) = shim {
+            let id = container.id.clone();
+            let removal = tokio::spawn(async move {
+                if let Err(error) = shim.delete().await {
+                    tracing::error!(container = %id, %error, "delete what is left of a container's run");
+                }
+            });
+            // One that takes longer goes on behind.
+            let _ = tokio::time::timeout(PATIENCE, removal).await;
         }
         // Who else runs in it is known only when all containers are found again.
         let sandbox = self.sandbox_of(container, None).await.ok().flatten();

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 pub(crate) use devices::{DeviceRule, default_rules};
 pub(crate) use layout::Layout;
@@ -191,10 +191,17 @@ impl Cgroup {
             if pids.is_empty() {
                 return Ok(());
             }
+            let handle = |pid: i32| {
+                let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+                Some((pid, process))
+            };
+            let handles: Vec<_> = pids.into_iter().filter_map(handle).collect();
+            // One may have ended before its handle was taken, and left its number to anybody: those are meant that
+            // are here still.
+            let present = self.pids()?;
             let mut dying = Vec::new();
-            for pid in pids.into_iter().filter_map(Pid::from_raw) {
-                let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-                if kill_process(pid, Signal::KILL).is_ok() {
+            for (pid, process) in handles {
+                if present.contains(&pid) && pidfd_send_signal(&process, Signal::KILL).is_ok() {
                     dying.push(process);
                 }
             }

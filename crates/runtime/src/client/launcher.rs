@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use super::connection;
 use super::shim::{Shim, WORK};
 use crate::error::Attempt;
+use crate::launcher::READY;
 use crate::spec::{ContainerSpec, Others, SeccompProfile};
 use crate::wire::{self, Handed, Request, Response};
 use crate::{Error, Result, seccomp, state, sys};
@@ -65,6 +66,9 @@ struct Process {
     registered: OnceLock<AsyncFd<OwnedFd>>,
 }
 
+/// What a launcher gets to say that it is ready: a few milliseconds' work.
+const GETTING_READY: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct FilterKey {
     profile: Option<String>,
@@ -76,7 +80,7 @@ impl Launcher {
     /// runtime.
     ///
     /// # Errors
-    /// The exec root cannot be made, or the program not be started.
+    /// The exec root cannot be made, the program not be started, or it says why it can make no shims.
     pub fn start(config: LauncherConfig) -> Result<Self> {
         let shims = config.exec_root.join(state::SHIMS);
         std::fs::create_dir_all(&shims).attempt(|| format!("make {}", shims.display()))?;
@@ -226,7 +230,14 @@ impl Process {
         command.args(arguments).stdin(theirs).stdout(Stdio::null());
         // Shown by ps; also the room in which shims write their own names.
         command.arg0(format!("portolan-launcher {}", " ".repeat(80)));
-        let child = command.spawn().attempt(|| format!("start the launcher {}", program.display()))?;
+        let mut child = command.spawn().attempt(|| format!("start the launcher {}", program.display()))?;
+        // Its end of the socket shall be the only one.
+        drop(command);
+        if let Err(error) = await_ready(&ours) {
+            // Already dead, as a rule.
+            let _ = child.kill().and_then(|()| child.wait());
+            return Err(error);
+        }
         Ok(Self { child: Mutex::new(child), socket: ours, registered: OnceLock::new() })
     }
 
@@ -273,6 +284,23 @@ impl Process {
         let copy = self.socket.try_clone().map_err(Error::io("copy the launcher's socket"))?;
         let socket = sys::register(copy).attempt(|| "watch the launcher's socket".into())?;
         Ok(self.registered.get_or_init(|| socket))
+    }
+}
+
+/// Until a launcher says that it can make shims, or why not: a daemon without one would find out by its first container.
+fn await_ready(socket: &OwnedFd) -> Result<()> {
+    let failed = |why: String| Error::Invalid(format!("the launcher does not start: {why}"));
+    match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&GETTING_READY)) {
+        Ok(0) => return Err(failed(format!("no word from it within {} seconds", GETTING_READY.tv_sec))),
+        other => other.attempt(|| "wait for the launcher".into())?,
+    };
+    let mut message = [0; 1024];
+    let (length, _) =
+        sys::receive_fds(socket.as_fd(), &mut message).attempt(|| "hear the launcher".into())?;
+    match &message[..length] {
+        READY => Ok(()),
+        [] => Err(failed("it ended without a word".into())),
+        why => Err(failed(String::from_utf8_lossy(why).into_owned())),
     }
 }
 

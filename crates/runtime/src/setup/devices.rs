@@ -10,7 +10,7 @@ use super::inside;
 use crate::cgroup::DeviceRule;
 use crate::defaults::{DEVICE_LINKS, DEVICE_NODES};
 use crate::error::{Attempt, go_words};
-use crate::spec::{ContainerSpec, Device};
+use crate::spec::{ContainerSpec, Device, Mount, MountKind};
 use crate::{Error, Result};
 
 /// The nodes and links that every container has, in an empty /dev of its own.
@@ -37,6 +37,12 @@ pub(super) fn host_devices(spec: &ContainerSpec) -> Result<Vec<Node>> {
     for device in &spec.devices {
         let metadata = device_metadata(&device.host_path)?;
         nodes.push(Node::new(&device.container_path, &metadata).ok_or_else(|| no_device(&device.host_path))?);
+    }
+    // What is mounted on /dev is somebody's who has nodes there, or wants none: with `-v /dev:/dev` the host.
+    let covers =
+        |mount: &Mount| matches!(mount.kind, MountKind::Bind { .. }) && mount.target == Path::new("/dev");
+    if spec.mounts.iter().any(covers) {
+        nodes.retain(|node| !node.path.starts_with("/dev"));
     }
     Ok(nodes)
 }

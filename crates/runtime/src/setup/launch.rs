@@ -21,7 +21,9 @@ const DYING: Duration = Duration::from_secs(5);
 pub(crate) struct Launch {
     sync: OwnedFd,
     streams: Streams,
-    /// The process that joined the container's namespaces, if there was one to join; it ends by itself.
+    /// It joins a running container, and is released as soon as it is ready.
+    joins: bool,
+    /// The process that joined the container's namespaces, until it is reaped; it ends by itself.
     helper: Option<i32>,
     pid: Option<i32>,
     null: Option<OwnedFd>,
@@ -41,24 +43,18 @@ pub(crate) enum Progress {
 
 impl Launch {
     pub(super) fn of_container(sync: OwnedFd, streams: Streams, pid: i32) -> Self {
-        let (helper, null, ready, released) = (None, None, false, false);
-        Self { sync, streams, helper, pid: Some(pid), null, ready, released }
+        let (joins, helper, null, ready, released) = (false, None, None, false, false);
+        Self { sync, streams, joins, helper, pid: Some(pid), null, ready, released }
     }
 
-    /// It is released as soon as it is ready.
     pub(super) fn of_exec(sync: OwnedFd, streams: Streams, helper: i32) -> Self {
         let (pid, null, ready, released) = (None, None, false, false);
-        Self { sync, streams, helper: Some(helper), pid, null, ready, released }
+        Self { sync, streams, joins: true, helper: Some(helper), pid, null, ready, released }
     }
 
     /// Readable when [`Self::advance`] has something to do.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.sync.as_fd()
-    }
-
-    /// Its pid, once it has told it.
-    pub(crate) fn pid(&self) -> Option<i32> {
-        self.pid
     }
 
     /// Whether it has said more than was heard so far.
@@ -105,7 +101,7 @@ impl Launch {
     pub(crate) fn advance(&mut self) -> Progress {
         let progress = self.hear();
         // An executed process and the helper that tells its pid run side by side: either may be first.
-        if self.helper.is_some() && self.ready && self.pid.is_some() && !self.released {
+        if self.joins && self.ready && self.pid.is_some() && !self.released {
             return self.release().map_or_else(Progress::Failed, |()| Progress::Underway);
         }
         progress
@@ -131,10 +127,20 @@ impl Launch {
         Progress::Underway
     }
 
-    /// Ends what never came to its program, and reaps it, but for pids that are reaped already and may be
-    /// anybody's by now.
-    pub(crate) fn abandon(&self, reaped: impl Fn(i32) -> bool) {
-        for pid in self.pid.into_iter().chain(self.helper).filter(|pid| !reaped(*pid)) {
+    /// Notes that a child is reaped: its number may be anybody's by now. Says whether it was the helper.
+    pub(crate) fn helper_reaped(&mut self, pid: i32) -> bool {
+        self.helper.take_if(|helper| *helper == pid).is_some()
+    }
+
+    /// Ends what never came to its program, but for a process that is reaped already. Whoever reaps the shim's children
+    /// reaps it when it is dead, which can take as long as a file system likes.
+    pub(crate) fn kill(&self, reaped: impl Fn(i32) -> bool) {
+        self.pid.filter(|pid| !reaped(*pid)).into_iter().chain(self.helper).for_each(kill);
+    }
+
+    /// Ends what never came to its program, and reaps it: for a shim that reaps nothing yet.
+    pub(super) fn abandon(&self) {
+        for pid in self.pid.into_iter().chain(self.helper) {
             let Ok(process) = super::process(pid) else { continue };
             kill(pid);
             // One that hangs in a dead file system dies with that: nobody waits for it.
@@ -147,7 +153,7 @@ impl Launch {
 }
 
 /// Kills a child that is not reaped yet.
-pub(crate) fn kill(pid: i32) {
+fn kill(pid: i32) {
     if let Some(number) = Pid::from_raw(pid) {
         // It may be dead.
         let _ = kill_process(number, Signal::KILL);

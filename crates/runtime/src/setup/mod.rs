@@ -27,7 +27,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 pub(crate) use devices::device_rule;
 pub(crate) use failure::Failure;
-pub(crate) use launch::{Launch, Progress, kill, too_late};
+pub(crate) use launch::{Launch, Progress, too_late};
 pub(crate) use mounts::mount_overlay;
 pub use user::check_user;
 pub(crate) use user::{read_beneath, resolve as resolve_user};
@@ -166,7 +166,7 @@ fn clone_container(
     match launch.await_ready(PATIENCE) {
         Ok(()) => Ok(launch),
         Err(failure) => {
-            launch.abandon(|_| false);
+            launch.abandon();
             Err(failure.into_start(CONTAINER_PREFIX))
         }
     }

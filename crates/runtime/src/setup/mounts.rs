@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::fchdir;
 
 use super::inside::{self, Target};
@@ -258,10 +258,10 @@ pub(super) fn populate(spec: &ContainerSpec, opened: &Opened) -> Result<Own, Fai
             MountKind::Bind { source, .. } => {
                 let Some(bind) = binds.next() else { continue };
                 let place = make_place(&mount.target, bind.target)?;
-                check_place(&place, &mount.target, source, Some(bind.mount.as_fd()))?;
+                check_place(&own, &place, &mount.target, source, Some(bind.mount.as_fd()))?;
                 attach_at(&bind.mount, &place, &mount.target, bind.target)?;
             }
-            MountKind::Tmpfs { options } => mount_tmpfs(mount, options)?,
+            MountKind::Tmpfs { options } => mount_tmpfs(&own, mount, options)?,
         }
     }
     Ok(own)
@@ -371,8 +371,10 @@ const PROC_FILES: [&str; 11] = [
 
 /// Whatever covers /proc could take the place of files by which a process is confined (CVE-2019-16884): a
 /// procfs may, and single files that confine nobody. The place itself is asked, since a link in the image or
-/// in another mount may have led there.
+/// in another mount may have led there. Another procfs than the container's confines nobody: `-v /:/host` brings the
+/// host's along.
 fn check_place(
+    own: &Own,
     place: &OwnedFd,
     path: &Path,
     source: &Path,
@@ -388,6 +390,7 @@ fn check_place(
             _ => "is not of type proc",
         },
         Ok(rest) if PROC_FILES.iter().any(|file| rest == Path::new(file)) => return Ok(()),
+        Err(_) if !is_containers_proc(own, place).attempt(what)? => return Ok(()),
         _ => "is inside /proc",
     };
     let subject = if reason.starts_with("is not") { source } else { path };
@@ -396,8 +399,15 @@ fn check_place(
     )))
 }
 
+/// Whether a place is in the procfs that the container was given, or in the one that it has at /proc meanwhile.
+fn is_containers_proc(own: &Own, place: &OwnedFd) -> io::Result<bool> {
+    let device = fstat(place)?.st_dev;
+    let present = inside::open(Path::new("/proc"), OFlags::PATH)?;
+    Ok(device == fstat(&own.proc)?.st_dev || device == fstat(present)?.st_dev)
+}
+
 /// `--tmpfs`: noexec, nosuid and nodev unless the options say otherwise.
-fn mount_tmpfs(mount: &Mount, options: &[String]) -> Result<(), Failure> {
+fn mount_tmpfs(own: &Own, mount: &Mount, options: &[String]) -> Result<(), Failure> {
     let mut flags = HARDENED;
     let mut data: Vec<&str> = Vec::new();
     for option in options.iter().flat_map(|options| options.split(',')) {
@@ -425,7 +435,7 @@ fn mount_tmpfs(mount: &Mount, options: &[String]) -> Result<(), Failure> {
         flags |= libc::MS_RDONLY;
     }
     let place = inside::make_directory(&mount.target)?;
-    check_place(&place, &mount.target, Path::new("tmpfs"), None)?;
+    check_place(own, &place, &mount.target, Path::new("tmpfs"), None)?;
     mount_at(&place, "tmpfs", flags, &data.join(",")).map_err(|error| {
         Failure::other(format!("error mounting \"tmpfs\" to rootfs at {:?}: {error}", mount.target))
     })

@@ -149,8 +149,13 @@ impl Shim {
                 (process.unwrap_or_default(), null, Waiting::Own(launch))
             }
             Some(runtime) => {
-                let process = external::create(runtime, &spec, netns.as_ref(), &cgroup, &directory)?;
-                (process, None, Waiting::External)
+                let created = external::create(runtime, &spec, netns.as_ref(), &cgroup, &directory);
+                if created.is_err() {
+                    // One that was killed has cleaned up nothing. The first error says more than another.
+                    external::delete(&spec, &directory);
+                    let _ = cgroup.kill_and_remove();
+                }
+                (created?, None, Waiting::External)
             }
         };
         // Nobody joins them once more, and they would keep what has ended.
@@ -322,7 +327,9 @@ impl Shim {
             // One that has been reaped may have left its pid to another.
             let alive = |held: &Held| held.pid == pid && held.exit_code.is_none();
             let Some((target, held)) = self.processes.iter_mut().find(|(_, held)| alive(held)) else {
-                if !self.starting.is_empty() {
+                // A helper has done its part, and nobody will ask for its number: that may be the next process's.
+                let helper = self.starting.iter_mut().any(|starting| starting.launch.helper_reaped(pid));
+                if !helper && !self.starting.is_empty() {
                     self.unclaimed.insert(pid, code);
                 }
                 continue;

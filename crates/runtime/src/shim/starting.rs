@@ -118,12 +118,7 @@ impl Shim {
             self.unclaimed.contains_key(&pid)
                 || held.is_some_and(|held| held.pid == pid && held.exit_code.is_some())
         };
-        if starting.exec.is_some() {
-            starting.launch.abandon(reaped);
-        } else if let Some(pid) = starting.launch.pid().filter(|pid| !reaped(*pid)) {
-            // It is reaped, and its end noted, like any other.
-            setup::kill(pid);
-        }
+        starting.launch.kill(reaped);
         let error = match starting.target {
             CONTAINER => setup::start_failed(failure),
             _ => setup::exec_failed(failure),

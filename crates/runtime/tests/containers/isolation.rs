@@ -222,6 +222,17 @@ async fn nothing_takes_the_place_of_dev_null() {
         fixture.spec("cat /proc/kcore /proc/keys; cat <&0; stat -Lc %t:%T /proc/self/fd/0; ls /dev");
     spec.mounts = vec![Mount { target: "/dev".into(), kind: bind_of(&volume), readonly: false }];
     assert_eq!(fixture.output(&spec).await, "1:3\nnull\nsecret\n");
+    // No node of the container's is made there: with `-v /dev:/dev` the host would keep it.
+    spec = fixture_true(&spec);
+    let device = |path: &str| portolan_runtime::Device {
+        host_path: "/dev/full".into(),
+        container_path: path.into(),
+        permissions: String::new(),
+    };
+    (spec.privileged, spec.devices) = (true, vec![device("/dev/mine"), device("/mine")]);
+    spec.args = ["stat", "-c", "%F", "/mine"].map(str::to_owned).to_vec();
+    assert_eq!(fixture.output(&spec).await, "character special file\n");
+    assert_eq!(std::fs::read_dir(&volume).unwrap().count(), 2);
 }
 
 #[tokio::test]
@@ -339,6 +350,10 @@ async fn nothing_covers_proc() {
     spec.mounts = vec![at("/proc/uptime", bind_of(host.join("file")))];
     spec.sysctls.insert("kernel.msgmax".into(), "4097".into());
     assert_eq!(fixture.output(&spec).await, "mine\n4097\n");
+    // Another procfs than the container's own is nobody's protection.
+    let mut spec = fixture.spec("cat /host/proc/file");
+    spec.mounts = vec![at("/host", bind_of("/")), at("/host/proc", bind_of(&host))];
+    assert_eq!(fixture.output(&spec).await, "mine\n");
     let mut spec = fixture.spec("cat /proc/uptime >/dev/null; cat /proc/keys 2>/dev/null || true");
     spec.mounts = vec![at("/proc", bind_of("/proc"))];
     assert_eq!(fixture.output(&spec).await, "");

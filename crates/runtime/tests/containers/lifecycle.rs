@@ -1,8 +1,9 @@
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use portolan_runtime::{Error, ShimState};
+use portolan_runtime::{Error, Launcher, LauncherConfig, ShimState};
 
-use crate::fixture::{collect, exec, fixture, start_launcher};
+use crate::fixture::{OUTPUT, collect, exec, fixture, start_launcher};
 
 #[tokio::test]
 async fn runs_a_program_and_keeps_its_exit_code() {
@@ -288,6 +289,31 @@ async fn a_killed_launcher_is_replaced() {
     assert!(matches!(first.state().await.unwrap(), ShimState::Running(_)), "the old one's containers go on");
     first.delete().await.unwrap();
     second.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_launcher_starts_or_says_why_not() {
+    let Some(fixture) = fixture() else { return };
+    let mut config = LauncherConfig::new(fixture.directory.path().join("other"));
+    config.executable = Some("/bin/true".into());
+    let error = Launcher::start(config.clone()).unwrap_err().to_string();
+    assert!(error.contains("the launcher does not start: it ended without a word"), "{error}");
+    // A program whose mount is in no namespace: nothing of it can be mounted read-only.
+    let program = env!("CARGO_BIN_EXE_portolan-runtime-helper");
+    let memory = rustix::fs::memfd_create(c"program", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut memory = std::fs::File::from(memory);
+    std::io::copy(&mut std::fs::File::open(program).unwrap(), &mut memory).unwrap();
+    config.executable = Some(format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd()).into());
+    let launcher = Launcher::start(config).unwrap();
+    let mut spec = fixture.spec("echo > /proc/1/exe");
+    (spec.init, spec.privileged) = (true, true);
+    let shim = launcher.create(&spec).await.unwrap();
+    let stream = shim.attach(OUTPUT).await.unwrap();
+    shim.start().await.unwrap();
+    let (_, stderr) = collect(stream.split().0).await;
+    assert!(stderr.contains("can't create /proc/1/exe"), "{stderr}");
+    assert_ne!(shim.wait().await.unwrap().code, 0);
+    shim.delete().await.unwrap();
 }
 
 #[tokio::test]
