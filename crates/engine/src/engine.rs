@@ -95,7 +95,7 @@ impl Engine {
             make_private(directory)?;
         }
         // Beside everything else: it runs a program.
-        let apparmor = tokio::task::spawn_blocking(|| AppArmor::set_up(std::path::Path::new("/")));
+        let apparmor = tokio::task::spawn_blocking(AppArmor::of_host);
         let (database, mut loaded, writer) = Database::open(&database_path)?;
         let store = NetworkStore::new(database.clone(), std::mem::take(&mut loaded.network));
         let networks =

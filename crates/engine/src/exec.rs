@@ -9,7 +9,9 @@ use portolan_runtime::ExecSpec;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::container::record::{Container, not_running};
-use crate::container::{DetachKeys, environment, parse_detach_keys, pump, replace_or_append};
+use crate::container::{
+    DetachKeys, environment, parse_detach_keys, pump, replace_or_append, security_options,
+};
 use crate::engine::{Engine, random_bytes, to_the_end};
 use crate::error::{EngineError, Result};
 use crate::model::{ExecConfig, ExecSnapshot, ExecStartOptions, Status};
@@ -204,7 +206,7 @@ impl Engine {
         self.exec_event(container, &format!("exec_start: {}", exec.config.cmd.join(" ")), &id, None);
         let definition = container.with(|record| record.definition.clone());
         let links = self.link_variables(&definition);
-        let (config, privileged) = (definition.config, definition.host_config.privileged);
+        let (config, host) = (definition.config, definition.host_config);
         let mut env = environment(&config, exec.config.tty, links);
         replace_or_append(&mut env, &exec.config.env);
         let tty = exec.config.tty;
@@ -224,9 +226,14 @@ impl Engine {
             attach_stdin: exec.config.attach_stdin && !options.detach,
             attach_stdout: exec.config.attach_stdout && !options.detach,
             attach_stderr: exec.config.attach_stderr && !options.detach,
-            privileged: exec.config.privileged || privileged,
+            privileged: exec.config.privileged || host.privileged,
         };
-        let running = async { Ok::<_, EngineError>(container.running_shim()?.exec(&spec).await) }.await;
+        let running = async {
+            // It puts the container's profile on, too.
+            self.apparmor(&security_options(&host.security_opt, false)?.apparmor, host.privileged).await?;
+            Ok::<_, EngineError>(container.running_shim()?.exec(&spec).await)
+        };
+        let running = running.await;
         let mut handle = match running {
             Ok(Ok(handle)) => handle,
             Ok(Err(error)) => {

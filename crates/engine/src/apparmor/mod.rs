@@ -2,17 +2,22 @@
 //! daemon's start, by the host's `apparmor_parser` (no library can: compiling profiles is that program's secret).
 
 use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::error::{EngineError, Result};
 
 /// The profile of containers that do not ask for another.
-const PROFILE: &str = "portolan-default";
+pub(crate) const PROFILE: &str = "portolan-default";
 /// What Docker calls its own; whoever asks for it means the default.
 const DOCKERS: &str = "docker-default";
 const TEXT: &str = include_str!("profile");
+/// Where the kernel tells of its profiles, and takes them.
+const POLICY: &str = "sys/kernel/security/apparmor";
+/// What the program gets to load one.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Where distributions have the program.
 const PARSERS: [&str; 3] =
     ["sbin/apparmor_parser", "usr/sbin/apparmor_parser", "usr/local/sbin/apparmor_parser"];
@@ -31,17 +36,23 @@ pub(crate) enum AppArmor {
 }
 
 impl AppArmor {
+    /// What there is on the host that this process runs on. A container sees its host's AppArmor, where nothing is for it
+    /// to load.
+    pub(crate) fn of_host() -> Self {
+        if std::env::var_os("container").is_some() { Self::Off } else { Self::set_up(Path::new("/")) }
+    }
+
     /// Loads the profile if there is AppArmor. `root` is `/` but for tests. Blocks for as long as the parser takes.
     pub(crate) fn set_up(root: &Path) -> Self {
         let enabled = fs::read_to_string(root.join("sys/module/apparmor/parameters/enabled"));
-        if !enabled.is_ok_and(|text| text.starts_with('Y')) {
+        if !enabled.is_ok_and(|text| text.starts_with('Y')) || !root.join(POLICY).exists() {
             return Self::Off;
         }
-        let Some(parser) = PARSERS.iter().map(|path| root.join(path)).find(|path| path.exists()) else {
+        let Some(parser) = find_parser(root) else {
             // An earlier daemon may have loaded it when there was one.
-            return if is_loaded(root) { Self::On } else { Self::NoParser };
+            return if is_loaded(root) == Some(true) { Self::On } else { Self::NoParser };
         };
-        match load(&parser) {
+        match load(&parser, PATIENCE) {
             Ok(()) => Self::On,
             Err(reason) => Self::Failed(format!("{}: {reason}", parser.display())),
         }
@@ -94,14 +105,40 @@ impl AppArmor {
     }
 }
 
-/// `name (mode)`, a line each.
-fn is_loaded(root: &Path) -> bool {
-    let profiles = fs::read_to_string(root.join("sys/kernel/security/apparmor/profiles")).unwrap_or_default();
-    profiles.lines().any(|line| line.split(" (").next() == Some(PROFILE))
+/// Loads our profile once more if somebody has unloaded it: until the daemon's next start nothing would run with it.
+/// Reads a file; blocks for as long as the parser takes.
+///
+/// # Errors
+/// It cannot be loaded.
+pub(crate) fn keep_loaded(root: &Path) -> Result<()> {
+    // Where that cannot be read the kernel tells whom it concerns.
+    if is_loaded(root) != Some(false) {
+        return Ok(());
+    }
+    let reason = match find_parser(root) {
+        Some(parser) => match load(&parser, PATIENCE) {
+            Ok(()) => return Ok(()),
+            Err(reason) => reason,
+        },
+        None => "there is no apparmor_parser".to_owned(),
+    };
+    Err(EngineError::internal(format!(
+        "the AppArmor profile {PROFILE} has been unloaded and cannot be loaded again: {reason}"
+    )))
+}
+
+fn find_parser(root: &Path) -> Option<PathBuf> {
+    PARSERS.iter().map(|path| root.join(path)).find(|path| path.exists())
+}
+
+/// `name (mode)`, a line each; none if that cannot be read.
+fn is_loaded(root: &Path) -> Option<bool> {
+    let profiles = fs::read_to_string(root.join(POLICY).join("profiles")).ok()?;
+    Some(profiles.lines().any(|line| line.split(" (").next() == Some(PROFILE)))
 }
 
 /// Replaces what is loaded: it may be another version's.
-fn load(parser: &Path) -> std::result::Result<(), String> {
+fn load(parser: &Path, patience: Duration) -> std::result::Result<(), String> {
     let run = || {
         let mut child = Command::new(parser)
             .args(["--replace", "--skip-cache"])
@@ -111,6 +148,15 @@ fn load(parser: &Path) -> std::result::Result<(), String> {
             .spawn()?;
         // One that does not read all of it says why.
         let _ = child.stdin.take().map(|mut stdin| stdin.write_all(TEXT.as_bytes()));
+        let deadline = Instant::now() + patience;
+        while child.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                child.kill()?;
+                child.wait()?;
+                return Err(io::Error::other(format!("no end within {} seconds", patience.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         child.wait_with_output()
     };
     let output = run().map_err(|error| error.to_string())?;
@@ -163,6 +209,35 @@ mod tests {
         );
         assert!(failed.profile("", false).is_err(), "nobody is unconfined by accident");
         assert_eq!(failed.profile("unconfined", false).unwrap(), None);
+    }
+
+    #[test]
+    fn a_kernel_that_takes_no_profiles_has_no_apparmor() {
+        let host = root("Y\n", Some("exit 1"));
+        fs::remove_dir_all(host.path().join(POLICY)).unwrap();
+        assert_eq!(AppArmor::set_up(host.path()), AppArmor::Off);
+    }
+
+    #[test]
+    fn what_somebody_unloads_is_loaded_again() {
+        let host = root("Y\n", Some("exit 0"));
+        let profiles = host.path().join(POLICY).join("profiles");
+        fs::write(&profiles, "portolan-default (enforce)\n").unwrap();
+        keep_loaded(host.path()).unwrap();
+        assert!(!host.path().join("loaded").exists(), "it is there");
+        fs::write(&profiles, "docker-default (enforce)\n").unwrap();
+        keep_loaded(host.path()).unwrap();
+        assert_eq!(fs::read_to_string(host.path().join("loaded")).unwrap(), TEXT);
+        let error = keep_loaded(root("Y\n", None).path()).unwrap_err().to_string();
+        assert!(error.contains("cannot be loaded again"), "{error}");
+    }
+
+    #[test]
+    fn a_parser_that_hangs_is_given_up() {
+        let host = root("Y\n", Some("exec sleep 1000 2>/dev/null"));
+        let parser = find_parser(host.path()).unwrap();
+        let reason = load(&parser, Duration::from_millis(100)).unwrap_err();
+        assert!(reason.contains("no end within"), "{reason}");
     }
 
     #[test]

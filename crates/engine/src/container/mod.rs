@@ -36,3 +36,4 @@ pub(crate) use attach::{PumpEnd, pump};
 pub(crate) use detach::{DetachKeys, parse as parse_detach_keys};
 pub(crate) use logging::{check as check_log, parse_size};
 pub(crate) use merge::{environment, replace_or_append};
+pub(crate) use security::security_options;

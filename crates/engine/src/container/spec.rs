@@ -14,7 +14,8 @@ use portolan_runtime::{
 use super::defaults::SHM_BYTES;
 use super::record::Definition;
 use super::{logging, merge, propagation, security};
-use crate::engine::{Engine, cgroup_version};
+use crate::apparmor;
+use crate::engine::{Engine, blocking, cgroup_version};
 use crate::error::{EngineError, Result};
 use crate::model::{HostConfig, MountPoint, MountType, NamespaceSetting, ResourceLimits};
 
@@ -132,7 +133,7 @@ impl Engine {
             privileged: host.privileged,
             capabilities: security::capabilities(host)?,
             seccomp: self.seccomp(host, options.seccomp)?,
-            apparmor: self.inner.apparmor.profile(&options.apparmor, host.privileged)?,
+            apparmor: self.apparmor(&options.apparmor, host.privileged).await?,
             no_new_privileges: options.no_new_privileges,
             masked_paths: paths(&host.masked_paths),
             readonly_paths: paths(&host.readonly_paths),
@@ -209,6 +210,15 @@ impl Engine {
                 other.id
             ))),
         }
+    }
+
+    /// The AppArmor profile of a process that is about to start; ours is loaded then.
+    pub(crate) async fn apparmor(&self, asked: &str, privileged: bool) -> Result<Option<String>> {
+        let profile = self.inner.apparmor.profile(asked, privileged)?;
+        if profile.as_deref() == Some(apparmor::PROFILE) {
+            blocking(|| apparmor::keep_loaded(Path::new("/"))).await?;
+        }
+        Ok(profile)
     }
 
     fn seccomp(&self, host: &HostConfig, own: Option<SeccompProfile>) -> Result<SeccompProfile> {
