@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -25,6 +25,9 @@ use crate::{Error, Result};
 
 /// Where containers' cgroups are unless the container says otherwise.
 pub(crate) const DEFAULT_PARENT: &str = "/portolan";
+
+/// What the kernel gets to end a killed process.
+const DYING: Duration = Duration::from_secs(10);
 
 /// The cgroup of one container, in all hierarchies.
 #[derive(Clone, Debug)]
@@ -177,7 +180,13 @@ impl Cgroup {
 
     /// Kills everything inside and removes the cgroup; fine if it is gone.
     pub(crate) fn kill_and_remove(&self) -> Result<()> {
-        self.kill_all()?;
+        self.kill_and_remove_while(|| ())
+    }
+
+    /// The same for the parent of some of them, which reaps its children `meanwhile`: the first process of a pid
+    /// namespace does not end before all others of it are reaped.
+    pub(crate) fn kill_and_remove_while(&self, meanwhile: impl FnMut()) -> Result<()> {
+        self.kill_all_while(meanwhile)?;
         for directory in self.directories() {
             remove(&directory)?;
         }
@@ -186,6 +195,10 @@ impl Cgroup {
 
     /// Kills everything inside and waits until it is dead.
     pub(crate) fn kill_all(&self) -> Result<()> {
+        self.kill_all_while(|| ())
+    }
+
+    fn kill_all_while(&self, mut meanwhile: impl FnMut()) -> Result<()> {
         loop {
             let pids = self.pids()?;
             if pids.is_empty() {
@@ -207,14 +220,17 @@ impl Cgroup {
             }
             self.thaw_for_kill();
             for process in dying {
+                let deadline = Instant::now() + DYING;
                 let mut fds = [PollFd::new(&process, PollFlags::IN)];
-                let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-                let woken = poll(&mut fds, Some(&timeout)).attempt(|| "wait for a killed process".into())?;
-                if woken == 0 {
-                    return Err(Error::Invalid(format!(
-                        "a process of cgroup {} cannot be killed",
-                        self.path
-                    )));
+                let slice = rustix::event::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+                while poll(&mut fds, Some(&slice)).attempt(|| "wait for a killed process".into())? == 0 {
+                    if Instant::now() >= deadline {
+                        return Err(Error::Invalid(format!(
+                            "a process of cgroup {} cannot be killed",
+                            self.path
+                        )));
+                    }
+                    meanwhile();
                 }
             }
         }

@@ -253,9 +253,10 @@ impl Shim {
             if self.spec.runtime.is_some() {
                 external::delete(&self.spec, &self.directory);
             }
-            self.cgroup.kill_and_remove()?;
+            let reap = || while crate::sys::reap().is_some() {};
+            self.cgroup.kill_and_remove_while(reap)?;
             // It is dead; nobody shall meet its zombie.
-            while crate::sys::reap().is_some() {}
+            reap();
         }
         self.log.put_off_work();
         state::remove(&self.directory)?;

@@ -192,6 +192,16 @@ async fn executes_processes_in_it() {
 }
 
 #[tokio::test]
+async fn goes_with_what_is_executed_in_it() {
+    let Some(fixture) = fixture() else { return };
+    // A pid namespace's first process waits for those that others have put there, and that the shim has to reap.
+    let shim = fixture.started(&fixture.spec("sleep 1000")).await;
+    let running = shim.exec(&exec("sleep 1000")).await.unwrap();
+    shim.delete().await.unwrap();
+    drop(running);
+}
+
+#[tokio::test]
 async fn executes_again_and_again() {
     let Some(fixture) = fixture() else { return };
     let shim = fixture.started(&fixture.spec("sleep 1000")).await;
