@@ -64,7 +64,8 @@ scripts/images.sh || exit
 # Before the tests, which may ask for it several at once.
 scripts/registry.sh >/dev/null || exit
 export PORTOLAN_BIN=${PORTOLAN_BIN:-$target/release/portolan}
-networking=(transcript networks network_keys network_options publish crash healing live_ports guard foreign)
+networking=(transcript networks network_keys network_options publish crash healing live_ports guard foreign
+  endpoints endpoint_options default_bridge storm)
 
 if [[ $what == docker || $what == docker-newer ]]; then
   step build cargo build --locked --release

@@ -237,3 +237,63 @@ fn identity(message: &mut Message<'_>, name: &IfName, link: &Link) {
         message.attr_u32(IFLA_MTU, mtu);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use portolan_netcore::model::{IpvlanFlag, IpvlanMode};
+
+    use super::*;
+
+    /// What `ip link add [link v0] name i0 type ...` sends after its header (iproute2 6.1, by strace), but
+    /// that we mark what is nested and end names with a NUL, for kernels that lack these kinds of links.
+    #[test]
+    fn links_on_top_of_others_are_asked_for_as_by_ip() {
+        let parent = IfName::new("v0").unwrap();
+        let ipvlan =
+            LinkKind::Ipvlan { parent: parent.clone(), mode: IpvlanMode::L3s, flag: IpvlanFlag::Private };
+        let on_3 = b"\x08\0\x05\0\x03\0\0\0";
+        for (kind, index, info) in [
+            (
+                ipvlan,
+                Some(3),
+                &b"\x24\0\x12\x80\x0b\0\x01\0ipvlan\0\0\x14\0\x02\x80\x06\0\x01\0\x02\0\0\0\x06\0\x02\0\x01\0\0\0"[..],
+            ),
+            (
+                LinkKind::Vlan { parent, id: 7 },
+                Some(3),
+                b"\x1c\0\x12\x80\x09\0\x01\0vlan\0\0\0\0\x0c\0\x02\x80\x06\0\x01\0\x07\0\0\0",
+            ),
+            (LinkKind::Dummy, None, b"\x14\0\x12\x80\x0a\0\x01\0dummy\0\0\0\x04\0\x02\x80"),
+        ] {
+            let link = Link {
+                kind,
+                mac: None,
+                mtu: None,
+                master: None,
+                hairpin: false,
+                addresses: std::collections::BTreeSet::new(),
+                up: false,
+                alias: None,
+                vlan: None,
+                learns_link_local: true,
+                altered: portolan_netcore::plan::Altered::default(),
+            };
+            let mut batch = Batch::new();
+            add_stacked(&mut batch, &IfName::new("i0").unwrap(), &link, index, None);
+            let sent = batch.as_bytes();
+            assert_eq!(sent[4..8], [16, 0, 5, 6], "RTM_NEWLINK, create, exclusive, acknowledged");
+            assert!(sent.ends_with(info), "{:?}: {sent:02x?}", link.kind);
+            assert_eq!(sent.windows(8).any(|bytes| bytes == on_3), index.is_some(), "{:?}", link.kind);
+        }
+    }
+
+    /// What `bridge vlan add dev v1 vid 7 pvid untagged` sends.
+    #[test]
+    fn a_port_is_put_into_a_vlan_as_by_bridge() {
+        let mut batch = Batch::new();
+        set_port_vlan(&mut batch, 2, 7);
+        let sent = batch.as_bytes();
+        assert_eq!((sent[4], sent[16], sent.len()), (19, 7, 44), "RTM_SETLINK, AF_BRIDGE");
+        assert!(sent.ends_with(b"\x0c\0\x1a\x80\x08\0\x02\0\x06\0\x07\0"), "{sent:02x?}");
+    }
+}
