@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portolan_netcore::foreign::{Family, Flow};
-use portolan_netcore::model::{ContainerId, Driver, GatewayMode, IfName, PortBinding};
+use portolan_netcore::model::{BridgeOptions, ContainerId, Driver, GatewayMode, IfName, PortBinding};
 use portolan_netcore::plan::Step;
 
 use crate::Conflict;
@@ -90,6 +90,10 @@ impl Owner {
                     reason
                         .push_str("; the network is isolated: containers of other networks do not reach it");
                 }
+                let direct = self.desired().settings.direct_routing;
+                if let Some(beside) = beside(options, mode, network.internal, direct) {
+                    reason = format!("{reason}; {beside}");
+                }
                 all.push(Exposure {
                     container: sandbox.container.clone(),
                     container_name: endpoint.container_name.clone(),
@@ -154,6 +158,25 @@ fn is_about(Conflict { name, finding, .. }: &Conflict, one: &Exposure) -> bool {
             .any(|(proto, range)| *proto == binding.proto && (range.first..=range.last).contains(&port));
     let comes_in = finding.flows.iter().any(|flow| matches!(flow, Flow::In | Flow::InReplies));
     *name == one.network && family && has_port && comes_in
+}
+
+/// The way to the container's own address that there is beside the published one.
+fn beside(options: &BridgeOptions, mode: GatewayMode, internal: bool, direct: bool) -> Option<String> {
+    if internal || matches!(mode, GatewayMode::Routed | GatewayMode::Isolated) {
+        return None;
+    }
+    if mode == GatewayMode::NatUnprotected {
+        let all = "gateway mode nat-unprotected: all ports of the container are open to whoever routes to its address";
+        return Some(all.to_owned());
+    }
+    if direct {
+        let all = "--allow-direct-routing: also at the container's own address, for whoever routes to it";
+        return Some(all.to_owned());
+    }
+    let links: Vec<&str> = options.trusted_interfaces.iter().map(IfName::as_str).collect();
+    (!links.is_empty()).then(|| {
+        format!("also at the container's own address, for what comes in by {} (trusted)", links.join(", "))
+    })
 }
 
 fn reach(binding: &PortBinding, mode: GatewayMode, internal: bool) -> (Reach, String) {

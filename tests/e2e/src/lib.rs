@@ -6,7 +6,7 @@ pub mod attack;
 
 use std::time::{Duration, Instant};
 
-use portolan_testkit::{Engine, EngineKind, Host, Output};
+use portolan_testkit::{Engine, EngineKind, Host, Output, portolan_binary, run};
 
 /// Runs `check` until it gives a value, for at most `seconds`; `what` is for the message.
 #[track_caller]
@@ -69,6 +69,13 @@ pub fn resolver(engine: &Engine) -> Option<u32> {
         let mut words = line.split(|byte| *byte == 0).skip(1);
         words.next() == Some(b"resolver") && words.next() == Some(socket.as_os_str().as_encoded_bytes())
     })
+}
+
+/// Runs our own client, whichever the tests otherwise use.
+pub fn portolan(engine: &Engine, words: &[&str]) -> Output {
+    let socket = format!("unix://{}", engine.socket().display());
+    let binary = portolan_binary().display().to_string();
+    run(&[&[binary.as_str(), "--host", &socket], words].concat(), None)
 }
 
 /// Whether the engine under test is ours, for what Docker does not have.

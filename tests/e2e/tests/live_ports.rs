@@ -4,14 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server};
-use portolan_testkit::{Engine, EngineKind, Host, Output, portolan_binary, run, skip};
-
-fn portolan(engine: &Engine, words: &[&str]) -> Output {
-    let socket = format!("unix://{}", engine.socket().display());
-    let binary = portolan_binary().display().to_string();
-    run(&[&[binary.as_str(), "--host", &socket], words].concat(), None)
-}
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, portolan, run_server};
+use portolan_testkit::{Engine, EngineKind, Host, run, skip};
 
 #[test]
 fn ports_of_a_running_container_come_and_go_and_stay_over_restarts() {

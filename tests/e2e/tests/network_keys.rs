@@ -8,7 +8,7 @@
 use std::process::{Child, Command, Stdio};
 
 use portolan_e2e::{
-    eventually, has_line, hear, inspect, is_portolan, run_server, skip_before, skip_on_docker,
+    eventually, has_line, hear, inspect, is_portolan, portolan, run_server, skip_before, skip_on_docker,
 };
 use portolan_testkit::{Engine, EngineKind, Host};
 
@@ -346,6 +346,13 @@ fn a_macvlan_network_may_have_several_subnets() {
     assert_ne!(host.run(&["ip", "link", "show", "nic0.7"]).code, 0, "the VLAN goes with its network");
 }
 
+/// What `exposure` says of a container, if the engine is one that has it.
+fn exposes(engine: &Engine, words: &[&str]) {
+    if is_portolan(engine) {
+        has_line(portolan(engine, &["exposure"]).ok(), words);
+    }
+}
+
 #[test]
 fn gateway_modes_say_who_gets_in_and_as_whom_packets_leave() {
     let engine = Engine::start();
@@ -392,6 +399,9 @@ fn gateway_modes_say_who_gets_in_and_as_whom_packets_leave() {
         let seen = if mode == "routed" { address.as_str() } else { "192.0.2.1" };
         assert_eq!(seen_as(&engine, mode, "192.0.2.2"), seen, "{mode}");
     }
+    exposes(&engine, &["0.0.0.0:8080/tcp", "every interface", "published on every address"]);
+    exposes(&engine, &["0.0.0.0:8081/tcp", "all ports of the container are open"]);
+    exposes(&engine, &["routed", "open to those who route to its address"]);
 }
 
 #[test]
@@ -407,6 +417,7 @@ fn a_trusted_link_leads_to_containers_directly() {
     run_server(&engine, "web", 80, "hello", &["--network", "open", "-p", "8080:80"]);
     listens(&engine, "web", 80);
     assert_eq!(hear(&outside.host, "10.85.0.2", 80), "hello");
+    exposes(&engine, &["0.0.0.0:8080/tcp", "also at the container's own address", "eth9, wan0"]);
 }
 
 #[test]

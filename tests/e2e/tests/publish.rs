@@ -1,6 +1,6 @@
 //! Published ports: from everywhere they should be reached, and from nowhere else.
 
-use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, run_server, skip_before};
+use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, portolan, run_server, skip_before};
 use portolan_testkit::{Engine, EngineKind, Host, skip};
 
 fn reached(host: &Host, address: &str, port: u16) -> String {
@@ -177,6 +177,10 @@ fn the_daemon_s_flags_say_where_ports_are_and_who_is_routed_to_them() {
     assert_eq!(reached(host, "127.0.0.1", 8006), "open", "unless another is named");
     assert_eq!(reached(&neighbour, "172.17.0.2", 7000), "open", "what is published is routed");
     assert_eq!(hear(&neighbour, "172.17.0.3", 7001), "", "what is not is closed");
+    if is_portolan(&engine) {
+        let words = ["0.0.0.0:8006/tcp", "also at the container's own address"];
+        has_line(portolan(&engine, &["exposure"]).ok(), &words);
+    }
 }
 
 #[test]
