@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
 use tokio::net::UnixStream;
 
 use super::connection::{self, ask, call};
@@ -164,7 +165,12 @@ impl Shim {
         if has_ended(&leader) {
             return Err(Error::NotRunning { id: self.inner.id.clone() });
         }
-        openat(directory.attempt(what)?, name, flags, Mode::empty()).attempt(what)
+        let opened = openat(directory.attempt(what)?, name, flags, Mode::empty());
+        // A process that ends has let go of its root and its namespaces some time before it has ended.
+        if matches!(opened, Err(Errno::NOENT | Errno::SRCH)) && ends(&leader).await {
+            return Err(Error::NotRunning { id: self.inner.id.clone() });
+        }
+        opened.attempt(what)
     }
 
     /// Sends a signal to the first process. SIGKILL does not depend on the shim: where it does not answer it ends
@@ -420,4 +426,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn unexpected(response: &Response) -> Error {
     Error::Protocol { from: "shim", what: format!("{response:?}") }
+}
+
+/// Whether a process that seems to be ending does so, within a second.
+async fn ends(process: &OwnedFd) -> bool {
+    for _ in 0..200 {
+        if has_ended(process) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    has_ended(process)
 }
