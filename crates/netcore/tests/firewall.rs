@@ -32,23 +32,9 @@ fn same_as_file(name: &str, text: &str) {
 }
 
 fn bridge(name: &str, number: u8) -> BridgePolicy {
-    BridgePolicy {
-        bridge: IfName::new(name).unwrap(),
-        subnets: vec![
-            format!("172.{number}.0.0/16").parse().unwrap(),
-            format!("fd{number}::/64").parse().unwrap(),
-        ],
-        internal: false,
-        icc: true,
-        masquerade: true,
-        snat_ipv4: None,
-        snat_ipv6: None,
-        gateway_mode_ipv4: GatewayMode::Nat,
-        gateway_mode_ipv6: GatewayMode::Nat,
-        trusted_interfaces: Vec::new(),
-        direct_routing: false,
-        isolate: false,
-    }
+    let subnets = [format!("172.{number}.0.0/16"), format!("fd{number}::/64")];
+    let subnets = subnets.iter().map(|subnet| subnet.parse().unwrap()).collect();
+    BridgePolicy::new(IfName::new(name).unwrap(), subnets)
 }
 
 fn endpoint(bridge: &str, seed: u8) -> EndpointPolicy {

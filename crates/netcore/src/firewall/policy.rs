@@ -51,6 +51,26 @@ pub struct BridgePolicy {
     pub isolate: bool,
 }
 
+impl BridgePolicy {
+    /// A network as it is without options: mode nat, masqueraded, its endpoints talk to each other.
+    pub fn new(bridge: IfName, subnets: Vec<IpNet>) -> Self {
+        Self {
+            bridge,
+            subnets,
+            internal: false,
+            icc: true,
+            masquerade: true,
+            snat_ipv4: None,
+            snat_ipv6: None,
+            gateway_mode_ipv4: GatewayMode::Nat,
+            gateway_mode_ipv6: GatewayMode::Nat,
+            trusted_interfaces: Vec::new(),
+            direct_routing: false,
+            isolate: false,
+        }
+    }
+}
+
 /// One endpoint of a bridge network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPolicy {

@@ -2,23 +2,10 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::firewall::BridgePolicy;
-use crate::model::{GatewayMode, IfName, Proto};
+use crate::model::{IfName, Proto};
 
 fn bridge() -> BridgePolicy {
-    BridgePolicy {
-        bridge: IfName::new("docker0").unwrap(),
-        subnets: vec!["172.17.0.0/16".parse().unwrap()],
-        internal: false,
-        icc: true,
-        masquerade: true,
-        snat_ipv4: None,
-        snat_ipv6: None,
-        gateway_mode_ipv4: GatewayMode::Nat,
-        gateway_mode_ipv6: GatewayMode::Nat,
-        trusted_interfaces: Vec::new(),
-        direct_routing: false,
-        isolate: false,
-    }
+    BridgePolicy::new(IfName::new("docker0").unwrap(), vec!["172.17.0.0/16".parse().unwrap()])
 }
 
 /// The findings about forwarding for these lines of a filter table, in iptables-save's words.

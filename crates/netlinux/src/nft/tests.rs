@@ -7,7 +7,7 @@ use std::process::Command;
 use portolan_netcore::firewall::{
     BridgePolicy, Compiled, Elements, FirewallPolicy, PolicyItem, PublishedPort, Transaction, render,
 };
-use portolan_netcore::model::{GatewayMode, IfName, PortBinding, Proto};
+use portolan_netcore::model::{IfName, PortBinding, Proto};
 
 use super::backend::NftFirewall;
 use super::encode;
@@ -32,20 +32,7 @@ fn output(command: &str) -> String {
 }
 
 fn bridge(name: &str, subnet: &str) -> BridgePolicy {
-    BridgePolicy {
-        bridge: IfName::new(name).unwrap(),
-        subnets: vec![subnet.parse().unwrap()],
-        internal: false,
-        icc: true,
-        masquerade: true,
-        snat_ipv4: None,
-        snat_ipv6: None,
-        gateway_mode_ipv4: GatewayMode::Nat,
-        gateway_mode_ipv6: GatewayMode::Nat,
-        trusted_interfaces: Vec::new(),
-        direct_routing: false,
-        isolate: false,
-    }
+    BridgePolicy::new(IfName::new(name).unwrap(), vec![subnet.parse().unwrap()])
 }
 
 fn port(host: u16, target: [u8; 4], container: u16) -> PublishedPort {

@@ -10,7 +10,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use portolan_netcore::firewall::BridgePolicy;
-use portolan_netcore::model::{GatewayMode, IfName};
+use portolan_netcore::model::IfName;
 
 /// How long a packet may take that arrives at all.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(400);
@@ -54,23 +54,9 @@ pub(crate) fn bridge(name: &str, number: u8) -> BridgePolicy {
          ip address add fd{number}::1/64 dev {name} nodad
          echo 1 > /proc/sys/net/ipv4/conf/{name}/route_localnet"
     ));
-    BridgePolicy {
-        bridge: IfName::new(name).unwrap(),
-        subnets: vec![
-            format!("172.{number}.0.0/16").parse().unwrap(),
-            format!("fd{number}::/64").parse().unwrap(),
-        ],
-        internal: false,
-        icc: true,
-        masquerade: true,
-        snat_ipv4: None,
-        snat_ipv6: None,
-        gateway_mode_ipv4: GatewayMode::Nat,
-        gateway_mode_ipv6: GatewayMode::Nat,
-        trusted_interfaces: Vec::new(),
-        direct_routing: false,
-        isolate: false,
-    }
+    let subnets = [format!("172.{number}.0.0/16"), format!("fd{number}::/64")];
+    let subnets = subnets.iter().map(|subnet| subnet.parse().unwrap()).collect();
+    BridgePolicy::new(IfName::new(name).unwrap(), subnets)
 }
 
 /// A namespace with `lo` up and one link, `eth0`.
