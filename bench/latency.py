@@ -149,7 +149,7 @@ def main():
         for engine in engines:
             engine.stop(arguments.docker)
 
-    print(f"Docker's client {version[1]}; kernel {platform.release()}, {os.cpu_count()} cores; medians of "
+    print(f"Docker's client {version[1]}; kernel {platform.release().split('-')[0]}, {os.cpu_count()} cores; medians of "
           f"{arguments.rounds} interleaved rounds, ms; in brackets how many times faster than "
           f"{', '.join(peers)}.\n")
     print("| command | " + " | ".join(columns) + " |")
