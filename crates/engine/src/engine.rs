@@ -228,11 +228,15 @@ async fn installation_id(database: &Database, settings: &[(String, String)]) -> 
     if let Some((_, id)) = settings.iter().find(|(key, _)| key == "id") {
         return Ok(id.clone());
     }
-    let bytes: [u8; 16] = random_bytes();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = random_hex::<16>();
     let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
     database.commit(vec![Write::Setting { key: "id", value: id.clone() }]).await?;
     Ok(id)
+}
+
+/// An id of so many random bytes.
+pub(crate) fn random_hex<const N: usize>() -> String {
+    random_bytes::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Random bytes, for ids.

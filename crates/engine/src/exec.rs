@@ -12,7 +12,7 @@ use crate::container::record::{Container, not_running};
 use crate::container::{
     DetachKeys, environment, parse_detach_keys, pump, replace_or_append, security_options,
 };
-use crate::engine::{Engine, random_bytes, to_the_end};
+use crate::engine::{Engine, random_hex, to_the_end};
 use crate::error::{EngineError, Result};
 use crate::model::{ExecConfig, ExecSnapshot, ExecStartOptions, Status};
 use crate::streams::{Attachment, Input, Output};
@@ -150,8 +150,7 @@ impl Engine {
         if !config.user.is_empty() {
             check_user(&container, config.user.clone()).await?;
         }
-        let id: [u8; 32] = random_bytes();
-        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = random_hex::<32>();
         let action = format!("exec_create: {}", config.cmd.join(" "));
         let snapshot = ExecSnapshot {
             id: id.clone(),

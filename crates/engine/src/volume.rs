@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use portolan_netcore::model::ContainerId;
-use rand::RngCore;
 
 use crate::container::record::to_json;
-use crate::engine::{Engine, blocking};
+use crate::engine::{Engine, blocking, random_hex};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::model::{EventType, Filters, MountPoint, Pruned, Volume, VolumeSpec};
 use crate::store::{Database, Write};
@@ -75,7 +74,7 @@ impl Volumes {
             if entry.file_name().to_str().is_some_and(|name| known.contains_key(name)) {
                 let _ = std::fs::remove_file(entry.path().join(UNBORN));
             } else if let Err(error) =
-                std::fs::rename(entry.path(), self.root.join(format!(".{}", random_name())))
+                std::fs::rename(entry.path(), self.root.join(format!(".{}", random_hex::<32>())))
             {
                 tracing::warn!(path = %entry.path().display(), %error, "set aside what a crash left of a volume");
             }
@@ -143,7 +142,7 @@ impl Volumes {
         if self.to_mount(mounts).is_empty() {
             return run();
         }
-        let user = random_name();
+        let user = random_hex::<32>();
         self.claim(mounts, &user)?;
         let done = run();
         self.release(mounts, &user);
@@ -186,7 +185,7 @@ impl Volumes {
         }
         check_options(&options).map_err(|error| error.context(format_args!("create {name}")))?;
         let anonymous = name.is_empty();
-        let name = if anonymous { random_name() } else { name };
+        let name = if anonymous { random_hex::<32>() } else { name };
         check_name(&name)?;
         let mut known = self.known();
         if let Some(volume) = known.get(&name) {
@@ -242,7 +241,7 @@ impl Volumes {
         database.write_lazily(Write::ForgetVolume { name: name.to_owned() });
         // Out of the way at once, so that a new volume of the name starts empty.
         let directory = self.root.join(name);
-        let dying = self.root.join(format!(".{}", random_name()));
+        let dying = self.root.join(format!(".{}", random_hex::<32>()));
         if let Err(error) = std::fs::rename(&directory, &dying) {
             tracing::warn!(volume = name, %error, "set a volume's directory aside");
         }
@@ -292,12 +291,6 @@ fn make(path: &Path, mode: u32) -> std::io::Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
         other => other.map(|()| true),
     }
-}
-
-fn random_name() -> String {
-    let mut bytes = [0; 32];
-    rand::rng().fill_bytes(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Who can reach what: every published port, read off the desired state.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -117,10 +118,13 @@ impl Owner {
 
 /// Adds what others have in the way: chains that drop what is for a port, and programs that had it first.
 pub(crate) fn add_obstacles(all: &mut [Exposure], conflicts: &[Conflict], troubles: &[Trouble]) {
+    let troubles: BTreeMap<&str, &Trouble> =
+        troubles.iter().map(|trouble| (trouble.step.as_str(), trouble)).collect();
     for one in all {
-        let hold = PortBinding { container_port: 0, ..one.binding.clone() };
-        let step = Step::HoldPort(hold).to_string();
-        if let Some(trouble) = troubles.iter().find(|trouble| trouble.step == step) {
+        let hold = || PortBinding { container_port: 0, ..one.binding.clone() };
+        // There may be thousands of ports, and hardly ever a trouble.
+        let step = (!troubles.is_empty()).then(|| Step::HoldPort(hold()).to_string());
+        if let Some(trouble) = step.and_then(|step| troubles.get(step.as_str())) {
             one.reason = format!("{}; another program has it on this host: {}", one.reason, trouble.reason);
         }
         if matches!(one.reach, Reach::Nobody | Reach::Loopback) {

@@ -94,7 +94,7 @@ impl LinuxHost {
 
     /// The last sandbox may be gone: then nobody needs the tables while no daemon runs.
     pub(crate) fn keep_firewall_while_needed(&self) {
-        let has_sandboxes = || self.sandboxes.pins().list().is_ok_and(|pins| !pins.is_empty());
+        let has_sandboxes = || self.sandboxes.pins().has_any().unwrap_or(false);
         if self.kept.keeper.is_none() || has_sandboxes() || !self.kept.firewall.swap(false, Ordering::SeqCst)
         {
             return;

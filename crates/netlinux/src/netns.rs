@@ -123,15 +123,23 @@ impl Pins {
 
     /// Every sandbox that has a pin.
     pub fn list(&self) -> io::Result<BTreeSet<SandboxId>> {
-        let mut found = BTreeSet::new();
-        for entry in fs::read_dir(&self.ids)? {
+        self.found()?.collect()
+    }
+
+    /// Whether any sandbox has a pin; looks no further than the first.
+    pub(crate) fn has_any(&self) -> io::Result<bool> {
+        Ok(self.found()?.next().transpose()?.is_some())
+    }
+
+    fn found(&self) -> io::Result<impl Iterator<Item = io::Result<SandboxId>> + '_> {
+        let pinned = |entry: io::Result<fs::DirEntry>| -> io::Result<Option<SandboxId>> {
             let target = fs::read_link(entry?.path())?;
-            let Some(id) = target.to_str().and_then(|text| text.parse::<SandboxId>().ok()) else { continue };
-            if is_namespace(&self.path(&id))? {
-                found.insert(id);
-            }
-        }
-        Ok(found)
+            let Some(id) = target.to_str().and_then(|text| text.parse::<SandboxId>().ok()) else {
+                return Ok(None);
+            };
+            Ok(is_namespace(&self.path(&id))?.then_some(id))
+        };
+        Ok(fs::read_dir(&self.ids)?.filter_map(move |entry| pinned(entry).transpose()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use portolan_netcore::model::{IPV6_MIN_MTU, IfName, SandboxId};
-use portolan_netcore::plan::{Altered, HostState, Link, LinkKey, LinkKind, Ns, Route, RouteKind, Step};
+use portolan_netcore::plan::{HostState, Link, LinkKey, LinkKind, Ns, Route, RouteKind, Step};
 
 use crate::host::{EEXIST, ENETUNREACH, ENODEV, ENOENT, EPERM, Errno};
 
@@ -49,7 +49,7 @@ pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) ->
         }
         Step::AdoptBridge(key) => {
             vacant(state, key)?;
-            state.links.insert(key.clone(), Link { kind: LinkKind::Adopted, ..unaddressed() });
+            state.links.insert(key.clone(), Link::bare(LinkKind::Adopted));
             Ok(())
         }
         // No second line of defence: plans must not have it.
@@ -130,23 +130,6 @@ pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) ->
             Ok(())
         }
         _ => Ok(()),
-    }
-}
-
-/// A link that is up, of which nothing is known.
-fn unaddressed() -> Link {
-    Link {
-        kind: LinkKind::Dummy,
-        mac: None,
-        mtu: None,
-        master: None,
-        hairpin: false,
-        addresses: BTreeSet::new(),
-        up: true,
-        alias: None,
-        vlan: None,
-        learns_link_local: false,
-        altered: Altered::default(),
     }
 }
 

@@ -135,6 +135,14 @@ pub enum LogSpec {
     },
 }
 
+impl LogSpec {
+    /// One file that grows, with nothing beside the lines.
+    pub fn json_file(path: PathBuf) -> Self {
+        let (max_size_bytes, attributes) = (None, BTreeMap::new());
+        Self::JsonFile { path, max_size_bytes, max_files: 1, compress: false, attributes }
+    }
+}
+
 /// `user[:group]`, names or numbers, as in Docker's `User`; empty is root.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct UserSpec {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use portolan_engine::model::parse_bool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -250,11 +251,9 @@ impl std::str::FromStr for Switch {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Switch(true)),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Switch(false)),
-            _ => Err(format!("invalid boolean value {text:?}: true or false")),
-        }
+        let value =
+            parse_bool(text).ok_or_else(|| format!("invalid boolean value {text:?}: true or false"))?;
+        Ok(Switch(value))
     }
 }
 

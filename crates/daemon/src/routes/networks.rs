@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use portolan_api as api;
+use portolan_engine::model::parse_bool;
 use portolan_net::DnsUpdate;
 
 use crate::convert;
@@ -60,13 +61,12 @@ async fn inspect(state: &State, request: &Request, id: &str) -> Answer {
 
 /// The one flag that Docker refuses if it makes no sense of it.
 fn verbose(given: Option<&str>) -> Result<bool, ApiError> {
-    match given.unwrap_or_default() {
-        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        other => Err(ApiError::invalid(format!(
-            "invalid value for verbose: {other}: strconv.ParseBool: parsing {other:?}: invalid syntax"
-        ))),
-    }
+    let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(false) };
+    parse_bool(text).ok_or_else(|| {
+        ApiError::invalid(format!(
+            "invalid value for verbose: {text}: strconv.ParseBool: parsing {text:?}: invalid syntax"
+        ))
+    })
 }
 
 async fn connect(state: &Arc<State>, request: &mut Request, id: &str) -> Answer {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::record::Container;
 use super::state::EXIT_LOST;
 use super::validate::LEAST_HEALTH_NS;
-use crate::engine::{Engine, random_bytes};
+use crate::engine::{Engine, random_hex};
 use crate::exec::EXIT_NOT_STARTED;
 use crate::model::{ContainerConfig, Health, HealthConfig, HealthResult, HealthStatus, Status};
 
@@ -132,8 +132,7 @@ impl Engine {
         timeout: Duration,
     ) -> (i32, String) {
         let Ok(shim) = container.running_shim() else { return (-1, "container is not running".to_owned()) };
-        let id: [u8; 32] = random_bytes();
-        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = random_hex::<32>();
         let text = command.join(" ");
         // Seen like any other executed process, as with Docker.
         self.exec_event(container, &format!("exec_create: {text}"), &id, None);

@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::record::Definition;
 use crate::error::{EngineError, Result};
-use crate::model::LogConfig;
+use crate::model::{LogConfig, parse_bool};
 
 /// `--log-driver json-file` and its `--log-opt`s, read.
 #[derive(Debug)]
@@ -192,15 +192,6 @@ fn parse_tag(text: &str) -> Result<Vec<TagPart<'_>>> {
     parts.push(TagPart::Text(rest));
     parts.retain(|part| *part != TagPart::Text(""));
     Ok(parts)
-}
-
-/// As Go reads it.
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 /// `10m`, `1g`, `4096`, `10MB`: powers of 1024.

@@ -3,7 +3,7 @@
 use portolan_runtime::{ALL_CAPABILITIES, DEFAULT_CAPABILITIES, SeccompProfile};
 
 use crate::error::{EngineError, Result};
-use crate::model::HostConfig;
+use crate::model::{HostConfig, parse_bool};
 
 /// `--security-opt`, understood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) fn security_options(options: &[String], no_new_privileges: bool) -> R
         let (key, value) =
             option.split_once('=').or_else(|| option.split_once(':')).ok_or_else(|| invalid(1))?;
         match key {
-            "no-new-privileges" => parsed.no_new_privileges = boolean(value).ok_or_else(|| invalid(2))?,
+            "no-new-privileges" => parsed.no_new_privileges = parse_bool(value).ok_or_else(|| invalid(2))?,
             "apparmor" => value.clone_into(&mut parsed.apparmor),
             "seccomp" => {
                 parsed.seccomp = Some(match value {
@@ -56,14 +56,6 @@ pub(crate) fn security_options(options: &[String], no_new_privileges: bool) -> R
         }
     }
     Ok(parsed)
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 /// The capabilities of a container: Docker's defaults, changed by `--cap-add` and `--cap-drop`.

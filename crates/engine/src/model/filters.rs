@@ -37,11 +37,8 @@ impl Filters {
         let Some(values) = self.values(key) else { return Ok(None) };
         let mut result = None;
         for value in values {
-            let parsed = match value.as_str() {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(EngineError::invalid(format!("invalid filter '{key}={value}'"))),
-            };
+            let parsed = parse_bool(value)
+                .ok_or_else(|| EngineError::invalid(format!("invalid filter '{key}={value}'")))?;
             match result {
                 Some(earlier) if earlier != parsed => {
                     return Err(EngineError::invalid(format!(
@@ -89,6 +86,15 @@ impl Expressions {
             texts.iter().any(found)
         };
         self.0.as_ref().is_none_or(|values| values.iter().any(finds))
+    }
+}
+
+/// A boolean as Go's `strconv.ParseBool`, and so Docker, reads it.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

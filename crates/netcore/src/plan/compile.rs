@@ -6,9 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::claim::ALIAS_PREFIX;
-use super::{
-    Altered, Desired, HostState, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind, Settings, Touched,
-};
+use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind, Settings, Touched};
 use crate::firewall::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PublishedPort};
 use crate::model::{
     BridgeOptions, Driver, Endpoint, EndpointId, Family, GatewayMode, IPV6_MIN_MTU, IfName, IpvlanMode,
@@ -90,7 +88,7 @@ fn add_parent(state: &mut HostState, network: &Network, options: &ParentOptions)
         Some(MadeParent::Dummy) => LinkKind::Dummy,
         None => return,
     };
-    let link = Link { mtu: options.mtu, alias: Some(alias(&network.id)), ..bare(kind) };
+    let link = Link { mtu: options.mtu, alias: Some(alias(&network.id)), ..Link::bare(kind) };
     state.links.insert((Ns::Host, options.parent.clone()), link);
 }
 
@@ -105,32 +103,16 @@ fn add_host_access(state: &mut HostState, network: &Network, options: &MacvlanOp
         mtu: options.parent.mtu,
         addresses: own.map(|address| IpNet::from(*address)).collect(),
         alias: Some(alias(&network.id)),
-        ..bare(kind)
+        ..Link::bare(kind)
     };
     state.links.insert((Ns::Host, name.clone()), link);
-}
-
-pub(super) fn bare(kind: LinkKind) -> Link {
-    Link {
-        kind,
-        mac: None,
-        mtu: None,
-        master: None,
-        hairpin: false,
-        addresses: BTreeSet::new(),
-        up: true,
-        alias: None,
-        vlan: None,
-        learns_link_local: false,
-        altered: Altered::default(),
-    }
 }
 
 fn bridge_link(network: &Network, options: &BridgeOptions) -> Link {
     if let Some(adopted) = &options.adopted {
         let addresses = bridge_addresses(network, options);
         let addresses = addresses.difference(&adopted.addresses).copied().collect();
-        return Link { addresses, ..bare(LinkKind::Adopted) };
+        return Link { addresses, ..Link::bare(LinkKind::Adopted) };
     }
     Link {
         mac: Some(bridge_mac(&network.id)),
@@ -138,7 +120,7 @@ fn bridge_link(network: &Network, options: &BridgeOptions) -> Link {
         addresses: bridge_addresses(network, options),
         alias: Some(alias(&network.id)),
         vlan: options.vlan,
-        ..bare(LinkKind::Bridge)
+        ..Link::bare(LinkKind::Bridge)
     }
 }
 
@@ -302,7 +284,7 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
             // In mode passthru the parent's hardware address is the container's.
             let mac = Some(endpoint.mac).filter(|_| options.mode != MacvlanMode::Passthru);
             let mtu = options.parent.mtu.or(lent_mtu(endpoint));
-            add_stacked(state, endpoint, Link { mac, mtu, ..bare(kind) });
+            add_stacked(state, endpoint, Link { mac, mtu, ..Link::bare(kind) });
             if let Some(host) = &options.host_access {
                 add_host_routes(state, endpoint, host);
             }
@@ -310,7 +292,7 @@ fn add_endpoint(state: &mut HostState, desired: &Desired, endpoint: &Endpoint) {
         Driver::Ipvlan(options) => {
             let (parent, mode, flag) = (options.parent.parent.clone(), options.mode, options.flag);
             let kind = LinkKind::Ipvlan { parent, mode, flag };
-            add_stacked(state, endpoint, Link { mtu: options.parent.mtu, ..bare(kind) });
+            add_stacked(state, endpoint, Link { mtu: options.parent.mtu, ..Link::bare(kind) });
         }
         Driver::Host | Driver::Null => return,
     }
@@ -464,7 +446,7 @@ fn add_pair(state: &mut HostState, endpoint: &Endpoint, options: &BridgeOptions,
         mac: Some(endpoint.mac),
         mtu: options.mtu.or(lent_mtu(endpoint)),
         addresses: endpoint.addresses().collect(),
-        ..bare(LinkKind::Veth { peer: host })
+        ..Link::bare(LinkKind::Veth { peer: host })
     };
     state.links.insert(container, link);
 }
@@ -480,7 +462,7 @@ fn host_end(endpoint: &Endpoint, options: &BridgeOptions, hairpin: bool) -> Link
         alias: Some(alias(&endpoint.id)),
         // A bridge of ours has its VLAN for all of its ports.
         vlan: options.vlan.filter(|_| options.unmanaged || options.adopted.is_some()),
-        ..bare(LinkKind::Veth { peer })
+        ..Link::bare(LinkKind::Veth { peer })
     }
 }
 

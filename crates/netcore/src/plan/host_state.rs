@@ -104,6 +104,25 @@ pub struct Link {
     pub altered: Altered,
 }
 
+impl Link {
+    /// A link that is up, and of which nothing else is said.
+    pub fn bare(kind: LinkKind) -> Self {
+        Self {
+            kind,
+            mac: None,
+            mtu: None,
+            master: None,
+            hairpin: false,
+            addresses: BTreeSet::new(),
+            up: true,
+            alias: None,
+            vlan: None,
+            learns_link_local: false,
+            altered: Altered::default(),
+        }
+    }
+}
+
 /// How a link differs from what the kernel makes when it is asked for no more than a [`Link`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Altered {

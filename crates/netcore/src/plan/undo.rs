@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::compile::{bare, compile_touched};
+use super::compile::compile_touched;
 use super::diff::{diff, link_of};
 use super::{Desired, HostState, Link, LinkKey, LinkKind, Ns, Step, Touched};
 use crate::firewall::{FirewallPolicy, PolicyItem, Transaction};
@@ -93,7 +93,7 @@ impl HostState {
                 self.links.insert(key.clone(), new_link(link, false));
             }
             Step::AdoptBridge(key) => {
-                self.links.insert(key.clone(), bare(LinkKind::Adopted));
+                self.links.insert(key.clone(), Link::bare(LinkKind::Adopted));
             }
             Step::AddVeth { host, host_link, container, container_link } => {
                 self.links.insert(host.clone(), new_link(host_link, true));

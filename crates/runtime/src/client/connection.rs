@@ -50,6 +50,18 @@ async fn try_connect(directory: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(format!("/proc/self/fd/{}/s", handle.as_raw_fd())).await
 }
 
+/// Whether something that nobody tells of comes true within a time.
+pub(super) async fn soon(patience: Duration, is_so: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    while !is_so() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    true
+}
+
 async fn is_dead(directory: &Path) -> bool {
     let directory = directory.to_owned();
     // Files that cannot be read say nothing.

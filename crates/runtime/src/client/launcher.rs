@@ -66,6 +66,8 @@ struct Process {
     registered: OnceLock<AsyncFd<OwnedFd>>,
 }
 
+/// What a killed launcher gets to close all of its files.
+const GOING: Duration = Duration::from_millis(200);
 /// What a launcher gets to say that it is ready: a few milliseconds' work.
 const GETTING_READY: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
@@ -244,13 +246,7 @@ impl Process {
     /// Whether a connection that broke off did so because the launcher is dying. The kernel closes the
     /// files of a killed process one by one, and that of the connection before that of the socket.
     async fn goes(&self) -> bool {
-        for _ in 0..40 {
-            if self.is_gone() {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.is_gone()
+        connection::soon(GOING, || self.is_gone()).await
     }
 
     /// Whether its end of the socket is closed.

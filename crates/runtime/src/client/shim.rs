@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use tokio::net::UnixStream;
 
-use super::connection::{self, ask, call};
+use super::connection::{self, ask, call, soon};
 use super::stream::{AttachOptions, AttachStream};
 use crate::cgroup::Cgroup;
 use crate::error::Attempt;
@@ -23,6 +23,8 @@ use crate::{Error, Result, setup};
 
 /// What a shim gets for an answer that it has at hand.
 const ANSWER: Duration = Duration::from_secs(10);
+/// What a process gets to end that has let go of its root.
+const ENDING: Duration = Duration::from_secs(1);
 /// What it gets to kill a container and remove its cgroup.
 const CLEAN_UP: Duration = Duration::from_secs(30);
 /// What it gets to set a container or a process up; it gives up by itself before.
@@ -167,7 +169,7 @@ impl Shim {
         }
         let opened = openat(directory.attempt(what)?, name, flags, Mode::empty());
         // A process that ends has let go of its root and its namespaces some time before it has ended.
-        if matches!(opened, Err(Errno::NOENT | Errno::SRCH)) && ends(&leader).await {
+        if matches!(opened, Err(Errno::NOENT | Errno::SRCH)) && soon(ENDING, || has_ended(&leader)).await {
             return Err(Error::NotRunning { id: self.inner.id.clone() });
         }
         opened.attempt(what)
@@ -426,15 +428,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn unexpected(response: &Response) -> Error {
     Error::Protocol { from: "shim", what: format!("{response:?}") }
-}
-
-/// Whether a process that seems to be ending does so, within a second.
-async fn ends(process: &OwnedFd) -> bool {
-    for _ in 0..200 {
-        if has_ended(process) {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    has_ended(process)
 }
