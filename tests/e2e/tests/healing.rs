@@ -142,9 +142,7 @@ fn small_changes_of_links_and_settings_are_put_right_at_once() {
     let pings =
         || (engine.docker(&["exec", "one", "ping", "-c1", "-W1", "172.30.0.1"]).code == 0).then_some(());
     eventually("the container reaches its gateway", 10, pings);
-    // A repair of the alias may find the link renamed meanwhile, by the second half of the last break.
-    let failures = metric(&engine, "portolan_heal_failures_total");
-    assert!(failures <= 1.0, "{failures}");
+    assert!(metric(&engine, "portolan_heal_failures_total").abs() < f64::EPSILON);
     let looks = metric(&engine, "portolan_heal_repairs_total{what=\"link\"}");
     assert!(looks >= 15.0, "{looks}");
 }

@@ -16,6 +16,9 @@ use super::{Owner, Phase};
 use crate::failing::Failing;
 use crate::heal::Repair;
 
+/// There is no such link.
+const ENODEV: i32 = 19;
+
 impl Owner {
     /// Something is being made or taken down right now.
     pub(crate) fn is_busy(&self) -> bool {
@@ -72,6 +75,17 @@ impl Owner {
     /// Looks at the host's namespace and puts right what is not as it should be. Sandboxes and networks
     /// that are being changed are left to those who are at it, and steps that keep failing to their time.
     pub(crate) fn repair(&mut self, failing: &Mutex<Failing>) -> Repair {
+        let mut repair = self.repair_once(failing);
+        // A link that was seen went or was renamed before its turn came: what is needed is another thing by now.
+        if repair.errors.iter().any(|error| error.errno == Some(ENODEV)) {
+            let again = self.repair_once(failing);
+            repair.steps.extend(again.steps);
+            (repair.errors, repair.busy) = (again.errors, again.busy);
+        }
+        repair
+    }
+
+    fn repair_once(&mut self, failing: &Mutex<Failing>) -> Repair {
         let observed = match self.host.observe_own() {
             Ok(observed) => observed,
             Err(error) => return Repair { errors: vec![error], ..Repair::default() },
