@@ -170,7 +170,7 @@ impl Volumes {
     /// the next durable write.
     ///
     /// # Errors
-    /// `Invalid` for a bad name or option; `Conflict` if it exists with other options.
+    /// `Invalid` for a bad name or option, `NotFound` for a driver that is not there.
     pub(crate) fn ensure(
         &self,
         spec: VolumeSpec,
