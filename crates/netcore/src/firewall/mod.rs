@@ -1,11 +1,12 @@
 //! The firewall: policy (meaning) and, compiled from it, rule sets for nftables and iptables.
 //!
 //! - `policy`: what is enforced, apart from any syntax.
-//! - [`ruleset`], `skeleton`: nf_tables' syntax tree, and our tables in it, which never change.
+//! - [`ruleset`], `skeleton`, `bridge_table`: nf_tables' syntax tree, and our tables in it, which never change.
 //! - [`compile`](Compiled), `elements`: policy -> elements of the skeleton's sets and maps; a change -> a difference.
 //! - `render`: the tree as text, in nft's language.
 //! - [`iptables`]: policy -> input of iptables-restore, in Docker's chains.
 
+mod bridge_table;
 mod compile;
 mod elements;
 pub mod iptables;

@@ -11,9 +11,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::bridge_table::bridge_table;
 use super::ruleset::{
-    Chain, ChainKind, DataType, EtherType, Field, Hook, HookPoint, IpFamily, Rule, Set, SetData, SetName,
-    Statement, Table, TableFamily, Value, Verdict,
+    Chain, ChainKind, DataType, Field, Hook, HookPoint, IpFamily, Rule, Set, SetData, SetName, Statement,
+    Table, TableFamily, Value, Verdict,
 };
 use crate::model::Proto;
 
@@ -35,15 +36,10 @@ const PRIORITY_USER: i32 = -10;
 const PRIORITY_CARRIED: i32 = PRIORITY_USER - 1;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
-/// `NF_BR_PRI_FILTER_OTHER`: after br_netfilter has taken a frame through the inet hooks, if it does.
-const PRIORITY_BRIDGE_FILTER: i32 = 200;
-/// `NF_BR_PRI_NAT_DST_BRIDGED`: before anything else looks at a frame, and before the bridge learns
-/// from its source where an address is.
-const PRIORITY_BRIDGE_GUARD: i32 = -300;
 
 /// The bit by which `icc_off` of the inet table tells the bridge table of the same frame that it may
 /// pass. It exists between those two hooks only; frames arrive from other namespaces without a mark.
-const ICC_MARK: u32 = 0x2000_0000;
+pub(super) const ICC_MARK: u32 = 0x2000_0000;
 
 /// The bit by which the user's table tells ours to let a forwarded packet pass: `meta mark set meta
 /// mark | 0x10000000 accept` there is final here, except for the guard on loopback. Packets arrive from
@@ -74,8 +70,6 @@ pub(super) const CARRIED: &str = "carried";
 pub(super) const CARRIED_SOME: &str = "carried_some";
 /// The same for a port of a bridge that keeps apart from all others.
 pub(super) const CARRIED_APART: &str = "carried_apart";
-const GUARD_ARP: &str = "guard_arp";
-const GUARD_IP6: &str = "guard_ip6";
 const TO_PUBLISHED: &str = "to_published";
 const PUBLISHED: &str = "published";
 
@@ -374,18 +368,12 @@ fn between(isolated: Field, other: Field) -> Rule {
 const OPEN4_FROM: &[Field] = &[Field::IpSaddr, Field::IpDaddr, Field::L4Proto, Field::ThDport];
 const OPEN6_FROM: &[Field] = &[Field::Ip6Saddr, Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
 
-const IPPROTO_ICMP: u8 = 1;
-const IPPROTO_UDP: u8 = 17;
-const IPPROTO_ICMPV6: u8 = 58;
+pub(super) const IPPROTO_ICMP: u8 = 1;
+pub(super) const IPPROTO_ICMPV6: u8 = 58;
 const ICMP_ECHO: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
-const ICMP_REDIRECT: u8 = 5;
-const ICMPV6_ROUTER_ADVERTISEMENT: u8 = 134;
-const ICMPV6_NEIGHBOUR_SOLICITATION: u8 = 135;
-const ICMPV6_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-const ICMPV6_REDIRECT: u8 = 137;
-const DHCP_CLIENT: u16 = 68;
-const DHCPV6_CLIENT: u16 = 546;
+pub(super) const ICMPV6_NEIGHBOUR_SOLICITATION: u8 = 135;
+pub(super) const ICMPV6_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 fn nat_chains() -> Vec<Chain> {
     let publish = || vec![rule("", vec![verdict(Verdict::Goto(PUBLISHED))])];
@@ -492,127 +480,9 @@ fn guard(field: Field) -> Rule {
     )
 }
 
-/// Frames switched between two ports pass no inet hook unless br_netfilter is loaded. Where it is, a
-/// port published by one endpoint of a bridge and asked for by another is translated while the frame is
-/// switched, so such a frame comes by here too, marked.
-fn bridge_table() -> Table {
-    use DataType::{EtherAddr, IfName, Ipv4Addr, Ipv6Addr};
-    let set = |name, key, data| Set { name, key, data, interval: false };
-    let sets = vec![
-        set(SetName::IccOff, &[IfName], SetData::None),
-        set(SetName::Guarded, &[IfName], SetData::Verdict),
-        set(SetName::Own4, &[IfName, EtherAddr, Ipv4Addr], SetData::None),
-        set(SetName::Own6, &[IfName, EtherAddr, Ipv6Addr], SetData::None),
-    ];
-    let forward = Chain {
-        name: "forward",
-        hook: hook(ChainKind::Filter, HookPoint::Forward, PRIORITY_BRIDGE_FILTER),
-        rules: vec![
-            rule(
-                "by way of a published port",
-                vec![Statement::Marked(ICC_MARK), Statement::Unmark(ICC_MARK), verdict(Verdict::Accept)],
-            ),
-            carries(EtherType::Arp, "who has an address may be asked", vec![verdict(Verdict::Accept)]),
-            carries(EtherType::Ip6, "", neighbour_discovery(ICMPV6_NEIGHBOUR_SOLICITATION, None)),
-            carries(EtherType::Ip6, "", neighbour_discovery(ICMPV6_NEIGHBOUR_ADVERTISEMENT, None)),
-            rule(
-                "icc off: only to the bridge itself",
-                vec![
-                    Statement::InSet(&[Field::Iifname], SetName::IccOff),
-                    Statement::InSet(&[Field::Oifname], SetName::IccOff),
-                    Statement::Counter,
-                    verdict(Verdict::Drop),
-                ],
-            ),
-        ],
-    };
-    let prerouting = Chain {
-        name: "prerouting",
-        hook: hook(ChainKind::Filter, HookPoint::Prerouting, PRIORITY_BRIDGE_GUARD),
-        rules: vec![rule(
-            "what comes from a container",
-            vec![Statement::VerdictMap(&[Field::Iifname], SetName::Guarded)],
-        )],
-    };
-    let chains = vec![forward, guard_arp(), guard_ip6(), source_guard(), prerouting];
-    Table { family: TableFamily::Bridge, name: TABLE, sets, chains }
-}
-
-/// Every frame has its sender's own hardware address; what is neither IP nor ARP does not pass.
-fn source_guard() -> Chain {
-    let ip = |comment, matches| carries(EtherType::Ip, comment, matches);
-    let own: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::IpSaddr];
-    chain(
-        SOURCE_GUARD,
-        vec![
-            carries(EtherType::Arp, "", vec![verdict(Verdict::Goto(GUARD_ARP))]),
-            carries(EtherType::Ip6, "", vec![verdict(Verdict::Goto(GUARD_IP6))]),
-            ip("no DHCP server", refuse_port(DHCP_CLIENT)),
-            ip("no redirects", refuse_icmp(IPPROTO_ICMP, Field::IcmpType, ICMP_REDIRECT)),
-            ip("", vec![Statement::InSet(own, SetName::Own4), verdict(Verdict::Accept)]),
-            drop_rest(),
-        ],
-    )
-}
-
-/// Frame and message name the same hardware address; a probe (RFC 5227) has no sender's address yet
-/// and asks for the own one.
-fn guard_arp() -> Chain {
-    let own = |fields| Statement::InSet(fields, SetName::Own4);
-    let accept = || verdict(Verdict::Accept);
-    let frame: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::ArpSaddrIp];
-    let message: &[Field] = &[Field::Iifname, Field::ArpSaddrEther, Field::ArpSaddrIp];
-    let probing_frame: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::ArpDaddrIp];
-    let probing: &[Field] = &[Field::Iifname, Field::ArpSaddrEther, Field::ArpDaddrIp];
-    let no_sender = is(Field::ArpSaddrIp, Value::Ipv4(Ipv4Addr::UNSPECIFIED));
-    chain(
-        GUARD_ARP,
-        vec![
-            carries(EtherType::Arp, "", vec![own(frame), own(message), accept()]),
-            carries(EtherType::Arp, "a probe", vec![no_sender, own(probing_frame), own(probing), accept()]),
-            drop_rest(),
-        ],
-    )
-}
-
-/// Neighbour advertisements, and solicitations that look for duplicates (RFC 4862), are of the own
-/// addresses only.
-fn guard_ip6() -> Chain {
-    let ip6 = |comment, matches| carries(EtherType::Ip6, comment, matches);
-    let icmp = |kind| refuse_icmp(IPPROTO_ICMPV6, Field::Icmp6Type, kind);
-    let kind = |kind| {
-        [is(Field::L4Proto, Value::ProtoNumber(IPPROTO_ICMPV6)), is(Field::Icmp6Type, Value::IcmpType(kind))]
-    };
-    let own: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::Ip6Saddr];
-    let target: &[Field] = &[Field::Iifname, Field::EtherSaddr, Field::Icmp6Target];
-    let is_own = |fields| Statement::InSet(fields, SetName::Own6);
-    let accept = || verdict(Verdict::Accept);
-    let mut advertisement = kind(ICMPV6_NEIGHBOUR_ADVERTISEMENT).to_vec();
-    advertisement.extend([is_own(own), is_own(target), accept()]);
-    let unspecified = || is(Field::Ip6Saddr, Value::Ipv6(Ipv6Addr::UNSPECIFIED));
-    let mut detection = kind(ICMPV6_NEIGHBOUR_SOLICITATION).to_vec();
-    detection.extend([unspecified(), is_own(target), accept()]);
-    let mut other_detection = kind(ICMPV6_NEIGHBOUR_SOLICITATION).to_vec();
-    other_detection.extend([unspecified(), Statement::Counter, verdict(Verdict::Drop)]);
-    chain(
-        GUARD_IP6,
-        vec![
-            ip6("no router", icmp(ICMPV6_ROUTER_ADVERTISEMENT)),
-            ip6("no redirects", icmp(ICMPV6_REDIRECT)),
-            ip6("no DHCPv6 server", refuse_port(DHCPV6_CLIENT)),
-            ip6("its own neighbour advertisements", advertisement),
-            ip6("nobody else's", icmp(ICMPV6_NEIGHBOUR_ADVERTISEMENT)),
-            ip6("duplicates of its own address", detection),
-            ip6("of nobody else's", other_detection),
-            ip6("", vec![is_own(own), accept()]),
-            drop_rest(),
-        ],
-    )
-}
-
 /// Lets neighbours ask for each other even where they may not talk: a port published by one answers
 /// another directly where bridged frames are translated. Whom they claim to be is the source guard's.
-fn neighbour_discovery(kind: u8, mark: Option<Statement>) -> Vec<Statement> {
+pub(super) fn neighbour_discovery(kind: u8, mark: Option<Statement>) -> Vec<Statement> {
     let mut statements = vec![
         is(Field::L4Proto, Value::ProtoNumber(IPPROTO_ICMPV6)),
         is(Field::Icmp6Type, Value::IcmpType(kind)),
@@ -622,51 +492,26 @@ fn neighbour_discovery(kind: u8, mark: Option<Statement>) -> Vec<Statement> {
     statements
 }
 
-/// A rule for frames that carry this.
-fn carries(what: EtherType, comment: &'static str, statements: Vec<Statement>) -> Rule {
-    let mut all = vec![is(Field::EtherType, Value::EtherType(what))];
-    all.extend(statements);
-    rule(comment, all)
-}
-
-fn refuse_port(port: u16) -> Vec<Statement> {
-    vec![
-        is(Field::L4Proto, Value::ProtoNumber(IPPROTO_UDP)),
-        is(Field::ThDport, Value::Port(port)),
-        Statement::Counter,
-        verdict(Verdict::Drop),
-    ]
-}
-
-fn refuse_icmp(protocol: u8, field: Field, kind: u8) -> Vec<Statement> {
-    vec![
-        is(Field::L4Proto, Value::ProtoNumber(protocol)),
-        is(field, Value::IcmpType(kind)),
-        Statement::Counter,
-        verdict(Verdict::Drop),
-    ]
-}
-
-fn drop_rest() -> Rule {
+pub(super) fn drop_rest() -> Rule {
     rule("", vec![Statement::Counter, verdict(Verdict::Drop)])
 }
 
-fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
+pub(super) fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
     Chain { name, hook: None, rules }
 }
 
-fn hook(kind: ChainKind, point: HookPoint, priority: i32) -> Option<Hook> {
+pub(super) fn hook(kind: ChainKind, point: HookPoint, priority: i32) -> Option<Hook> {
     Some(Hook { kind, point, priority })
 }
 
-fn rule(comment: &'static str, statements: Vec<Statement>) -> Rule {
+pub(super) fn rule(comment: &'static str, statements: Vec<Statement>) -> Rule {
     Rule { statements, comment }
 }
 
-fn is(field: Field, value: Value) -> Statement {
+pub(super) fn is(field: Field, value: Value) -> Statement {
     Statement::Compare { field, equal: true, value }
 }
 
-fn verdict(verdict: Verdict) -> Statement {
+pub(super) fn verdict(verdict: Verdict) -> Statement {
     Statement::Verdict(verdict)
 }
