@@ -112,9 +112,6 @@ pub(crate) fn examine(
 /// Somebody else has a link of that name.
 const EEXIST: i32 = 17;
 
-/// How steps begin that hold a port.
-const HOLD: &str = "[host] hold ";
-
 /// Routes and addresses of the host where networks of ours are.
 fn overlaps(found: &[(String, IpNet)]) -> Vec<Diagnosis> {
     if found.is_empty() {
@@ -148,7 +145,7 @@ fn repairs(troubles: &[Trouble]) -> Vec<Diagnosis> {
         return vec![Diagnosis::fine("repairs", "what others did to our links and rules is put right")];
     }
     let each = |trouble: &Trouble| {
-        if trouble.step.starts_with(HOLD) {
+        if trouble.port().is_some() {
             return Diagnosis::problem(
                 "ports",
                 format!("{} ({} times so far)", trouble.reason, trouble.times),
@@ -156,10 +153,9 @@ fn repairs(troubles: &[Trouble]) -> Vec<Diagnosis> {
                 Vec::new(),
             );
         }
-        let name = trouble.step.strip_prefix("[host] link add ").and_then(|rest| rest.split(' ').next());
-        let fix = match name.filter(|_| trouble.errno == Some(EEXIST)) {
-            Some(name) => vec![format!("ip link del {name}")],
-            None => Vec::new(),
+        let fix = match trouble.link() {
+            Some(name) if trouble.errno == Some(EEXIST) => vec![format!("ip link del {name}")],
+            _ => Vec::new(),
         };
         Diagnosis::problem(
             "repairs",

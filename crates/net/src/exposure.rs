@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use portolan_netcore::foreign::{Family, Flow};
 use portolan_netcore::model::{BridgeOptions, ContainerId, Driver, GatewayMode, IfName, PortBinding};
-use portolan_netcore::plan::Step;
 
 use crate::Conflict;
 use crate::failing::Trouble;
@@ -118,13 +117,12 @@ impl Owner {
 
 /// Adds what others have in the way: chains that drop what is for a port, and programs that had it first.
 pub(crate) fn add_obstacles(all: &mut [Exposure], conflicts: &[Conflict], troubles: &[Trouble]) {
-    let troubles: BTreeMap<&str, &Trouble> =
-        troubles.iter().map(|trouble| (trouble.step.as_str(), trouble)).collect();
+    // Whatever it leads to: it is the host's port that another program has.
+    let held = |port: &PortBinding| (port.proto, port.host_ip, port.host_port);
+    let taken: BTreeMap<_, &Trouble> =
+        troubles.iter().filter_map(|trouble| Some((held(trouble.port()?), trouble))).collect();
     for one in all {
-        let hold = || PortBinding { container_port: 0, ..one.binding.clone() };
-        // There may be thousands of ports, and hardly ever a trouble.
-        let step = (!troubles.is_empty()).then(|| Step::HoldPort(hold()).to_string());
-        if let Some(trouble) = step.and_then(|step| troubles.get(step.as_str())) {
+        if let Some(trouble) = taken.get(&held(&one.binding)) {
             one.reason = format!("{}; another program has it on this host: {}", one.reason, trouble.reason);
         }
         if matches!(one.reach, Reach::Nobody | Reach::Loopback) {

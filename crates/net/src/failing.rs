@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use portolan_netcore::host::StepError;
+use portolan_netcore::host::{Attempt, StepError};
+use portolan_netcore::model::{IfName, PortBinding};
+use portolan_netcore::plan::{Ns, Step};
 
 /// The second try comes this soon; each further one after twice the time.
 const FIRST: Duration = Duration::from_secs(1);
@@ -13,8 +15,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// A repair that failed when it was tried last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trouble {
-    /// The step.
-    pub(crate) step: String,
+    /// What failed.
+    pub(crate) step: Attempt,
     /// Why it failed.
     pub(crate) reason: String,
     /// The errno, if the kernel gave one.
@@ -25,7 +27,35 @@ pub(crate) struct Trouble {
     next: Instant,
 }
 
-/// All of them, by step.
+impl Trouble {
+    fn plan_step(&self) -> Option<&Step> {
+        match &self.step {
+            Attempt::Step(step) => Some(step),
+            Attempt::Other(_) => None,
+        }
+    }
+
+    /// The port that could not be held.
+    pub(crate) fn port(&self) -> Option<&PortBinding> {
+        match self.plan_step()? {
+            Step::HoldPort(port) => Some(port),
+            _ => None,
+        }
+    }
+
+    /// The link of the host that could not be made.
+    pub(crate) fn link(&self) -> Option<&IfName> {
+        match self.plan_step()? {
+            Step::AddBridge((Ns::Host, name), _)
+            | Step::AddLink((Ns::Host, name), _)
+            | Step::AddVeth { host: (Ns::Host, name), .. } => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// All of them, by the line of the step: what is needed is planned anew each time, and is the same if it
+/// reads the same.
 #[derive(Debug, Default)]
 pub(crate) struct Failing(BTreeMap<String, Trouble>);
 
@@ -37,7 +67,8 @@ impl Failing {
 
     /// A step failed. True if that is news: it did not before, or for another reason.
     pub(crate) fn failed(&mut self, error: &StepError, now: Instant) -> bool {
-        let before = self.0.get(&error.step);
+        let line = error.step.to_string();
+        let before = self.0.get(&line);
         let times = before.map_or(0, |trouble| trouble.times).saturating_add(1);
         let is_news = before.is_none_or(|trouble| trouble.reason != error.reason);
         let wait = FIRST.saturating_mul(1 << (times - 1).min(10)).min(LONGEST);
@@ -49,7 +80,7 @@ impl Failing {
             tried: now,
             next: now + wait,
         };
-        self.0.insert(error.step.clone(), trouble);
+        self.0.insert(line, trouble);
         is_news
     }
 
@@ -94,15 +125,16 @@ mod tests {
     fn a_step_that_keeps_failing_is_tried_less_and_less_often() {
         let mut failing = Failing::default();
         let mut now = Instant::now();
+        let line = "restore the firewall";
         let mut error = StepError {
-            step: "[host] link add br-n".to_owned(),
+            step: line.into(),
             reason: "file exists".to_owned(),
             errno: Some(17),
             transient: false,
         };
         let mut waits = Vec::new();
         for times in 1..=7 {
-            assert!(failing.is_due(&error.step, now), "{times}");
+            assert!(failing.is_due(line, now), "{times}");
             assert_eq!(failing.failed(&error, now), times == 1, "{times}");
             let next = failing.next().expect("it is waiting");
             waits.push((next - now).as_secs());
@@ -113,15 +145,15 @@ mod tests {
 
         failing.failed(&error, now);
         now += FIRST;
-        assert!(!failing.is_due(&error.step, now), "its time is not come");
+        assert!(!failing.is_due(line, now), "its time is not come");
         failing.hurry();
-        assert!(failing.is_due(&error.step, now), "unless something changed");
+        assert!(failing.is_due(line, now), "unless something changed");
 
         "no such device".clone_into(&mut error.reason);
         assert!(failing.failed(&error, now), "another reason is news");
         failing.keep(|step| step != "another");
         assert_eq!(failing.list().len(), 1);
-        failing.succeeded(&error.step);
+        failing.succeeded(line);
         assert!(failing.failed(&error, now), "what was well in between begins anew");
         assert_eq!(failing.list()[0].times, 1);
     }

@@ -6,12 +6,42 @@ use std::time::Duration;
 use crate::model::{IfName, PortRange};
 use crate::plan::{HostState, Link, Step};
 
-/// A step that could not be carried out.
+/// What a host was at when it failed. `Display` is one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// A step of a plan.
+    Step(Box<Step>),
+    /// Anything else, in words: `observe the host`.
+    Other(String),
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(step) => step.fmt(f),
+            Self::Other(words) => f.write_str(words),
+        }
+    }
+}
+
+impl From<&Step> for Attempt {
+    fn from(step: &Step) -> Self {
+        Self::Step(Box::new(step.clone()))
+    }
+}
+
+impl From<&str> for Attempt {
+    fn from(words: &str) -> Self {
+        Self::Other(words.to_owned())
+    }
+}
+
+/// Something that could not be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{step}: {reason}")]
 pub struct StepError {
-    /// The step's one-line description.
-    pub step: String,
+    /// What it was.
+    pub step: Attempt,
     /// What the kernel said, in words.
     pub reason: String,
     /// The errno, if the kernel gave one.

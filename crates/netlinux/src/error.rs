@@ -2,7 +2,7 @@
 
 use std::io;
 
-use portolan_netcore::host::StepError;
+use portolan_netcore::host::{Attempt, StepError};
 
 use crate::firewall::FirewallError;
 use crate::netlink::NetlinkError;
@@ -20,10 +20,10 @@ impl Failure {
         Self { reason: reason.into(), errno: Some(errno) }
     }
 
-    /// The same as the failure of what `step` describes.
-    pub(crate) fn at(self, step: impl ToString) -> StepError {
+    /// The same as the failure of `step`.
+    pub(crate) fn at(self, step: impl Into<Attempt>) -> StepError {
         let transient = matches!(self.errno, Some(libc::EBUSY | libc::EAGAIN | libc::ENOBUFS | libc::EINTR));
-        StepError { step: step.to_string(), reason: self.reason, errno: self.errno, transient }
+        StepError { step: step.into(), reason: self.reason, errno: self.errno, transient }
     }
 }
 
@@ -47,8 +47,7 @@ impl From<PortError> for Failure {
 
 impl From<FirewallError> for Failure {
     fn from(error: FirewallError) -> Self {
-        let StepError { reason, errno, .. } = error.into_step_error("");
-        Self { reason, errno }
+        Self { errno: error.errno(), reason: error.to_string() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
 use portolan_netcore::firewall::{FirewallPolicy, Transaction};
-use portolan_netcore::host::{Restored, StepError};
+use portolan_netcore::host::Restored;
 
 use crate::iptables::{self, IptablesFirewall};
 use crate::nft::{self, NftFirewall};
@@ -95,16 +95,13 @@ pub enum FirewallError {
 }
 
 impl FirewallError {
-    /// The same as the failure of a step, `step` being the step's line.
-    pub fn into_step_error(self, step: &str) -> StepError {
-        let errno = match &self {
+    /// The errno, if the kernel gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
             Self::Kernel { errno, .. } => Some(*errno),
             Self::Io { errno, .. } => *errno,
             _ => None,
-        };
-        let transient =
-            errno.is_some_and(|e| matches!(e, libc::EBUSY | libc::EAGAIN | libc::ENOBUFS | libc::EINTR));
-        StepError { step: step.to_owned(), reason: self.to_string(), errno, transient }
+        }
     }
 }
 

@@ -354,7 +354,7 @@ impl Host for LinuxHost {
     }
 
     fn restore_firewall(&self) -> Result<Restored, StepError> {
-        self.firewall.restore().map_err(|error| error.into_step_error("restore the firewall"))
+        self.firewall.restore().map_err(|error| Failure::from(error).at("restore the firewall"))
     }
 
     fn unannounced_rules(&self) -> Option<u64> {
@@ -408,7 +408,7 @@ impl Host for LinuxHost {
         let is_bridge = |link: &&LinkSeen| is_ours(link) && link.kind.as_deref() == Some("bridge");
         let bridges = links.values().filter(is_bridge).map(|link| link.name.clone()).collect();
         let all = links.values().map(|link| link.name.clone()).collect();
-        let failed = |reason| StepError { step: step.to_owned(), reason, errno: None, transient: true };
+        let failed = |reason| StepError { step: step.into(), reason, errno: None, transient: true };
         firewalld::introduce(&bridges, &all).map_err(failed)
     }
 
@@ -435,7 +435,8 @@ impl Host for LinuxHost {
                 if is_bridge { observe::foreign_addresses(socket, link.index)? } else { Vec::new() };
             Ok(Some(FoundLink { is_bridge, is_ours: is_ours(&link), addresses }))
         };
-        self.with_socket(read).map_err(|error| Failure::from(error).at(format!("look for the link {name}")))
+        self.with_socket(read)
+            .map_err(|error| Failure::from(error).at(format!("look for the link {name}").as_str()))
     }
 
     fn egress(&self) -> Result<Option<IfName>, StepError> {

@@ -345,7 +345,8 @@ impl Host for SimHost {
             if let Err(Errno(errno)) = result {
                 inner.log.push(format!("{text} -> errno {errno}"));
                 let reason = reason(step, errno);
-                let error = StepError { step: text, reason, errno: Some(errno), transient: errno == EIO.0 };
+                let transient = errno == EIO.0;
+                let error = StepError { step: step.into(), reason, errno: Some(errno), transient };
                 return Report { done, error: Some(error) };
             }
             inner.log.push(text);

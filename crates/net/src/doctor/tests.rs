@@ -1,7 +1,12 @@
-use portolan_netcore::model::IfName;
+use std::time::Instant;
+
+use portolan_netcore::host::StepError;
+use portolan_netcore::model::{IfName, PortBinding, Proto};
+use portolan_netcore::plan::{LinkKind, Step};
 use portolan_netsim::SimHost;
 
 use super::*;
+use crate::failing::Failing;
 
 /// A host of nothing.
 fn host() -> SimHost {
@@ -81,4 +86,32 @@ fn a_resolver_that_does_not_answer_is_a_problem() {
     assert_eq!(resolver(Ok(())).verdict, Verdict::Fine);
     let silent = resolver(Err(std::io::ErrorKind::TimedOut.into()));
     assert_eq!(problem(&silent).0, "the resolver does not answer: timed out");
+}
+
+#[test]
+fn what_cannot_be_put_right_is_told_as_what_it_is() {
+    let trouble = |step: &Step, reason: &str, errno| {
+        let mut failing = Failing::default();
+        let error = StepError { step: step.into(), reason: reason.to_owned(), errno, transient: false };
+        failing.failed(&error, Instant::now());
+        repairs(&failing.list()).remove(0)
+    };
+    let port = PortBinding {
+        proto: Proto::Tcp,
+        container_port: 0,
+        host_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
+        host_port: 80,
+    };
+    let held = trouble(&Step::HoldPort(port), "address already in use by nginx", Some(98));
+    assert_eq!((held.check, problem(&held).0), ("ports", "address already in use by nginx (1 times so far)"));
+
+    let key = (Ns::Host, IfName::new("br-n").unwrap());
+    let bridge = Step::AddBridge(key.clone(), Link::bare(LinkKind::Bridge));
+    let taken = trouble(&bridge, "file exists", Some(EEXIST));
+    let (what, fix) = problem(&taken);
+    assert_eq!(what, "[host] link add br-n type bridge: file exists (1 times so far)");
+    assert_eq!((taken.check, fix), ("repairs", &["ip link del br-n".to_owned()][..]));
+    assert!(trouble(&bridge, "operation not permitted", Some(1)).fix.is_empty(), "nobody has it");
+    let renamed = trouble(&Step::SetUp(key, true), "file exists", Some(EEXIST));
+    assert!(renamed.fix.is_empty(), "that makes no link");
 }
