@@ -162,7 +162,8 @@ pub(crate) fn any(_: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads a switch's explicit value as Go's `strconv.ParseBool` does.
+/// Reads a switch's explicit value as Go's `strconv.ParseBool` does. The engine has a reading of its own:
+/// what the command line shares with it is what goes over the wire, and this never does.
 fn parse_bool(value: &str) -> Result<bool, String> {
     match value {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use portolan_netcore::model::{
     BridgeOptions, Driver, GatewayMode, IfName, IpvlanFlag, IpvlanMode, IpvlanOptions, MacvlanMode,
     MacvlanOptions, MadeParent, Network, NetworkId, ParentOptions, RouteTarget, Routing, StaticRoute,
+    parse_bool,
 };
 
 use crate::Error;
@@ -363,13 +364,8 @@ pub(crate) fn set_dns_servers(network: &mut Network, servers: &[IpAddr]) -> Resu
     Ok(())
 }
 
-/// What Go's `strconv.ParseBool` takes.
 pub(crate) fn boolean(key: &str, value: &str) -> Result<bool, Error> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(bad(key, value, "not a boolean")),
-    }
+    parse_bool(value).ok_or_else(|| bad(key, value, "not a boolean"))
 }
 
 /// 0 leaves it to the kernel. The kernel's least MTU for IPv4 is 68 (RFC 791).

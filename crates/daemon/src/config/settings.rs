@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use portolan_engine::model::parse_bool;
+use portolan_netcore::model::parse_bool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use portolan_api as api;
-use portolan_engine::model::parse_bool;
 use portolan_net::DnsUpdate;
+use portolan_netcore::model::parse_bool;
 
 use crate::convert;
 use crate::http::{Answer, ApiError, Request, empty, json, no_content};

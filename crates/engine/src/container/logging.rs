@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use portolan_netcore::model::parse_bool;
 use portolan_runtime::LogSpec;
 use regex::Regex;
 
 use super::record::Definition;
 use crate::error::{EngineError, Result};
-use crate::model::{LogConfig, parse_bool};
+use crate::model::LogConfig;
 
 /// `--log-driver json-file` and its `--log-opt`s, read.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! Capabilities and `--security-opt`.
 
+use portolan_netcore::model::parse_bool;
 use portolan_runtime::{ALL_CAPABILITIES, DEFAULT_CAPABILITIES, SeccompProfile};
 
 use crate::error::{EngineError, Result};
-use crate::model::{HostConfig, parse_bool};
+use crate::model::HostConfig;
 
 /// `--security-opt`, understood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use portolan_netcore::model::parse_bool;
+
 use crate::error::{EngineError, Result};
 
 /// Filters as the client gave them. A key without values filters nothing.
@@ -86,15 +88,6 @@ impl Expressions {
             texts.iter().any(found)
         };
         self.0.as_ref().is_none_or(|values| values.iter().any(finds))
-    }
-}
-
-/// A boolean as Go's `strconv.ParseBool`, and so Docker, reads it.
-pub fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 

@@ -13,7 +13,7 @@ pub use container::{
     InvalidPort,
 };
 pub use event::{Event, EventType};
-pub use filters::{Expressions, Filters, parse_bool};
+pub use filters::{Expressions, Filters};
 pub use host_config::{
     Bindings, DeviceMapping, HostConfig, HostPort, InvalidMode, LogConfig, MountSpec, MountType,
     NamespaceSetting, NetworkMode, ResourceLimits, RestartPolicy, RestartPolicyName,

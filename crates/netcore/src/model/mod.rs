@@ -1,6 +1,7 @@
 //! Networks, endpoints and sandboxes as values. Holding one of these types means it is valid.
 
 mod ask;
+mod boolean;
 mod dhcp;
 mod ids;
 mod link;
@@ -10,6 +11,7 @@ pub mod runs;
 mod sandbox;
 
 pub use ask::{Ask, ForSome, bindings_of};
+pub use boolean::parse_bool;
 pub use dhcp::{DhcpClient, DhcpLease, DhcpRoute, LeaseNews, LeaseRequest};
 pub use ids::{ContainerId, EndpointId, InvalidId, NetworkId, SandboxId};
 pub use link::{IfName, InvalidIfName, InvalidMac, MacAddr};
