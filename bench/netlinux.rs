@@ -1,4 +1,5 @@
-//! What a sandbox costs, part by part: `cargo run --release -p portolan-netlinux --example netlinux [rounds] [background]`.
+//! What a sandbox costs, part by part, and the firewall's transaction for a port more beside many:
+//! `cargo run --release -p portolan-netlinux --example netlinux [rounds] [background]`.
 //!
 //! It works in a network and mount namespace of its own (root needed) and prints medians and the 95th
 //! percentile in microseconds; `background` sandboxes exist meanwhile.
@@ -7,11 +8,16 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use portolan_netcore::firewall::{
+    BridgePolicy, CarriedPort, FirewallPolicy, PolicyItem, PublishedPort, Transaction,
+};
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{IfName, MacAddr, PortBinding, Proto, SandboxId};
 use portolan_netcore::plan::{Link, LinkKey, LinkKind, Ns, Route, Step};
+use portolan_netlinux::firewall::Firewall;
 use portolan_netlinux::{FirewallBackend, LinuxHost, LinuxHostConfig};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -42,6 +48,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some((_, list)) => list.push(time),
         None => times.push((what, vec![time])),
     };
+    for (what, beside, carried) in [
+        ("a port more beside one", 1, false),
+        ("a port more beside ten thousand", 10_000, false),
+        ("a carried port more beside one", 1, true),
+        ("a carried port more beside ten thousand", 10_000, true),
+    ] {
+        one_more(rounds, beside, carried, |time| record(what, time))?;
+    }
     for number in 0..rounds {
         for (what, steps) in parts(number)? {
             let start = Instant::now();
@@ -76,6 +90,49 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(host);
     rustix::mount::unmount(exec_root.join("netns"), rustix::mount::UnmountFlags::DETACH)?;
     std::fs::remove_dir_all(exec_root)?;
+    Ok(())
+}
+
+/// The transaction that publishes a port beside so many.
+fn one_more(
+    rounds: u16,
+    beside: u16,
+    carried: bool,
+    mut record: impl FnMut(Duration),
+) -> Result<(), Box<dyn Error>> {
+    let bridge = BridgePolicy::new(IfName::new("br-bench")?, vec!["10.77.0.0/16".parse()?]);
+    let port = |number: u16| {
+        let (proto, host_port) = (Proto::Tcp, 20_000 + number);
+        let binding = |host_ip| PortBinding { proto, container_port: host_port, host_ip, host_port };
+        let (bridge, from) = (bridge.bridge.clone(), Vec::new());
+        match carried {
+            true => PolicyItem::Carried(CarriedPort {
+                binding: binding(Ipv6Addr::UNSPECIFIED.into()),
+                bridge,
+                from,
+            }),
+            false => PolicyItem::Port(PublishedPort {
+                binding: binding(Ipv4Addr::UNSPECIFIED.into()),
+                bridge,
+                target: [10, 77, 0, 2].into(),
+                from,
+            }),
+        }
+    };
+    let firewall = Firewall::open(FirewallBackend::Nftables)?;
+    firewall.apply(&Transaction::Replace(FirewallPolicy::default()))?;
+    let mut add = vec![PolicyItem::Bridge(bridge.clone())];
+    add.extend((0..beside).map(port));
+    firewall.apply(&Transaction::Change { remove: Vec::new(), add })?;
+    settle();
+    for _ in 0..rounds {
+        let change = Transaction::Change { remove: Vec::new(), add: vec![port(beside)] };
+        let start = Instant::now();
+        firewall.apply(&change)?;
+        record(start.elapsed());
+        firewall.apply(&Transaction::Change { remove: vec![port(beside)], add: Vec::new() })?;
+    }
+    firewall.apply(&Transaction::Clear)?;
     Ok(())
 }
 

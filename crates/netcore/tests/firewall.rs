@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use portolan_netcore::firewall::iptables::{self, Found, Lines};
-use portolan_netcore::firewall::ruleset::{IpFamily, Table};
+use portolan_netcore::firewall::ruleset::{ElementData, IpFamily, SetName, Table};
 use portolan_netcore::firewall::{
     BridgePolicy, CarriedPort, Change, Compile, Compiled, Elements, EndpointPolicy, FirewallPolicy,
     PolicyItem, PublishedPort, dns_table, floor, render, render_table, user_table,
@@ -184,6 +184,34 @@ fn one_port_among_ten_thousand_costs_what_one_alone_does() {
     let among = many(10_000).change(&[], std::slice::from_ref(&one)).unwrap().difference;
     assert_eq!(among, alone);
     assert_eq!((among.remove.len(), among.add.len()), (0, 2), "the host port and its target");
+}
+
+/// The kernel goes through all verdict maps of a table whenever one gets a verdict that leads to a chain.
+#[test]
+fn what_there_may_be_thousands_of_is_in_no_verdict_map() {
+    for (title, bridge) in combinations() {
+        let policy =
+            FirewallPolicy { bridges: [(bridge.bridge.clone(), bridge)].into(), ..FirewallPolicy::default() };
+        let many = [
+            PolicyItem::Endpoint(endpoint("br-x", 2)),
+            PolicyItem::Port(port("br-x", "0.0.0.0", 8080, "172.17.0.2", 80)),
+            PolicyItem::Carried(carried("br-x", "::", 8081, "")),
+            PolicyItem::Carried(carried("br-x", "::1", 8082, "2001:db8::/32")),
+            PolicyItem::Carried(carried("br-gone", "::1", 8083, "")),
+        ];
+        for (key, data) in many.iter().flat_map(|item| Elements::item(item, &policy)) {
+            assert!(!matches!(data, ElementData::Verdict(_)), "{title}: {key} : {data}");
+        }
+    }
+}
+
+/// A carried port is open to nobody if its bridge is not there.
+#[test]
+fn a_carried_port_without_its_bridge_is_for_nobody() {
+    let port = PolicyItem::Carried(carried("br-gone", "::", 8081, "::/0"));
+    let change = Compiled::<Elements>::default().change(&[], &[port]).unwrap();
+    let sets: Vec<SetName> = change.difference.add.iter().map(|(key, _)| key.set).collect();
+    assert_eq!(sets, [SetName::CarriedAny, SetName::CarriedSomeAny, SetName::CarriedApartAny]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::ruleset::{
 };
 use super::skeleton::{
     ICC_MARK, ICMPV6_NEIGHBOUR_ADVERTISEMENT, ICMPV6_NEIGHBOUR_SOLICITATION, IPPROTO_ICMP, IPPROTO_ICMPV6,
-    SOURCE_GUARD, TABLE, chain, drop_rest, hook, is, neighbour_discovery, rule, verdict,
+    TABLE, chain, drop_rest, hook, is, neighbour_discovery, rule, verdict,
 };
 
 /// `NF_BR_PRI_FILTER_OTHER`: after br_netfilter has taken a frame through the inet hooks, if it does.
@@ -17,6 +17,8 @@ const PRIORITY_BRIDGE_FILTER: i32 = 200;
 /// from its source where an address is.
 const PRIORITY_BRIDGE_GUARD: i32 = -300;
 
+/// The chain of frames from a guarded bridge port.
+const SOURCE_GUARD: &str = "source_guard";
 const GUARD_ARP: &str = "guard_arp";
 const GUARD_IP6: &str = "guard_ip6";
 
@@ -35,7 +37,7 @@ pub(super) fn bridge_table() -> Table {
     let set = |name, key, data| Set { name, key, data, interval: false };
     let sets = vec![
         set(SetName::IccOff, &[IfName], SetData::None),
-        set(SetName::Guarded, &[IfName], SetData::Verdict),
+        set(SetName::Guarded, &[IfName], SetData::None),
         set(SetName::Own4, &[IfName, EtherAddr, Ipv4Addr], SetData::None),
         set(SetName::Own6, &[IfName, EtherAddr, Ipv6Addr], SetData::None),
     ];
@@ -66,7 +68,7 @@ pub(super) fn bridge_table() -> Table {
         hook: hook(ChainKind::Filter, HookPoint::Prerouting, PRIORITY_BRIDGE_GUARD),
         rules: vec![rule(
             "what comes from a container",
-            vec![Statement::VerdictMap(&[Field::Iifname], SetName::Guarded)],
+            vec![Statement::InSet(&[Field::Iifname], SetName::Guarded), verdict(Verdict::Goto(SOURCE_GUARD))],
         )],
     };
     let chains = vec![forward, guard_arp(), guard_ip6(), source_guard(), prerouting];

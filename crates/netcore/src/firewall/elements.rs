@@ -6,9 +6,7 @@ use ipnet::IpNet;
 
 use super::policy::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PublishedPort};
 use super::ruleset::{Element, ElementData, ElementKey, IpFamily, SetName, Value, Verdict};
-use super::skeleton::{
-    CARRIED, CARRIED_APART, CARRIED_SOME, ICC_OFF_CHAIN, SOURCE_GUARD, TO_NAT, TO_NAT_DIRECT, TO_ROUTED,
-};
+use super::skeleton::{ICC_OFF_CHAIN, TO_NAT, TO_NAT_DIRECT, TO_ROUTED};
 use crate::model::{GatewayMode, IfName, MacAddr, PortBinding};
 
 /// What a bridge's gateway mode means for one family, internal networks included.
@@ -120,7 +118,7 @@ pub(super) fn of_endpoint(endpoint: &EndpointPolicy, policy: &FirewallPolicy) ->
         elements.push(member(SetName::IccOff, vec![port()]));
     }
     if endpoint.source_guard {
-        elements.push(verdict(SetName::Guarded, vec![port()], Verdict::Goto(SOURCE_GUARD)));
+        elements.push(member(SetName::Guarded, vec![port()]));
         let own = |address: IpAddr| {
             let set = if address.is_ipv4() { SetName::Own4 } else { SetName::Own6 };
             member(set, vec![port(), Value::Ether(endpoint.mac), address.into()])
@@ -156,34 +154,37 @@ pub(super) fn of_port(port: &PublishedPort, policy: &FirewallPolicy) -> Vec<Elem
     elements
 }
 
-/// A carried port's way in; closed if its bridge is not there.
+/// A carried port's way in; for nobody if its bridge is not there.
 pub(super) fn of_carried(port: &CarriedPort, policy: &FirewallPolicy) -> Vec<Element> {
     let PortBinding { host_ip, host_port, proto, .. } = port.binding;
     let service = || vec![Value::Proto(proto), Value::Port(host_port)];
     let (v4, any) = (host_ip.is_ipv4(), host_ip.is_unspecified());
-    let apart = policy.bridges.get(&port.bridge).map(|bridge| bridge.isolate);
-    let way = match (apart, port.from.is_empty()) {
-        (None, _) => Verdict::Drop,
-        (Some(true), _) => Verdict::Goto(CARRIED_APART),
-        (Some(false), false) => Verdict::Goto(CARRIED_SOME),
-        (Some(false), true) => Verdict::Goto(CARRIED),
+    let first = if any { Value::NfProto(IpFamily::of(host_ip)) } else { host_ip.into() };
+    let is = |[all, one4, one6]: [SetName; 3]| {
+        let set = if any {
+            all
+        } else if v4 {
+            one4
+        } else {
+            one6
+        };
+        member(set, [vec![first.clone()], service()].concat())
     };
-    let (set, first) = match (any, v4) {
-        (true, _) => (SetName::CarriedAny, Value::NfProto(IpFamily::of(host_ip))),
-        (false, true) => (SetName::Carried4, host_ip.into()),
-        (false, false) => (SetName::Carried6, host_ip.into()),
-    };
-    let mut elements = vec![verdict(set, [vec![first], service()].concat(), way)];
+    let mut elements = vec![is([SetName::CarriedAny, SetName::Carried4, SetName::Carried6])];
+    let bridge = policy.bridges.get(&port.bridge);
+    if bridge.is_none() || !port.from.is_empty() {
+        elements.push(is([SetName::CarriedSomeAny, SetName::CarriedSome4, SetName::CarriedSome6]));
+    }
+    if bridge.is_none_or(|bridge| bridge.isolate) {
+        elements.push(is([SetName::CarriedApartAny, SetName::CarriedApart4, SetName::CarriedApart6]));
+    }
+    if bridge.is_none() {
+        return elements;
+    }
     let everywhere = |address: IpAddr| IpNet::new(address, 0).unwrap_or_else(|_| address.into());
-    let from = match way {
-        Verdict::Goto(CARRIED_SOME) => port.from.clone(),
-        Verdict::Goto(CARRIED_APART) if port.from.is_empty() => vec![everywhere(host_ip)],
-        Verdict::Goto(CARRIED_APART) => port.from.clone(),
-        _ => Vec::new(),
-    };
     let set = if v4 { SetName::Carried4From } else { SetName::Carried6From };
     let host = if any { everywhere(host_ip) } else { host_ip.into() };
-    let sources = IpNet::aggregate(&from).into_iter().filter(|net| net.addr().is_ipv4() == v4);
+    let sources = IpNet::aggregate(&port.from).into_iter().filter(|net| net.addr().is_ipv4() == v4);
     elements.extend(sources.map(|net| {
         member(set, [vec![Value::Net(net.trunc()), Value::Net(host.trunc())], service()].concat())
     }));

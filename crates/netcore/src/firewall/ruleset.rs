@@ -3,6 +3,8 @@
 //! The chains and rules never depend on the policy: they are one skeleton ([`super::skeleton`]) and
 //! everything that comes and goes is an element of a set or map. A change is then a handful of
 //! elements whatever the number of bridges and ports, and the data path is a fixed number of look-ups.
+//! What there may be thousands of (ports, containers) is in no verdict map: whenever a verdict that leads to a
+//! chain comes, the kernel looks for loops, and through all of the table's verdict maps.
 //!
 //! Names and spelling are those of nft(8); `render` prints a tree in that language and the Linux
 //! adapter encodes the same tree for the kernel.
@@ -86,19 +88,31 @@ pub enum SetName {
     Open4From,
     /// The same for IPv6.
     Open6From,
-    /// `family . protocol . port` of a port whose connections are carried over, on every address: verdict.
+    /// `family . protocol . port` of a port whose connections are carried over, on every address.
     CarriedAny,
-    /// `host address . protocol . port` of one on a single address, IPv4: verdict.
+    /// `host address . protocol . port` of one on a single address, IPv4.
     Carried4,
     /// The same for IPv6.
     Carried6,
+    /// Those of [`SetName::CarriedAny`] that are for some sources only.
+    CarriedSomeAny,
+    /// Those of [`SetName::Carried4`].
+    CarriedSome4,
+    /// Those of [`SetName::Carried6`].
+    CarriedSome6,
+    /// Those of [`SetName::CarriedAny`] that no bridge of ours reaches.
+    CarriedApartAny,
+    /// Those of [`SetName::Carried4`].
+    CarriedApart4,
+    /// Those of [`SetName::Carried6`].
+    CarriedApart6,
     /// `source network . host address . protocol . port` of those that are for some sources only, IPv4.
     Carried4From,
     /// The same for IPv6.
     Carried6From,
     /// Bridge ports that may only talk to their bridge (in table `bridge portolan`).
     IccOff,
-    /// Bridge ports whose frames are checked for their source: verdict (in table `bridge portolan`).
+    /// Bridge ports whose frames are checked for their source (in table `bridge portolan`).
     Guarded,
     /// `bridge port . hardware address . address` of what is behind it, IPv4 (in table `bridge portolan`).
     Own4,
@@ -135,6 +149,12 @@ impl SetName {
             Self::CarriedAny => "carried_any",
             Self::Carried4 => "carried4",
             Self::Carried6 => "carried6",
+            Self::CarriedSomeAny => "carried_some_any",
+            Self::CarriedSome4 => "carried_some4",
+            Self::CarriedSome6 => "carried_some6",
+            Self::CarriedApartAny => "carried_apart_any",
+            Self::CarriedApart4 => "carried_apart4",
+            Self::CarriedApart6 => "carried_apart6",
             Self::Carried4From => "carried4_from",
             Self::Carried6From => "carried6_from",
             Self::IccOff => "icc_off",
@@ -171,7 +191,7 @@ pub struct Set {
 pub enum SetData {
     /// Nothing: a set.
     None,
-    /// A verdict: a verdict map.
+    /// A verdict: a verdict map, for the few (bridges).
     Verdict,
     /// Values: a map.
     Values(&'static [DataType]),

@@ -62,14 +62,10 @@ pub(super) const TO_ROUTED: &str = "to_routed";
 pub(super) const ICC_OFF_CHAIN: &str = "icc_off";
 /// The chain of a bridge in mode nat that allows direct routing to published ports.
 pub(super) const TO_NAT_DIRECT: &str = "to_nat_direct";
-/// The chain of frames from a guarded bridge port.
-pub(super) const SOURCE_GUARD: &str = "source_guard";
 /// The chain of packets for a port whose connections are carried over.
-pub(super) const CARRIED: &str = "carried";
+const CARRIED: &str = "carried";
 /// The same for a port that is for some sources only.
-pub(super) const CARRIED_SOME: &str = "carried_some";
-/// The same for a port of a bridge that keeps apart from all others.
-pub(super) const CARRIED_APART: &str = "carried_apart";
+const CARRIED_SOME: &str = "carried_some";
 const TO_PUBLISHED: &str = "to_published";
 const PUBLISHED: &str = "published";
 
@@ -191,9 +187,15 @@ fn sets() -> Vec<Set> {
         networks(SetName::Published6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], to6),
         networks(SetName::Open4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], SetData::None),
         networks(SetName::Open6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], SetData::None),
-        set(SetName::CarriedAny, &[NfProto, InetProto, InetService], SetData::Verdict),
-        set(SetName::Carried4, &[Ipv4Addr, InetProto, InetService], SetData::Verdict),
-        set(SetName::Carried6, &[Ipv6Addr, InetProto, InetService], SetData::Verdict),
+        set(SetName::CarriedAny, &[NfProto, InetProto, InetService], SetData::None),
+        set(SetName::Carried4, &[Ipv4Addr, InetProto, InetService], SetData::None),
+        set(SetName::Carried6, &[Ipv6Addr, InetProto, InetService], SetData::None),
+        set(SetName::CarriedSomeAny, &[NfProto, InetProto, InetService], SetData::None),
+        set(SetName::CarriedSome4, &[Ipv4Addr, InetProto, InetService], SetData::None),
+        set(SetName::CarriedSome6, &[Ipv6Addr, InetProto, InetService], SetData::None),
+        set(SetName::CarriedApartAny, &[NfProto, InetProto, InetService], SetData::None),
+        set(SetName::CarriedApart4, &[Ipv4Addr, InetProto, InetService], SetData::None),
+        set(SetName::CarriedApart6, &[Ipv6Addr, InetProto, InetService], SetData::None),
         networks(SetName::Carried4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], SetData::None),
         networks(SetName::Carried6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], SetData::None),
         set(SetName::Bridges, &[IfName], SetData::None),
@@ -310,21 +312,24 @@ fn carried_chains() -> Vec<Chain> {
         statements.extend([Statement::Mark(CARRIED_MARK), verdict(Verdict::Accept)]);
         rule("", statements)
     };
-    let drop_from = |set| {
-        let matched = Statement::InSet(&[Field::Iifname], set);
-        rule("", vec![matched, Statement::Counter, verdict(Verdict::Drop)])
-    };
-    let closed =
-        || rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Iifname], SetName::FromBridge)]);
     let tcp = is(Field::L4Proto, Value::Proto(Proto::Tcp));
-    let vmap = |fields, set| rule("", vec![Statement::VerdictMap(fields, set)]);
+    let bridge = |set| Statement::InSet(&[Field::Iifname], set);
+    let drop =
+        |matched: &[Statement]| rule("", [matched, &[Statement::Counter, verdict(Verdict::Drop)]].concat());
+    let mut carried = vec![
+        drop(&[bridge(SetName::Isolated)]),
+        rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Iifname], SetName::FromBridge)]),
+    ];
+    let apart = [SetName::CarriedApartAny, SetName::CarriedApart4, SetName::CarriedApart6];
+    carried.extend(carried_in(apart).map(|port| drop(&[bridge(SetName::Bridges), port])));
+    let to = |chain| move |port| rule("", vec![port, verdict(Verdict::Goto(chain))]);
+    let some = [SetName::CarriedSomeAny, SetName::CarriedSome4, SetName::CarriedSome6];
+    carried.extend(carried_in(some).map(to(CARRIED_SOME)));
+    carried.push(accept(None));
     vec![
-        chain(CARRIED, vec![drop_from(SetName::Isolated), closed(), accept(None)]),
         chain(
             CARRIED_SOME,
             vec![
-                drop_from(SetName::Isolated),
-                closed(),
                 accept(Some(Statement::Established)),
                 accept(Some(Statement::InSet(OPEN4_FROM, SetName::Carried4From))),
                 accept(Some(Statement::InSet(OPEN6_FROM, SetName::Carried6From))),
@@ -332,19 +337,23 @@ fn carried_chains() -> Vec<Chain> {
                 drop_rest(),
             ],
         ),
-        chain(
-            CARRIED_APART,
-            vec![drop_from(SetName::Bridges), rule("", vec![verdict(Verdict::Goto(CARRIED_SOME))])],
-        ),
+        chain(CARRIED, carried),
         Chain {
             name: "input",
             hook: hook(ChainKind::Filter, HookPoint::Input, PRIORITY_CARRIED),
-            rules: vec![
-                vmap(&[Field::NfProto, Field::L4Proto, Field::ThDport], SetName::CarriedAny),
-                vmap(&[Field::IpDaddr, Field::L4Proto, Field::ThDport], SetName::Carried4),
-                vmap(&[Field::Ip6Daddr, Field::L4Proto, Field::ThDport], SetName::Carried6),
-            ],
+            rules: carried_in([SetName::CarriedAny, SetName::Carried4, SetName::Carried6])
+                .map(to(CARRIED))
+                .to_vec(),
         },
+    ]
+}
+
+/// A carried port's look-ups: published on every address, on one of IPv4, on one of IPv6.
+fn carried_in([any, one4, one6]: [SetName; 3]) -> [Statement; 3] {
+    [
+        Statement::InSet(&[Field::NfProto, Field::L4Proto, Field::ThDport], any),
+        Statement::InSet(&[Field::IpDaddr, Field::L4Proto, Field::ThDport], one4),
+        Statement::InSet(&[Field::Ip6Daddr, Field::L4Proto, Field::ThDport], one6),
     ]
 }
 

@@ -1,11 +1,13 @@
 //! Against the kernel, each in a network namespace of its own thread. They need root, and say so
 //! where they are skipped.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
+use portolan_netcore::firewall::ruleset::{ElementData, ElementKey};
 use portolan_netcore::firewall::{
-    BridgePolicy, Compiled, Elements, FirewallPolicy, PolicyItem, PublishedPort, Transaction, render,
+    BridgePolicy, CarriedPort, Change, Compiled, Elements, FirewallPolicy, PolicyItem, PublishedPort,
+    Transaction, render,
 };
 use portolan_netcore::model::{IfName, PortBinding, Proto};
 
@@ -49,6 +51,13 @@ fn port(host: u16, target: [u8; 4], container: u16) -> PublishedPort {
     }
 }
 
+/// A port at which the engine accepts itself.
+fn carried(host: u16, from: &[&str]) -> CarriedPort {
+    let binding = PortBinding { host_ip: Ipv6Addr::UNSPECIFIED.into(), ..port(host, [0; 4], 0).binding };
+    let from = from.iter().map(|net| net.parse().unwrap()).collect();
+    CarriedPort { binding, bridge: IfName::new("docker0").unwrap(), from }
+}
+
 fn policy() -> FirewallPolicy {
     let docker0 = bridge("docker0", "172.17.0.0/16");
     let user = bridge("br-0123456789ab", "172.18.0.0/16");
@@ -64,19 +73,18 @@ fn change(remove: Vec<PolicyItem>, add: Vec<PolicyItem>) -> Transaction {
     Transaction::Change { remove, add }
 }
 
-/// Messages and bytes of the transactions that publish a port beside so many, and take it back.
-fn one_beside(many: u16, from: &[&str]) -> [(usize, usize); 2] {
-    let restricted = |port: PublishedPort| PublishedPort {
-        from: from.iter().map(|net| net.parse().unwrap()).collect(),
-        ..port
-    };
-    let mut policy = policy();
-    policy.published.extend((0..many).map(|n| restricted(port(20_000 + n, [172, 17, 0, 4], 20_000 + n))));
-    let mut compiled = Compiled::<Elements>::new(&policy).unwrap();
-    let one = [PolicyItem::Port(restricted(port(8081, [172, 17, 0, 4], 81)))];
+/// Messages and bytes of the transactions that publish a port beside so many, and take it back. None of them
+/// carries a verdict, for which the kernel would go through all ports.
+fn one_beside(many: u16, port: impl Fn(u16) -> PolicyItem) -> [(usize, usize); 2] {
+    let mut compiled = Compiled::<Elements>::new(&policy()).unwrap();
+    let others: Vec<PolicyItem> = (0..many).map(|n| port(20_000 + n)).collect();
+    compiled.change(&[], &others).unwrap();
+    let one = [port(8081)];
     [(&[][..], &one[..]), (&one, &[])].map(|(remove, add)| {
-        let change = compiled.change(remove, add).unwrap();
-        let (bytes, about) = encode::difference(&change.difference, |_| true).finish();
+        let Change { difference, .. } = compiled.change(remove, add).unwrap();
+        let verdict = |(_, data): &(ElementKey, ElementData)| matches!(data, ElementData::Verdict(_));
+        assert!(!difference.add.iter().chain(&difference.remove).any(verdict));
+        let (bytes, about) = encode::difference(&difference, |_| true).finish();
         (about.len(), bytes.len())
     })
 }
@@ -84,8 +92,17 @@ fn one_beside(many: u16, from: &[&str]) -> [(usize, usize); 2] {
 #[test]
 fn one_port_costs_the_kernel_the_same_beside_ten_thousand() {
     for from in [&[][..], &["10.0.0.0/8", "192.0.2.0/24"]] {
-        assert_eq!(one_beside(10_000, from), one_beside(1, from));
-        assert_eq!(one_beside(1, from)[0].0, 2, "an element to lead there and one to open the way");
+        let published = |host| {
+            let from = from.iter().map(|net| net.parse().unwrap()).collect();
+            PolicyItem::Port(PublishedPort { from, ..port(host, [172, 17, 0, 4], host) })
+        };
+        assert_eq!(one_beside(10_000, published), one_beside(1, published));
+        assert_eq!(one_beside(1, published)[0].0, 2, "an element to lead there and one to open the way");
+    }
+    for (from, elements) in [(&[][..], 1), (&["fd00::/8"], 3)] {
+        let carried = |host| PolicyItem::Carried(carried(host, from));
+        assert_eq!(one_beside(10_000, carried), one_beside(1, carried));
+        assert_eq!(one_beside(1, carried)[0].0, elements);
     }
 }
 
@@ -254,6 +271,15 @@ fn a_thousand_ports_are_a_few_messages() {
         let start = std::time::Instant::now();
         firewall.apply(&change(vec![], vec![one.clone()])).unwrap();
         eprintln!("one more: {:?}", start.elapsed());
+        let again: Vec<PolicyItem> =
+            (20000..30000).map(|host| PolicyItem::Carried(carried(host, &[]))).collect();
+        firewall.apply(&change(vec![], again.clone())).unwrap();
+        let one_carried = PolicyItem::Carried(carried(19_999, &[]));
+        let start = std::time::Instant::now();
+        firewall.apply(&change(vec![], vec![one_carried.clone()])).unwrap();
+        eprintln!("one more that is carried, beside as many: {:?}", start.elapsed());
+        firewall.apply(&change(vec![one_carried], vec![])).unwrap();
+        firewall.apply(&change(again, vec![])).unwrap();
         firewall.apply(&change(many, vec![])).unwrap();
         firewall.apply(&change(vec![one], vec![])).unwrap();
         assert_eq!(firewall.verify().unwrap(), Some(policy()));
