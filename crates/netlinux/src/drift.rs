@@ -17,8 +17,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::error::Failure;
-use crate::host::{Aliases, LinuxHost, is_link_local, is_ours, look, stacked, to_link};
+use crate::host::{Aliases, LinuxHost, is_link_local, is_ours};
 use crate::iptables;
+use crate::look::{look, stacked, to_link};
 use crate::netlink::{NetlinkError, Protocol, Reply, Socket, flags};
 use crate::observe;
 use crate::rt::{

@@ -18,6 +18,7 @@ mod host;
 mod iptables;
 mod keeper;
 mod link;
+mod look;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
