@@ -6,7 +6,8 @@ use portolan_netcore::model::{
     NetworkId, SandboxId,
 };
 
-use super::sandbox::{Back, Draft, Work};
+use super::draft::Draft;
+use super::sandbox::{Back, Work};
 use super::{Owner, Turn};
 use crate::records::LeaseRecord;
 use crate::{AttachSpec, Error, create};

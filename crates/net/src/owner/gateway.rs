@@ -12,8 +12,8 @@ use portolan_netcore::model::{
 use portolan_netcore::shared::SharedSet;
 
 use super::Owner;
+use super::draft::Draft;
 use super::ports::Exchange;
-use super::sandbox::Draft;
 use crate::{Error, PortRequest};
 
 impl Owner {

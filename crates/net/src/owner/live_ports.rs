@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use portolan_netcore::model::{Endpoint, PortBinding, SandboxId};
 use portolan_netcore::plan::Step;
 
+use super::draft::Draft;
 use super::ports::{Exchange, opened_port};
-use super::sandbox::{Back, Draft, Work};
+use super::sandbox::{Back, Work};
 use super::{Owner, Turn};
 use crate::records::SandboxRecord;
 use crate::{Error, PortChange, PortRequest};

@@ -1,6 +1,6 @@
 //! Finding and showing.
 
-use portolan_netcore::model::{Driver, Endpoint, Network, NetworkId, SandboxId, SandboxMode};
+use portolan_netcore::model::{Driver, Endpoint, EndpointId, Network, NetworkId, SandboxId, SandboxMode};
 use portolan_netcore::shared::SharedSet;
 
 use super::Owner;
@@ -99,7 +99,7 @@ impl Owner {
         self.sandboxes.keys().filter_map(|id| self.sandbox_info(id)).collect()
     }
 
-    fn endpoint_info(&self, id: &portolan_netcore::model::EndpointId) -> Option<EndpointInfo> {
+    fn endpoint_info(&self, id: &EndpointId) -> Option<EndpointInfo> {
         let endpoint = self.desired.endpoints.get(id)?;
         let network = self.desired.networks.get(&endpoint.network)?;
         Some(EndpointInfo {
@@ -107,6 +107,14 @@ impl Owner {
             linked: network.driver.has_links(),
             endpoint: endpoint.clone(),
         })
+    }
+
+    /// The sandbox and network of an endpoint.
+    pub(crate) fn endpoint_place(&self, id: &EndpointId) -> Result<(SandboxId, NetworkId), Error> {
+        match self.desired.endpoints.get(id) {
+            Some(endpoint) => Ok((endpoint.sandbox.clone(), endpoint.network.clone())),
+            None => Err(Error::not_found(format!("endpoint {id} not found"))),
+        }
     }
 
     /// Names are answered on user-defined networks, and on the default bridge if the daemon is told so.

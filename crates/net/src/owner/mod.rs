@@ -6,8 +6,10 @@
 //! is free.
 
 mod advertise;
+mod change;
 mod default_bridge;
 mod dhcp;
+mod draft;
 mod endpoint;
 mod gateway;
 mod lease;
