@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portolan_netcore::model::ContainerId;
-use portolan_runtime::ExecSpec;
+use portolan_runtime::{AttachStream, ExecSpec};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::container::record::{Container, not_running};
+use crate::container::record::{Container, Definition, not_running};
 use crate::container::{
-    DetachKeys, environment, parse_detach_keys, pump, replace_or_append, security_options,
+    DetachKeys, PumpEnd, environment, parse_detach_keys, pump, replace_or_append, security_options,
 };
 use crate::engine::{Engine, random_hex, to_the_end};
 use crate::error::{EngineError, Result};
@@ -204,36 +204,14 @@ impl Engine {
         let id = exec.id.clone();
         self.exec_event(container, &format!("exec_start: {}", exec.config.cmd.join(" ")), &id, None);
         let definition = container.with(|record| record.definition.clone());
-        let links = self.link_variables(&definition);
-        let (config, host) = (definition.config, definition.host_config);
-        let mut env = environment(&config, exec.config.tty, links);
-        replace_or_append(&mut env, &exec.config.env);
-        let tty = exec.config.tty;
-        let spec = ExecSpec {
-            id: id.clone(),
-            args: exec.config.cmd.clone(),
-            env,
-            cwd: if exec.config.working_dir.is_empty() {
-                &config.working_dir
-            } else {
-                &exec.config.working_dir
-            }
-            .clone(),
-            user: if exec.config.user.is_empty() { config.user } else { exec.config.user.clone() },
-            tty,
-            size: options.console_size.or(exec.config.console_size).filter(|size| *size != (0, 0)),
-            attach_stdin: exec.config.attach_stdin && !options.detach,
-            attach_stdout: exec.config.attach_stdout && !options.detach,
-            attach_stderr: exec.config.attach_stderr && !options.detach,
-            privileged: exec.config.privileged || host.privileged,
-        };
+        let spec = self.exec_spec(&definition, &exec, &options);
+        let host = &definition.host_config;
         let running = async {
             // It puts the container's profile on, too.
             self.apparmor(&security_options(&host.security_opt, false)?.apparmor, host.privileged).await?;
             Ok::<_, EngineError>(container.running_shim()?.exec(&spec).await)
         };
-        let running = running.await;
-        let mut handle = match running {
+        let mut handle = match running.await {
             Ok(Ok(handle)) => handle,
             Ok(Err(error)) => {
                 let code = error.exit_code().unwrap_or(EXIT_NOT_STARTED);
@@ -253,28 +231,59 @@ impl Engine {
         })?;
         let ended = self.watch_exec(container.clone(), id.clone(), handle);
         let Some(stream) = stream.filter(|_| !options.detach) else { return Ok(None) };
-        let keys = parse_detach_keys(exec.config.detach_keys.as_deref())?;
+        self.attach_to_exec(container, exec, stream, ended).map(Some)
+    }
+
+    /// What it runs as: what it was created with, and the container's where that says nothing.
+    fn exec_spec(&self, container: &Definition, exec: &ExecSnapshot, options: &ExecStartOptions) -> ExecSpec {
+        let (config, wanted) = (&container.config, &exec.config);
+        let mut env = environment(config, wanted.tty, self.link_variables(container));
+        replace_or_append(&mut env, &wanted.env);
+        let or = |own: &String, other: &String| if own.is_empty() { other.clone() } else { own.clone() };
+        ExecSpec {
+            id: exec.id.clone(),
+            args: wanted.cmd.clone(),
+            env,
+            cwd: or(&wanted.working_dir, &config.working_dir),
+            user: or(&wanted.user, &config.user),
+            tty: wanted.tty,
+            size: options.console_size.or(wanted.console_size).filter(|size| *size != (0, 0)),
+            attach_stdin: wanted.attach_stdin && !options.detach,
+            attach_stdout: wanted.attach_stdout && !options.detach,
+            attach_stderr: wanted.attach_stderr && !options.detach,
+            privileged: wanted.privileged || container.host_config.privileged,
+        }
+    }
+
+    /// Carries its streams to and from a client until it ends or the client leaves.
+    fn attach_to_exec(
+        &self,
+        container: &Arc<Container>,
+        ExecSnapshot { id, config, .. }: ExecSnapshot,
+        stream: AttachStream,
+        mut ended: watch::Receiver<bool>,
+    ) -> Result<Attachment> {
+        let keys = parse_detach_keys(config.detach_keys.as_deref())?;
+        let keys = config.tty.then(|| DetachKeys::new(keys));
         let (chunks, output) = mpsc::channel(OUTPUT_QUEUE);
         let (sender, pieces) = mpsc::channel(INPUT_QUEUE);
         let (engine, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
             // Held until the exit code is known: clients ask for it when the stream ends.
             let hold = chunks.clone();
-            let end = pump(stream, pieces, chunks, tty.then(|| DetachKeys::new(keys))).await;
-            match end {
-                crate::container::PumpEnd::Over => {
-                    let mut ended = ended;
+            match pump(stream, pieces, chunks, keys).await {
+                PumpEnd::Over => {
                     let _ = ended.wait_for(|over| *over).await;
                 }
-                crate::container::PumpEnd::Detached => {
+                PumpEnd::Detached => {
                     engine.exec_event(&container, "exec_detach", &id, None);
                 }
-                crate::container::PumpEnd::Left => {}
+                PumpEnd::Left => {}
             }
             drop(hold);
         });
-        let input = exec.config.attach_stdin.then_some(Input { pieces: sender });
-        Ok(Some(Attachment { tty, input, output: Output { chunks: output } }))
+        let input = config.attach_stdin.then_some(Input { pieces: sender });
+        Ok(Attachment { tty: config.tty, input, output: Output { chunks: output } })
     }
 
     /// Notes the end of an exec when it comes; true is sent once it is noted.

@@ -39,33 +39,7 @@ impl Engine {
             // Before anyone learns of the end: the network can be removed from then on.
             self.release_sandbox(sandbox).await;
         }
-        let stopping = self.is_stopping();
-        let (restart, auto_remove, ran_for) = container.with(|record| {
-            record.state.exited(&exit);
-            if let Some(health) = &mut record.state.shown.health {
-                // Nobody asks it any more.
-                health.status = HealthStatus::Unhealthy;
-            }
-            record.state.owns_resources = false;
-            record.state.sandbox = record.sandbox.as_ref().map(|info| info.id.clone());
-            record.shim = None;
-            record.execs.clear();
-            let ran_for =
-                record.state.shown.started_at.map_or(0, |at| exit.finished_at.duration_since(at).as_secs());
-            let policy = record.definition.host_config.restart_policy;
-            let restart = !stopping && !record.removing && record.state.wants_restart(policy);
-            let restart = restart.then(|| {
-                let token = CancellationToken::new();
-                record.restart = Some(token.clone());
-                (record.state.restarting(), token)
-            });
-            let auto_remove = record.definition.host_config.auto_remove
-                && !record.removing
-                && !record.restarted_by_user
-                && restart.is_none();
-            record.removing |= auto_remove;
-            (restart, auto_remove, ran_for)
-        });
+        let Outcome { restart, auto_remove, ran_for } = note_exit(container, &exit, self.is_stopping());
         if exit.oom_killed {
             self.container_event(container, "oom", BTreeMap::new());
         }
@@ -75,17 +49,7 @@ impl Engine {
         ]);
         self.container_event(container, "die", attributes);
         self.inner.execs.container_ended(&container.id);
-        let (engine, id) = (self.clone(), container.id.clone());
-        let mounts = container.with(|record| record.definition.mounts.clone());
-        let teardown = tokio::spawn(async move {
-            if let Some(shim) = shim
-                && let Err(error) = shim.delete().await
-            {
-                tracing::error!(container = %id, %error, "delete what is left of a container's run");
-            }
-            engine.unmount_volumes(&mounts, &id).await;
-        });
-        container.with(|record| record.teardown = Some(teardown));
+        self.tear_down(container, shim);
         if let Some(provider) = self.provider_of(container) {
             self.release_unshared(&provider).await;
         }
@@ -111,6 +75,21 @@ impl Engine {
             let (engine, container) = (self.clone(), container.clone());
             tokio::spawn(async move { engine.release_unshared(&container).await });
         }
+    }
+
+    /// Has what is left of the run cleared away, in a task of its own.
+    fn tear_down(&self, container: &Arc<Container>, shim: Option<Shim>) {
+        let (engine, id) = (self.clone(), container.id.clone());
+        let mounts = container.with(|record| record.definition.mounts.clone());
+        let teardown = tokio::spawn(async move {
+            if let Some(shim) = shim
+                && let Err(error) = shim.delete().await
+            {
+                tracing::error!(container = %id, %error, "delete what is left of a container's run");
+            }
+            engine.unmount_volumes(&mounts, &id).await;
+        });
+        container.with(|record| record.teardown = Some(teardown));
     }
 
     fn restart_later(&self, container: Arc<Container>, delay: Duration, cancelled: CancellationToken) {
@@ -155,6 +134,45 @@ impl Engine {
         }
         cancelled
     }
+}
+
+/// What the end of a run leads to.
+struct Outcome {
+    /// It is started again, after so long, unless that is cancelled.
+    restart: Option<(Duration, CancellationToken)>,
+    auto_remove: bool,
+    /// In seconds.
+    ran_for: i64,
+}
+
+/// Into the container's record, for all to see.
+fn note_exit(container: &Container, exit: &ExitStatus, stopping: bool) -> Outcome {
+    container.with(|record| {
+        record.state.exited(exit);
+        if let Some(health) = &mut record.state.shown.health {
+            // Nobody asks it any more.
+            health.status = HealthStatus::Unhealthy;
+        }
+        record.state.owns_resources = false;
+        record.state.sandbox = record.sandbox.as_ref().map(|info| info.id.clone());
+        record.shim = None;
+        record.execs.clear();
+        let ran_for =
+            record.state.shown.started_at.map_or(0, |at| exit.finished_at.duration_since(at).as_secs());
+        let policy = record.definition.host_config.restart_policy;
+        let restart = !stopping && !record.removing && record.state.wants_restart(policy);
+        let restart = restart.then(|| {
+            let token = CancellationToken::new();
+            record.restart = Some(token.clone());
+            (record.state.restarting(), token)
+        });
+        let auto_remove = record.definition.host_config.auto_remove
+            && !record.removing
+            && !record.restarted_by_user
+            && restart.is_none();
+        record.removing |= auto_remove;
+        Outcome { restart, auto_remove, ran_for }
+    })
 }
 
 fn ended(now: &mut crate::streams::Lifecycle, exit_code: i32, removed: bool) {
