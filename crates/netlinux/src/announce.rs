@@ -4,12 +4,15 @@
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::mpsc::{Sender, channel};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 use portolan_netcore::model::MacAddr;
+use portolan_netcore::plan::Neighbour;
 
-use crate::netns;
+use crate::netlink::{NetlinkError, Protocol, Socket};
+use crate::{neighbour, netns};
 
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -17,6 +20,15 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 /// 33:33 and the end of ff02::1, all nodes.
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// When an introduction is sent again, after the first time: while what asked may still not be able to hear or
+/// to ask once more. A link's carrier is told of to its namespace by a worker, most often within 3 ms.
+const AGAIN: [Duration; 4] = [
+    Duration::from_millis(3),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(90),
+];
 
 /// Sends announcements on a thread of its own: closing a packet socket waits for an RCU grace period
 /// (tens of milliseconds), which nobody has to wait for with it.
@@ -26,28 +38,33 @@ pub(crate) struct Announcer(Sender<Announcement>);
 /// What to announce where.
 #[derive(Debug)]
 pub(crate) struct Announcement {
-    /// The namespace the link is in.
-    pub(crate) namespace: OwnedFd,
+    /// The namespace the link is in; none for the announcer's own.
+    pub(crate) namespace: Option<OwnedFd>,
     /// The link's index there.
     pub(crate) index: u32,
-    /// The link's hardware address.
-    pub(crate) mac: MacAddr,
-    /// The addresses that it has.
-    pub(crate) addresses: Vec<IpAddr>,
+    /// Who is announced.
+    pub(crate) neighbours: Vec<Neighbour>,
+    /// Not once, but several times within a tenth of a second; and whom the kernel here hears of, if it asks
+    /// on that link.
+    pub(crate) here: Option<Vec<Neighbour>>,
+}
+
+/// An announcement that is to be sent again.
+#[derive(Debug)]
+struct Repeated {
+    announcement: Announcement,
+    begun: Instant,
+    sent: usize,
 }
 
 impl Announcer {
-    /// Starts the thread; it ends with the announcer.
+    /// Starts the thread, in the caller's namespace; it ends with the announcer.
     pub(crate) fn start() -> io::Result<Self> {
-        let (sender, receiver) = channel::<Announcement>();
-        std::thread::Builder::new().name("announce".to_owned()).stack_size(256 * 1024).spawn(move || {
-            for announcement in receiver {
-                if let Err(error) = send(&announcement) {
-                    // The container may be gone already. Neighbours learn of the address when they ask.
-                    tracing::debug!(%error, addresses = ?announcement.addresses, "cannot announce addresses");
-                }
-            }
-        })?;
+        let (sender, receiver) = channel();
+        std::thread::Builder::new()
+            .name("announce".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || serve(&receiver))?;
         Ok(Self(sender))
     }
 
@@ -58,19 +75,94 @@ impl Announcer {
     }
 }
 
-fn send(announcement: &Announcement) -> io::Result<()> {
-    let namespace = std::os::fd::AsFd::as_fd(&announcement.namespace);
-    netns::inside(namespace, || {
-        let socket = packet_socket()?;
-        for address in &announcement.addresses {
-            let (destination, ethertype, packet) = match *address {
-                IpAddr::V4(v4) => (BROADCAST, ETHERTYPE_ARP, arp(announcement.mac, v4)),
-                IpAddr::V6(v6) => (ALL_NODES_MAC, ETHERTYPE_IPV6, advertisement(announcement.mac, v6)),
-            };
-            send_frame(&socket, announcement.index, destination, ethertype, &packet)?;
+fn serve(receiver: &Receiver<Announcement>) {
+    let mut own = Own::default();
+    let mut repeated: Vec<Repeated> = Vec::new();
+    loop {
+        let next = repeated.iter().filter_map(Repeated::due).min();
+        let heard = match next {
+            None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
+        };
+        match heard {
+            Ok(announcement) => {
+                tell(&mut own, &announcement);
+                if announcement.here.is_some() {
+                    repeated.push(Repeated { announcement, begun: Instant::now(), sent: 0 });
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        Ok(())
-    })?
+        let now = Instant::now();
+        for one in repeated.iter_mut().filter(|one| one.due().is_some_and(|due| due <= now)) {
+            tell(&mut own, &one.announcement);
+            one.sent += 1;
+        }
+        repeated.retain(|one| one.due().is_some());
+    }
+}
+
+impl Repeated {
+    /// When it is to be sent next.
+    fn due(&self) -> Option<Instant> {
+        AGAIN.get(self.sent).map(|after| self.begun + *after)
+    }
+}
+
+/// The thread's sockets of its own namespace. They are kept: closing one would hold up those that are sent again.
+#[derive(Default)]
+struct Own {
+    packets: Option<OwnedFd>,
+    route: Option<Socket>,
+}
+
+impl Own {
+    fn send(&mut self, announcement: &Announcement) -> io::Result<()> {
+        let socket = match &self.packets {
+            Some(socket) => socket,
+            None => self.packets.insert(packet_socket()?),
+        };
+        send(socket, announcement)
+    }
+
+    fn answer(&mut self, index: u32, here: &[Neighbour]) -> Result<(), NetlinkError> {
+        let socket = match &mut self.route {
+            Some(socket) => socket,
+            None => self.route.insert(Socket::open(Protocol::Route)?),
+        };
+        neighbour::answer(socket, index, here)
+    }
+}
+
+fn tell(own: &mut Own, announcement: &Announcement) {
+    if let Some(here) = announcement.here.as_ref().filter(|here| !here.is_empty())
+        && let Err(error) = own.answer(announcement.index, here)
+    {
+        own.route = None;
+        tracing::debug!(%error, "cannot tell the kernel of its neighbours");
+    }
+    let sent = match &announcement.namespace {
+        Some(namespace) => netns::inside(namespace.as_fd(), || send(&packet_socket()?, announcement)),
+        None => Ok(own.send(announcement)),
+    };
+    if let Err(error) = sent.and_then(|result| result) {
+        // The container may be gone already. Neighbours learn of the address when they ask.
+        tracing::debug!(%error, neighbours = ?announcement.neighbours, "cannot announce addresses");
+    }
+}
+
+fn send(socket: &OwnedFd, announcement: &Announcement) -> io::Result<()> {
+    for Neighbour { mac, addresses } in &announcement.neighbours {
+        for address in addresses {
+            let (destination, ethertype, packet) = match *address {
+                IpAddr::V4(v4) => (BROADCAST, ETHERTYPE_ARP, arp(*mac, v4)),
+                IpAddr::V6(v6) => (ALL_NODES_MAC, ETHERTYPE_IPV6, advertisement(*mac, v6)),
+            };
+            send_frame(socket, announcement.index, destination, ethertype, &packet)?;
+        }
+    }
+    Ok(())
 }
 
 /// A packet socket that receives nothing (protocol 0); the kernel writes the Ethernet header.

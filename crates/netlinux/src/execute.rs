@@ -1,13 +1,13 @@
 //! Steps to effects. Neighbouring steps that happen in one sandbox go together: requests in one
 //! message, sysctls and the like on one thread.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use portolan_netcore::host::Report;
 use portolan_netcore::model::{IfName, SandboxId};
-use portolan_netcore::plan::{Link, LinkKey, LinkKind, Ns, Step};
+use portolan_netcore::plan::{Link, LinkKey, LinkKind, Neighbour, Ns, Step};
 
 use crate::announce::Announcement;
 use crate::conntrack;
@@ -68,6 +68,7 @@ fn way(step: &Step) -> Way<'_> {
         | Step::ProxyPort(..)
         | Step::UnproxyPort(_)
         | Step::Announce(..)
+        | Step::Introduce { .. }
         | Step::ForgetFlows(_)
         | Step::ForgetAddresses(_) => Way::Alone,
     }
@@ -276,6 +277,7 @@ impl LinuxHost {
                 Ok(self.ports.stop_listening(binding)?)
             }
             Step::Announce(key, addresses) => self.announce(key, addresses),
+            Step::Introduce { link, there, here } => self.introduce(link, there, here),
             Step::ForgetFlows(bindings) => {
                 self.proxies.cut(bindings);
                 Ok(conntrack::forget(bindings).map(drop)?)
@@ -427,18 +429,32 @@ impl LinuxHost {
     }
 
     fn announce(&self, (ns, name): &LinkKey, addresses: &[ipnet::IpNet]) -> Result<(), Failure> {
-        let links = self.in_namespace(ns, |socket| Ok(observe::links(socket)?))?;
-        let link = links.values().find(|link| link.name == *name).ok_or_else(|| no_link(name))?;
+        let link = self.in_namespace(ns, |socket| Ok(observe::link_named(socket, name)?))?;
+        let link = link.ok_or_else(|| no_link(name))?;
         let Some(mac) = link.mac else { return Ok(()) };
-        let namespace: OwnedFd = match ns {
-            Ns::Host => self.namespace.try_clone()?,
+        let namespace = match ns {
+            Ns::Host => None,
             Ns::Sandbox(id) => {
                 let sandbox = self.sandboxes.get(id)?.ok_or_else(|| no_namespace(id))?;
-                sandbox.namespace().try_clone_to_owned()?
+                Some(sandbox.namespace().try_clone_to_owned()?)
             }
         };
         let addresses = addresses.iter().map(ipnet::IpNet::addr).collect();
-        self.announcer.queue(Announcement { namespace, index: link.index, mac, addresses });
+        let neighbours = vec![Neighbour { mac, addresses }];
+        self.announcer.queue(Announcement { namespace, index: link.index, neighbours, here: None });
+        Ok(())
+    }
+
+    fn introduce(
+        &self,
+        (ns, name): &LinkKey,
+        there: &[Neighbour],
+        here: &[Neighbour],
+    ) -> Result<(), Failure> {
+        let link = self.in_namespace(ns, |socket| Ok(observe::link_named(socket, name)?))?;
+        let index = link.ok_or_else(|| no_link(name))?.index;
+        let (neighbours, here) = (there.to_vec(), Some(here.to_vec()));
+        self.announcer.queue(Announcement { namespace: None, index, neighbours, here });
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ mod iptables;
 mod keeper;
 mod link;
 mod look;
+mod neighbour;
 pub mod netlink;
 pub mod netns;
 pub mod nft;

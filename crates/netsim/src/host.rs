@@ -298,7 +298,7 @@ impl Inner {
                 state.dns_redirects.insert(sandbox.clone(), (*udp, *tcp));
                 Ok(())
             }
-            Step::Announce(key, _) => match state.links.get(key) {
+            Step::Announce(key, _) | Step::Introduce { link: key, .. } => match state.links.get(key) {
                 Some(link) if link.up => Ok(()),
                 _ => Err(ENODEV),
             },

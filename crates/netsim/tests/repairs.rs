@@ -6,7 +6,8 @@ mod world;
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{IfName, MacAddr};
 use portolan_netcore::plan::{
-    Attribute, Desired, HostState, LinkKey, LinkKind, Ns, Step, Stray, Touched, compile, is_altered, repair,
+    Attribute, Desired, HostState, LinkKey, LinkKind, Ns, Step, Stray, Touched, compile, introduce,
+    is_altered, repair,
 };
 use portolan_netsim::SimHost;
 use proptest::prelude::*;
@@ -121,6 +122,13 @@ proptest! {
         let host = SimHost::new(state);
         let report = host.execute(&steps);
         prop_assert_eq!(report.error, None, "plan:\n{}", text(&steps));
+        let introduced = introduce(&desired, &steps);
+        prop_assert_eq!(host.execute(&introduced).error, None, "plan:\n{}", text(&introduced));
+        let back = |step: &Step| matches!(step, Step::SetUp(repaired, true) if repaired == *key);
+        if steps.iter().any(back) {
+            let of_it = |step: &&Step| matches!(step, Step::Introduce { link, .. } if link == *key);
+            prop_assert_eq!(introduced.iter().filter(of_it).count(), 1, "plan:\n{}", text(&introduced));
+        }
         let mut after = host.state();
         for (key, link) in &mut after.links {
             let left_to_the_kernel = wanted.links.get(key).is_some_and(|wanted| wanted.mtu.is_none());

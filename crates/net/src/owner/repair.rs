@@ -9,7 +9,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use portolan_netcore::host::Disturbance;
 use portolan_netcore::model::{EndpointId, NetworkId};
-use portolan_netcore::plan::{ALIAS_PREFIX, Step, Touched, is_altered, repair};
+use portolan_netcore::plan::{ALIAS_PREFIX, Step, Touched, introduce, is_altered, repair};
 
 use super::surroundings::keep_learnt_routes;
 use super::{Owner, Phase};
@@ -115,6 +115,11 @@ impl Owner {
         // A repair may take its time.
         drop(failing);
         let (steps, errors) = crate::apply::run_each(self.host.as_ref(), &steps);
+        // It only saves time: a link that is gone by now is told of, and repaired, by itself.
+        let introduced = introduce(&self.desired, &steps);
+        if !introduced.is_empty() {
+            crate::apply::run_each(self.host.as_ref(), &introduced);
+        }
         Repair { steps, errors, busy, ..Repair::default() }
     }
 }

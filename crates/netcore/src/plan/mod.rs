@@ -14,6 +14,7 @@ mod compile;
 mod desired;
 mod diff;
 mod host_state;
+mod introduce;
 mod order;
 mod repair;
 mod step;
@@ -26,6 +27,7 @@ pub use diff::{change, diff};
 pub use host_state::{
     Altered, Attribute, HostState, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind, Stray,
 };
+pub use introduce::{Neighbour, introduce};
 pub use repair::{is_altered, repair};
 pub use step::{Step, without};
 pub use undo::undo;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::diff::link_of;
-use super::{Attribute, Link, LinkKey, LinkKind, Ns, Proxied, Route, RouteKind};
+use super::{Attribute, Link, LinkKey, LinkKind, Neighbour, Ns, Proxied, Route, RouteKind};
 use crate::firewall::Transaction;
 use crate::model::{IfName, MacAddr, PortBinding, SandboxId};
 
@@ -95,6 +95,16 @@ pub enum Step {
     },
     /// Announce the endpoint's addresses (gratuitous ARP and unsolicited NA) on its network.
     Announce(LinkKey, Vec<IpNet>),
+    /// Tell those on a link of the host of each other, several times within a tenth of a second: they take it
+    /// as the answer to what they asked and nobody heard ([`introduce`](super::introduce())).
+    Introduce {
+        /// The link.
+        link: LinkKey,
+        /// Who is announced out of it.
+        there: Vec<Neighbour>,
+        /// Whom the host's own kernel hears of, if it asks.
+        here: Vec<Neighbour>,
+    },
     /// Forget connections of published ports that changed hands: delete their conntrack entries, end those
     /// that are carried over.
     ForgetFlows(Vec<PortBinding>),
@@ -143,7 +153,8 @@ impl Step {
             | Self::SetAlias(link, _)
             | Self::Reset(link, _)
             | Self::AddConnected(link, _)
-            | Self::Announce(link, _) => link == key,
+            | Self::Announce(link, _)
+            | Self::Introduce { link, .. } => link == key,
             Self::AddRoute(ns, route) | Self::RemoveRoute(ns, route) => *ns == key.0 && route.dev == key.1,
             Self::SetSysctl(ns, name, _) => *ns == key.0 && link_of(name) == Some(key.1.as_str()),
             _ => false,
@@ -266,6 +277,12 @@ impl fmt::Display for Step {
                 for address in addresses {
                     write!(f, " {}", address.addr())?;
                 }
+                write!(f, " dev {name}")
+            }
+            Self::Introduce { link: (ns, name), there, here } => {
+                write!(f, "[{ns}] introduce")?;
+                let mut addresses = there.iter().chain(here).flat_map(|one| &one.addresses);
+                addresses.try_for_each(|address| write!(f, " {address}"))?;
                 write!(f, " dev {name}")
             }
             Self::ForgetFlows(ports) => {

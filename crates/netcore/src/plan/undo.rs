@@ -82,7 +82,11 @@ impl HostState {
                 self.dns_redirects.insert(sandbox.clone(), (*udp, *tcp));
             }
             // A port that is cut is about to go with its namespace.
-            Step::CutPort(_) | Step::Announce(..) | Step::ForgetFlows(_) | Step::ForgetAddresses(_) => {}
+            Step::CutPort(_)
+            | Step::Announce(..)
+            | Step::Introduce { .. }
+            | Step::ForgetFlows(_)
+            | Step::ForgetAddresses(_) => {}
             step => self.link_takes_effect(step),
         }
     }

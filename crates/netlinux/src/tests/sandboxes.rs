@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use portolan_netcore::host::Host;
 use portolan_netcore::model::{MacvlanMode, SandboxId};
-use portolan_netcore::plan::{Link, LinkKind, Ns, Step, diff};
+use portolan_netcore::plan::{Link, LinkKind, Neighbour, Ns, Step, diff};
 
 use super::lab::{Guest, Lab, add_bridge, bridge, bridge_link, name, open, sandbox_id};
 use crate::netlink::{Protocol, Socket};
@@ -240,6 +240,79 @@ fn links_that_a_container_makes_are_its_own() {
         });
         assert_eq!(lab.host.observe().unwrap(), before);
         assert!(lab.host.foreign_routes().unwrap().is_empty(), "the bridge's own subnet is ours");
+    });
+}
+
+/// Datagrams to an address, of which the first is answered within the time.
+fn answered(from: &str, to: &str, within: Duration) -> bool {
+    let socket = UdpSocket::bind(from).unwrap();
+    socket.set_read_timeout(Some(within)).unwrap();
+    socket.send_to(b"x", to).unwrap();
+    socket.recv(&mut [0; 1]).is_ok()
+}
+
+#[test]
+fn what_was_asked_in_vain_is_answered_by_an_introduction() {
+    Lab::run("introduce", |lab| {
+        lab.execute(&add_bridge());
+        let (one, two) = (Guest::new(10), Guest::new(11));
+        lab.execute(&one.add());
+        lab.execute(&two.add());
+        // Nobody asks a second time by himself as long as the test takes.
+        let patient = |ns: &Ns, link: &str| {
+            let key = |family| format!("net/{family}/neigh/{link}/retrans_time_ms");
+            ["ipv4", "ipv6"].map(|family| Step::SetSysctl(ns.clone(), key(family), "600000".to_owned()))
+        };
+        lab.execute(&patient(&Ns::Host, "br-test"));
+        lab.execute(&patient(&Ns::Sandbox(one.id.clone()), "eth0"));
+        lab.execute(&patient(&Ns::Sandbox(two.id.clone()), "eth0"));
+        let echo = |bound: &str| {
+            let socket = UdpSocket::bind(bound).unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1];
+                while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(&buffer, from);
+                }
+            });
+        };
+        let everywhere = [
+            "10.77.0.1:7",
+            "[fd77::1]:7",
+            "10.77.1.10:7",
+            "[fd77::1:10]:7",
+            "10.77.1.11:7",
+            "[fd77::1:11]:7",
+        ];
+        everywhere[..2].iter().for_each(|bound| echo(bound));
+        lab.inside(&one.id, || everywhere[2..4].iter().for_each(|bound| echo(bound)));
+        lab.inside(&two.id, || everywhere[4..].iter().for_each(|bound| echo(bound)));
+
+        let moment = Duration::from_millis(50);
+        let ask = |within: Duration| {
+            let from = |to: &str| if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+            let all = |places: &[&'static str]| {
+                places.iter().map(|to| answered(from(to), to, within)).collect::<Vec<_>>()
+            };
+            let (host, two) = (all(&everywhere[2..4]), lab.inside(&two.id, || all(&everywhere[2..4])));
+            let one = lab.inside(&one.id, || all(&[&everywhere[..2], &everywhere[4..]].concat()));
+            [host, two, one].concat()
+        };
+        lab.execute(&[Step::SetMaster(one.host.clone(), None)]);
+        assert_eq!(ask(moment), [false; 8], "it is out of the bridge");
+        lab.execute(&[Step::SetMaster(one.host.clone(), Some(bridge().1))]);
+        assert_eq!(ask(moment), [false; 8], "nobody asks again yet");
+
+        let of = |guest: &Guest| {
+            let addresses = guest.container_link.addresses.iter().map(|net| net.addr()).collect();
+            Neighbour { mac: guest.container_link.mac.unwrap(), addresses }
+        };
+        let addresses = bridge_link().addresses.iter().map(|net| net.addr()).collect();
+        let gateway = Neighbour { mac: bridge_link().mac.unwrap(), addresses };
+        lab.execute(&[
+            Step::Introduce { link: one.host.clone(), there: vec![gateway, of(&two)], here: Vec::new() },
+            Step::Introduce { link: bridge(), there: vec![of(&one)], here: vec![of(&one)] },
+        ]);
+        assert_eq!(ask(SOON), [true; 8]);
     });
 }
 
