@@ -42,6 +42,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(600);
 /// What could not be written is tried again after this long.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
+/// Whether anybody can still ask how the container ended is looked at again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Exit codes of executed processes are remembered for this many.
 const REMEMBERED: usize = 256;
 
@@ -237,6 +239,7 @@ impl Shim {
         self.finish_ended();
         self.give_up_the_stalled();
         self.connections.retain(|_, connection| !connection.dead);
+        self.leave_if_forgotten();
         Ok(())
     }
 
@@ -290,7 +293,8 @@ impl Shim {
         if self.log.has_work() {
             return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         }
-        let next = [self.deadline, patience, starting, unsaved].into_iter().flatten().min()?;
+        let alone = (self.exit.is_some() && self.connections.is_empty()).then(|| Instant::now() + LOOK_AGAIN);
+        let next = [self.deadline, patience, starting, unsaved, alone].into_iter().flatten().min()?;
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(left).ok()
     }
@@ -441,6 +445,15 @@ impl Shim {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Somebody removed its directory, and with it the way to here: nobody who is not here already will ever ask how
+    /// the container ended. What cannot be cleared away now is tried again.
+    fn leave_if_forgotten(&mut self) {
+        let over = self.exit.is_some() && self.connections.is_empty() && !self.deleted;
+        if over && matches!(self.directory.try_exists(), Ok(false)) {
+            let _ = self.delete();
         }
     }
 

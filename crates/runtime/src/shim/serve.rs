@@ -245,7 +245,7 @@ impl Shim {
     }
 
     /// Kills what is left and removes all traces; the shim ends when its clients have their answers.
-    fn delete(&mut self) -> Result<Response> {
+    pub(super) fn delete(&mut self) -> Result<Response> {
         // Dropped, a process that was never released ends by itself.
         self.waiting = None;
         self.starting.clear();

@@ -148,6 +148,28 @@ async fn a_shim_that_does_not_answer_dies_with_its_container() {
 }
 
 #[tokio::test]
+async fn a_shim_whose_directory_is_removed_ends_with_its_container() {
+    let Some(fixture) = fixture() else { return };
+    let spec = fixture.spec("sleep 1000");
+    let shim = fixture.started(&spec).await;
+    let (pid, keeper) = (shim.pid(), parent(shim.pid()));
+    std::fs::remove_dir_all(fixture.launcher.exec_root().join("shims").join(&spec.id)).unwrap();
+    // The last connection.
+    drop(shim);
+    let lives = || processes().any(|(one, command)| one == keeper && command.starts_with("portolan-shim"));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(lives(), "the container goes on, and so does what it writes to");
+    kill(pid);
+    for _ in 0..100 {
+        if !lives() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the shim {keeper} is still there");
+}
+
+#[tokio::test]
 async fn an_exit_code_outlives_a_full_disk() {
     let Some(fixture) = fixture() else { return };
     let spec = fixture.spec("exit 3");
