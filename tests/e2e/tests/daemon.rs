@@ -51,8 +51,10 @@ fn signals_are_heard() {
     };
     send(rustix::process::Signal::HUP);
     eventually("the file is read again", 5, || (live_restore() == "false").then_some(()));
-    let info = engine.docker(&["info", "--format", "{{.Labels}} {{.RegistryConfig.Mirrors}}"]);
-    assert_eq!(info.ok(), "[a=b] [http://127.0.0.1:1/]");
+    let shown = "{{.Labels}} {{.RegistryConfig.Mirrors}} {{.Plugins.Network}}";
+    let info = engine.docker(&["info", "--format", shown]);
+    let drivers = "[a=b] [http://127.0.0.1:1/] [bridge host ipvlan macvlan null";
+    assert!(info.ok().starts_with(drivers), "{info:?}");
     let until = engine.host().run(&["date", "+%s.%N"]).ok().to_owned();
     let filter = ["--filter", "event=reload", "--since", &since, "--until", &until];
     let event =

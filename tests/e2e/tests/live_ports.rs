@@ -148,7 +148,7 @@ fn a_port_for_some_is_closed_to_others() {
         shown.ok(),
         &["0.0.0.0:8001/tcp", "web", "172.17.0.2:7000", "every interface", "203.0.113.1/32"],
     );
-    has_line(shown.ok(), &["[::]:8001/tcp", "nobody", "no source of this family"]);
+    has_line(shown.ok(), &["[::]:8001/tcp", "nobody", " - ", "no source of this family"]);
 }
 
 /// What the engine answers to a request.

@@ -509,10 +509,9 @@ fn a_gateway_may_be_link_local() {
         return;
     }
     let _outside = Outside::of(&engine);
-    // docker's client wants the gateway in the subnet; the engine does not.
-    let body =
-        r#"{"Name":"ll","EnableIPv6":true,"IPAM":{"Config":[{"Subnet":"fd87::/64","Gateway":"fe80::1"}]}}"#;
-    has_line(&post(&engine, body), &["201"]);
+    // docker's client wants the gateway in the subnet; ours and the engine do not.
+    let addresses = ["--ipv6", "--subnet", "fd87::/64", "--gateway", "fe80::1"];
+    portolan(&engine, &[&["network", "create"], addresses.as_slice(), &["ll"]].concat()).ok();
     run(&engine, "one", &["--network", "ll"]);
     has_line(&inside(&engine, "one", &["ip", "-6", "route"]), &["default via fe80::1 dev eth0"]);
     assert_eq!(seen_as(&engine, "one", "fd02::2"), "fd02::1");

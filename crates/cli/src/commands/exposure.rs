@@ -26,7 +26,7 @@ pub(super) const EXPOSURE: Command = Command {
     flags: &[&[Flag::text("format", "table, json, a Go template, or 'table TEMPLATE'")]],
     examples: &[
         ("", "exposure"),
-        ("What everybody can reach", "exposure --format '{{.Port}} {{.Reach}} {{.From}}'"),
+        ("Ports, and from where they are reached", "exposure --format '{{.Port}} {{.Reach}} {{.From}}'"),
     ],
     ..Command::new(
         "exposure",
@@ -63,6 +63,7 @@ fn field(row: &Value, name: &str) -> Option<Value> {
             target => format!("{}:{}", bracketed(target), number("ContainerPort")),
         },
         "From" => match row.texts("From") {
+            from if from.is_empty() && row.text("Reach") == "nobody" => "-".to_owned(),
             from if from.is_empty() => "everybody".to_owned(),
             from => from.join(","),
         },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ipnet_lite::{contains, is_subnet};
+use ipnet_lite::{contains, is_link_of, is_subnet};
 use portolan_api::{
     ConfigReference, EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, NetworkConnect, NetworkCreate,
     NetworkDisconnect, NetworkUpdate,
@@ -222,7 +222,11 @@ fn pools(matches: &Matches) -> Result<Vec<IpamConfig>, Failure> {
         pool.ip_range = range.to_owned();
     }
     for gateway in gateways {
-        let Some(pool) = pools.iter_mut().find(|pool| contains(&pool.subnet, gateway)) else {
+        let own = pools.iter().position(|pool| contains(&pool.subnet, gateway));
+        // Routers of IPv6 are known by their link-local addresses, which are in none of the subnets.
+        let any =
+            || pools.iter().position(|pool| pool.gateway.is_empty() && is_link_of(&pool.subnet, gateway));
+        let Some(pool) = own.or_else(any).and_then(|at| pools.get_mut(at)) else {
             return Err(Failure::new(format!("no matching subnet for gateway {gateway}")));
         };
         if !pool.gateway.is_empty() {

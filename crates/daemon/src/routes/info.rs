@@ -149,7 +149,7 @@ fn plugins() -> api::PluginsInfo {
     let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     api::PluginsInfo {
         volume: list(&["local"]),
-        network: list(&["bridge", "host", "null"]),
+        network: list(&["bridge", "host", "ipvlan", "macvlan", "null"]),
         authorization: None,
         log: list(&["json-file", "none"]),
     }

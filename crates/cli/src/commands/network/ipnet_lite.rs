@@ -1,7 +1,7 @@
 //! As much of subnets as the CLI needs to put gateways and ranges to their subnets. What cannot be
 //! read belongs nowhere here; the daemon says what is wrong with it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 fn network(text: &str) -> Option<(IpAddr, u32)> {
     let (address, length) = text.split_once('/')?;
@@ -26,6 +26,13 @@ pub(super) fn contains(subnet: &str, address: &str) -> bool {
     base.is_ipv4() == address.is_ipv4() && prefix(base, length) == prefix(address, length)
 }
 
+/// Whether it is a link-local address of IPv6, and the subnet is one of IPv6.
+pub(super) fn is_link_of(subnet: &str, address: &str) -> bool {
+    let address = address.parse::<Ipv6Addr>();
+    network(subnet).is_some_and(|(base, _)| base.is_ipv6())
+        && address.is_ok_and(|a| a.is_unicast_link_local())
+}
+
 /// Whether the subnet has the whole range.
 pub(super) fn is_subnet(subnet: &str, range: &str) -> bool {
     let (Some((_, outer)), Some((base, inner))) = (network(subnet), network(range)) else {
@@ -45,5 +52,7 @@ mod tests {
         assert!(contains("fd00::/64", "fd00::1") && !contains("fd00::/64", "10.0.0.1"));
         assert!(!contains("x", "10.0.0.1"));
         assert!(contains("0.0.0.0/0", "1.2.3.4"));
+        assert!(is_link_of("fd00::/64", "fe80::1") && !is_link_of("fd00::/64", "fd01::1"));
+        assert!(!is_link_of("10.1.0.0/16", "fe80::1") && !is_link_of("169.254.0.0/16", "169.254.0.1"));
     }
 }
