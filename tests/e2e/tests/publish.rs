@@ -1,7 +1,7 @@
 //! Published ports: from everywhere they should be reached, and from nowhere else.
 
 use portolan_e2e::{eventually, has_line, hear, inspect, is_portolan, portolan, run_server, skip_before};
-use portolan_testkit::{Engine, EngineKind, Host, skip};
+use portolan_testkit::{Engine, EngineKind, Firewall, Host, skip};
 
 fn reached(host: &Host, address: &str, port: u16) -> String {
     eventually("the port answers", 10, || Some(hear(host, address, port)).filter(|heard| !heard.is_empty()))
@@ -204,4 +204,58 @@ fn udp_is_published_too() {
     }
     server.kill().expect("it is ours");
     server.wait().expect("it is ours");
+}
+
+/// Each of the container's ports says its number.
+const SERVED: &str =
+    "for p in 7999 8000 8049 8050 8051 8100 8101; do while true; do echo $p | nc -l -p $p; done & done; wait";
+
+#[test]
+fn a_range_is_reached_to_its_ends_and_parts_where_a_port_goes() {
+    let mut engine = Engine::start();
+    let outside = Host::new("outside");
+    outside.wire("up0", "198.51.100.1/24", engine.host(), "up1", "198.51.100.2/24");
+    let flags = ["run", "-d", "--name", "web", "-p", "8000-8100:8000-8100", "busybox", "sh", "-c", SERVED];
+    engine.docker(&flags).ok();
+    let heard = |port: u16| hear(&outside, "198.51.100.2", port);
+    let answer = |ports: &[u16]| {
+        for port in ports {
+            eventually(&format!("{port} answers"), 10, || (heard(*port) == port.to_string()).then_some(()));
+        }
+    };
+    answer(&[8000, 8050, 8100]);
+    assert_eq!((heard(7999).as_str(), heard(8101).as_str()), ("", ""), "beside it");
+    if !is_portolan(&engine) {
+        return;
+    }
+    let rules = match Firewall::from_env() {
+        Firewall::Nftables => "nft list map inet portolan ranges4",
+        Firewall::Iptables => "iptables -t nat -S DOCKER",
+    };
+    let ranges = |engine: &Engine| {
+        let listed = engine.host().sh(rules).stdout.replace(':', "-");
+        ["8000-8100", "8000-8049", "8051-8100"]
+            .into_iter()
+            .filter(|range| listed.contains(range))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ranges(&engine), ["8000-8100"]);
+    portolan(&engine, &["port", "rm", "web", "8050"]).ok();
+    assert_eq!(ranges(&engine), ["8000-8049", "8051-8100"]);
+    let parted = || {
+        answer(&[8000, 8049, 8051, 8100]);
+        assert_eq!(heard(8050), "");
+    };
+    parted();
+    engine.kill_daemon();
+    parted();
+    engine.start_daemon();
+    parted();
+    // Who may flush: with nftables nobody.
+    engine.host().sh("nft flush ruleset; iptables -t nat -F; iptables -F");
+    eventually("the rules are back", 10, || (ranges(&engine) == ["8000-8049", "8051-8100"]).then_some(()));
+    parted();
+    portolan(&engine, &["port", "add", "web", "8050:8050"]).ok();
+    answer(&[8049, 8050, 8051]);
+    assert_eq!(ranges(&engine), ["8000-8100"]);
 }

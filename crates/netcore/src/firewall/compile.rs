@@ -1,15 +1,16 @@
 //! From policy to what a backend is told: the whole, or the difference of a change.
 //!
-//! Two items may need the same thing in the kernel (two host ports that lead to one container port
-//! open the same target), so what is in force is counted. A change takes down the counts of the items
-//! that go, puts up those of the items that come, and what has moved from or to nought is the
-//! difference: it costs the items that it names and no more.
+//! Two parts may need the same thing in the kernel (what is published at two addresses is a hairpin of one
+//! target), so what is in force is counted. A change takes down the counts of what it touches as it is, puts up
+//! those of what it touches as it will be, and what has moved from or to nought is the difference: it
+//! costs the items that it names and the ranges that they are in, and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::elements;
-use super::policy::{CarriedPort, FirewallPolicy, PolicyItem, PublishedPort};
+use super::policy::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort};
+use super::ranges::{Opening, Ranges, Redirect};
 use super::ruleset::{Element, ElementData, ElementKey};
 use crate::model::{EndpointId, IfName};
 
@@ -20,8 +21,47 @@ pub trait Compile: fmt::Debug {
     /// What is with it; two items that need the same key must agree on it.
     type Data: PartialEq + Clone + fmt::Debug;
 
-    /// What an item needs, `policy` being the whole that it is part of.
-    fn item(item: &PolicyItem, policy: &FirewallPolicy) -> Vec<(Self::Key, Self::Data)>;
+    /// What a part needs, `policy` being the whole that it is of.
+    fn part(part: &Part, policy: &FirewallPolicy) -> Vec<(Self::Key, Self::Data)>;
+}
+
+/// What a backend finds a form for: the items of a policy, its published ports put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A bridge network.
+    Bridge(BridgePolicy),
+    /// An endpoint.
+    Endpoint(EndpointPolicy),
+    /// A port whose connections are carried over.
+    Carried(CarriedPort),
+    /// Ports of the host that lead to an endpoint.
+    Redirect(Redirect),
+    /// An endpoint's ports that are open where there is direct routing.
+    Opening(Opening),
+}
+
+impl Part {
+    /// An item that is a part by itself; ports are not.
+    fn of(item: PolicyItem) -> Option<Self> {
+        match item {
+            PolicyItem::Bridge(bridge) => Some(Self::Bridge(bridge)),
+            PolicyItem::Endpoint(endpoint) => Some(Self::Endpoint(endpoint)),
+            PolicyItem::Carried(port) => Some(Self::Carried(port)),
+            PolicyItem::Port(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge(bridge) => PolicyItem::Bridge(bridge.clone()).fmt(f),
+            Self::Endpoint(endpoint) => PolicyItem::Endpoint(endpoint.clone()).fmt(f),
+            Self::Carried(port) => PolicyItem::Carried(port.clone()).fmt(f),
+            Self::Redirect(redirect) => redirect.fmt(f),
+            Self::Opening(opening) => opening.fmt(f),
+        }
+    }
 }
 
 /// The nftables form: elements of the skeleton's sets and maps.
@@ -32,12 +72,13 @@ impl Compile for Elements {
     type Key = ElementKey;
     type Data = ElementData;
 
-    fn item(item: &PolicyItem, policy: &FirewallPolicy) -> Vec<(ElementKey, ElementData)> {
-        let elements = match item {
-            PolicyItem::Bridge(bridge) => elements::of_bridge(bridge),
-            PolicyItem::Endpoint(endpoint) => elements::of_endpoint(endpoint, policy),
-            PolicyItem::Port(port) => elements::of_port(port, policy),
-            PolicyItem::Carried(port) => elements::of_carried(port, policy),
+    fn part(part: &Part, policy: &FirewallPolicy) -> Vec<(ElementKey, ElementData)> {
+        let elements = match part {
+            Part::Bridge(bridge) => elements::of_bridge(bridge),
+            Part::Endpoint(endpoint) => elements::of_endpoint(endpoint, policy),
+            Part::Carried(port) => elements::of_carried(port, policy),
+            Part::Redirect(redirect) => elements::of_redirect(redirect, policy),
+            Part::Opening(opening) => elements::of_opening(opening, policy),
         };
         elements.into_iter().map(|Element { at, data }| (at, data)).collect()
     }
@@ -57,18 +98,20 @@ pub struct Conflict {
 #[derive(Debug)]
 pub struct Compiled<C: Compile> {
     policy: FirewallPolicy,
+    /// Of the policy's ports.
+    ranges: Box<Ranges>,
     counts: BTreeMap<C::Key, (C::Data, usize)>,
 }
 
 impl<C: Compile> Clone for Compiled<C> {
     fn clone(&self) -> Self {
-        Self { policy: self.policy.clone(), counts: self.counts.clone() }
+        Self { policy: self.policy.clone(), ranges: self.ranges.clone(), counts: self.counts.clone() }
     }
 }
 
 impl<C: Compile> Default for Compiled<C> {
     fn default() -> Self {
-        Self { policy: FirewallPolicy::default(), counts: BTreeMap::new() }
+        Self { policy: FirewallPolicy::default(), ranges: Box::default(), counts: BTreeMap::new() }
     }
 }
 
@@ -84,9 +127,12 @@ pub struct Difference<K, D> {
 impl<C: Compile> Compiled<C> {
     /// Compiles a whole policy.
     pub fn new(policy: &FirewallPolicy) -> Result<Self, Conflict> {
-        let mut compiled = Self { policy: policy.clone(), counts: BTreeMap::new() };
-        for item in items(policy) {
-            count_up::<C>(&mut compiled.counts, &item, policy, &mut BTreeMap::new())?;
+        let mut compiled = Self { policy: policy.clone(), ..Self::default() };
+        policy.published.iter().for_each(|port| compiled.ranges.insert(port));
+        let redirects = compiled.ranges.redirects(&policy.published).map(Part::Redirect);
+        let openings = compiled.ranges.openings().map(Part::Opening);
+        for part in items(policy).chain(redirects).chain(openings) {
+            count_up::<C>(&mut compiled.counts, &part, policy, &mut BTreeMap::new())?;
         }
         Ok(compiled)
     }
@@ -113,17 +159,17 @@ impl<C: Compile> Compiled<C> {
             })
             .collect();
         let mut before = BTreeMap::new();
-        for item in was.iter().filter_map(|(_, item)| item.as_ref()) {
-            count_down::<C>(&mut self.counts, item, &self.policy, &mut before);
+        for part in self.parts(&was) {
+            count_down::<C>(&mut self.counts, &part, &self.policy, &mut before);
         }
         for item in remove {
-            take(&mut self.policy, &Identity::of(item));
+            self.take(&Identity::of(item));
         }
         for item in add {
-            put(&mut self.policy, item.clone());
+            self.put(item.clone());
         }
-        for item in was.iter().filter_map(|(identity, _)| get(&self.policy, identity)) {
-            if let Err(conflict) = count_up::<C>(&mut self.counts, &item, &self.policy, &mut before) {
+        for part in self.parts(&was) {
+            if let Err(conflict) = count_up::<C>(&mut self.counts, &part, &self.policy, &mut before) {
                 self.undo(Undo { was, before });
                 return Err(conflict);
             }
@@ -135,14 +181,6 @@ impl<C: Compile> Compiled<C> {
     /// that it names.
     fn touched(&self, remove: &[PolicyItem], add: &[PolicyItem]) -> BTreeSet<Identity> {
         let mut touched: BTreeSet<Identity> = remove.iter().chain(add).map(Identity::of).collect();
-        for item in remove.iter().chain(add) {
-            if let PolicyItem::Port(port) = item
-                && !port.from.is_empty()
-            {
-                let siblings = elements::restricted_siblings(port, &self.policy);
-                touched.extend(siblings.map(|port| Identity::Port(port.clone())));
-            }
-        }
         let is_bridge = |item: &&PolicyItem| matches!(item, PolicyItem::Bridge(_));
         if remove.iter().chain(add).find(is_bridge).is_none() {
             return touched;
@@ -160,12 +198,57 @@ impl<C: Compile> Compiled<C> {
         touched
     }
 
+    /// What there is now of some items, and of the ranges that ports among them are in or beside.
+    fn parts(&self, touched: &[(Identity, Option<PolicyItem>)]) -> Vec<Part> {
+        let there = touched.iter().filter_map(|(identity, _)| Part::of(get(&self.policy, identity)?));
+        let ports = || {
+            touched.iter().filter_map(|(identity, _)| match identity {
+                Identity::Port(port) => Some(port),
+                _ => None,
+            })
+        };
+        let redirects = self.ranges.redirects_near(ports(), &self.policy.published);
+        let openings = self.ranges.openings_near(ports());
+        there
+            .chain(redirects.into_iter().map(Part::Redirect))
+            .chain(openings.into_iter().map(Part::Opening))
+            .collect()
+    }
+
+    fn take(&mut self, identity: &Identity) {
+        match identity {
+            Identity::Bridge(name) => drop(self.policy.bridges.remove(name)),
+            Identity::Endpoint(id) => drop(self.policy.endpoints.remove(id)),
+            Identity::Port(port) => {
+                if self.policy.published.remove(port) {
+                    self.ranges.remove(port);
+                }
+            }
+            Identity::Carried(port) => drop(self.policy.carried.take(port)),
+        }
+    }
+
+    fn put(&mut self, item: PolicyItem) {
+        let policy = &mut self.policy;
+        match item {
+            PolicyItem::Bridge(bridge) => drop(policy.bridges.insert(bridge.bridge.clone(), bridge)),
+            PolicyItem::Endpoint(endpoint) => drop(policy.endpoints.insert(endpoint.id.clone(), endpoint)),
+            PolicyItem::Port(port) => {
+                if !policy.published.contains(&port) {
+                    self.ranges.insert(&port);
+                    policy.published.insert(port);
+                }
+            }
+            PolicyItem::Carried(port) => drop(policy.carried.replace(port)),
+        }
+    }
+
     /// Takes the last change back, for when the kernel refused it.
     pub fn undo(&mut self, undo: Undo<C>) {
         for (identity, item) in undo.was {
             match item {
-                Some(item) => put(&mut self.policy, item),
-                None => take(&mut self.policy, &identity),
+                Some(item) => self.put(item),
+                None => self.take(&identity),
             }
         }
         for (key, was) in undo.before {
@@ -214,12 +297,12 @@ pub struct Undo<C: Compile> {
 /// Counts as they were before the change, of what it touched.
 type Before<C> = BTreeMap<<C as Compile>::Key, Option<(<C as Compile>::Data, usize)>>;
 
-fn items(policy: &FirewallPolicy) -> impl Iterator<Item = PolicyItem> {
-    let bridges = policy.bridges.values().cloned().map(PolicyItem::Bridge);
-    let endpoints = policy.endpoints.values().cloned().map(PolicyItem::Endpoint);
-    let ports = policy.published.iter().cloned().map(PolicyItem::Port);
-    let carried = policy.carried.iter().cloned().map(PolicyItem::Carried);
-    bridges.chain(endpoints).chain(ports).chain(carried)
+/// The items that are parts by themselves.
+fn items(policy: &FirewallPolicy) -> impl Iterator<Item = Part> {
+    let bridges = policy.bridges.values().cloned().map(Part::Bridge);
+    let endpoints = policy.endpoints.values().cloned().map(Part::Endpoint);
+    let carried = policy.carried.iter().cloned().map(Part::Carried);
+    bridges.chain(endpoints).chain(carried)
 }
 
 /// What makes an item the same item, whatever is said of it.
@@ -251,31 +334,13 @@ fn get(policy: &FirewallPolicy, identity: &Identity) -> Option<PolicyItem> {
     }
 }
 
-fn take(policy: &mut FirewallPolicy, identity: &Identity) {
-    match identity {
-        Identity::Bridge(name) => drop(policy.bridges.remove(name)),
-        Identity::Endpoint(id) => drop(policy.endpoints.remove(id)),
-        Identity::Port(port) => drop(policy.published.take(port)),
-        Identity::Carried(port) => drop(policy.carried.take(port)),
-    }
-}
-
-fn put(policy: &mut FirewallPolicy, item: PolicyItem) {
-    match item {
-        PolicyItem::Bridge(bridge) => drop(policy.bridges.insert(bridge.bridge.clone(), bridge)),
-        PolicyItem::Endpoint(endpoint) => drop(policy.endpoints.insert(endpoint.id.clone(), endpoint)),
-        PolicyItem::Port(port) => drop(policy.published.replace(port)),
-        PolicyItem::Carried(port) => drop(policy.carried.replace(port)),
-    }
-}
-
 fn count_down<C: Compile>(
     counts: &mut BTreeMap<C::Key, (C::Data, usize)>,
-    item: &PolicyItem,
+    part: &Part,
     policy: &FirewallPolicy,
     before: &mut Before<C>,
 ) {
-    for (key, _) in C::item(item, policy) {
+    for (key, _) in C::part(part, policy) {
         before.entry(key.clone()).or_insert_with(|| counts.get(&key).cloned());
         match counts.get_mut(&key) {
             Some((_, count)) if *count > 1 => *count -= 1,
@@ -288,16 +353,16 @@ fn count_down<C: Compile>(
 
 fn count_up<C: Compile>(
     counts: &mut BTreeMap<C::Key, (C::Data, usize)>,
-    item: &PolicyItem,
+    part: &Part,
     policy: &FirewallPolicy,
     before: &mut Before<C>,
 ) -> Result<(), Conflict> {
-    for (key, data) in C::item(item, policy) {
+    for (key, data) in C::part(part, policy) {
         before.entry(key.clone()).or_insert_with(|| counts.get(&key).cloned());
         let (there, count) = counts.entry(key).or_insert_with(|| (data.clone(), 0));
         if *there != data {
             return Err(Conflict {
-                item: item.to_string(),
+                item: part.to_string(),
                 conflict: format!("it leads to {there:?}, not {data:?}"),
             });
         }

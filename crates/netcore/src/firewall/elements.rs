@@ -1,13 +1,16 @@
 //! What each item of a policy is in the sets and maps of the skeleton.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::policy::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PublishedPort};
+use super::compile::Difference;
+use super::policy::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy};
+use super::ranges::{Door, Opening, Redirect, Way};
 use super::ruleset::{Element, ElementData, ElementKey, IpFamily, SetName, Value, Verdict};
 use super::skeleton::{ICC_OFF_CHAIN, TO_NAT, TO_NAT_DIRECT, TO_ROUTED};
-use crate::model::{GatewayMode, IfName, MacAddr, PortBinding};
+use crate::model::{GatewayMode, IfName, MacAddr, PortBinding, PortRange};
 
 /// What a bridge's gateway mode means for one family, internal networks included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,20 +141,45 @@ fn link_local(MacAddr([a, b, c, d, e, f]): MacAddr) -> Ipv6Addr {
 }
 
 /// A port of an internal network, or of a bridge that is not there, is not published.
-pub(super) fn of_port(port: &PublishedPort, policy: &FirewallPolicy) -> Vec<Element> {
-    let Some(access) = access_of(&port.bridge, policy, IpFamily::of(port.target)) else {
+pub(super) fn of_redirect(redirect: &Redirect, policy: &FirewallPolicy) -> Vec<Element> {
+    let Way { bridge, target, .. } = &redirect.way;
+    let access = access_of(bridge, policy, IpFamily::of(*target));
+    if !access.is_some_and(Access::translates) || !can_translate(redirect) {
         return Vec::new();
-    };
-    let mut elements = Vec::with_capacity(3);
-    if access != Access::Closed {
-        elements.extend(open_targets(port, policy));
     }
-    if access.translates() && can_translate(port) {
-        let itself = if port.target.is_ipv4() { SetName::Self4 } else { SetName::Self6 };
-        elements.push(member(itself, vec![port.target.into(), port.target.into()]));
-        elements.extend(translations(port));
+    let itself = if target.is_ipv4() { SetName::Self4 } else { SetName::Self6 };
+    let mut elements = vec![member(itself, vec![(*target).into(), (*target).into()])];
+    if redirect.is_range() {
+        elements.extend(range_translations(redirect));
+    } else {
+        elements.extend(redirect.each().flat_map(|(port, to)| translations(&redirect.way, port, to)));
     }
     elements
+}
+
+/// The container's own ports, for where there is direct routing.
+pub(super) fn of_opening(opening: &Opening, policy: &FirewallPolicy) -> Vec<Element> {
+    let Door { proto, bridge, target, from } = &opening.door;
+    let v4 = target.is_ipv4();
+    match access_of(bridge, policy, IpFamily::of(*target)) {
+        None | Some(Access::Closed) => return Vec::new(),
+        Some(Access::Nat | Access::NatUnprotected | Access::Routed) => {}
+    }
+    if opening.is_range() {
+        let set = if v4 { SetName::OpenRanges4 } else { SetName::OpenRanges6 };
+        let key = [(*target).into(), Value::Proto(*proto), Value::Ports(opening.ports)];
+        return clients(from, v4).map(|net| member(set, [&[Value::Net(net)], &key[..]].concat())).collect();
+    }
+    let ports = opening.ports.first..=opening.ports.last;
+    let keys = ports.map(|port| vec![(*target).into(), Value::Proto(*proto), Value::Port(port)]);
+    if from.is_empty() {
+        return keys.map(|key| member(if v4 { SetName::Open4 } else { SetName::Open6 }, key)).collect();
+    }
+    let set = if v4 { SetName::Open4From } else { SetName::Open6From };
+    keys.flat_map(|key| {
+        sources(from, v4).map(move |net| member(set, [vec![Value::Net(net)], key.clone()].concat()))
+    })
+    .collect()
 }
 
 /// A carried port's way in; for nobody if its bridge is not there.
@@ -191,77 +219,110 @@ pub(super) fn of_carried(port: &CarriedPort, policy: &FirewallPolicy) -> Vec<Ele
     elements
 }
 
-/// Several ports may lead to one target, each for other sources: together they open it to all of those.
-fn open_targets(port: &PublishedPort, policy: &FirewallPolicy) -> Vec<Element> {
-    let v4 = port.target.is_ipv4();
-    let key = || {
-        vec![port.target.into(), Value::Proto(port.binding.proto), Value::Port(port.binding.container_port)]
-    };
-    if port.from.is_empty() {
-        return vec![member(if v4 { SetName::Open4 } else { SetName::Open6 }, key())];
-    }
-    let set = if v4 { SetName::Open4From } else { SetName::Open6From };
-    let all: Vec<IpNet> = restricted_siblings(port, policy).flat_map(|port| port.from.clone()).collect();
-    let all = PublishedPort { from: all, ..port.clone() };
-    sources(&all).map(|net| member(set, [vec![Value::Net(net)], key()].concat())).collect()
-}
-
-/// The ports of a policy that lead to the same target as this one and are for some sources only.
-pub(super) fn restricted_siblings<'a>(
-    port: &'a PublishedPort,
-    policy: &'a FirewallPolicy,
-) -> impl Iterator<Item = &'a PublishedPort> {
-    let same = |other: &PublishedPort| {
-        (other.binding.proto, other.binding.container_port)
-            == (port.binding.proto, port.binding.container_port)
-    };
-    // Ports sort by protocol and container port first, then by host address.
-    let host_ip = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let first = PublishedPort {
-        binding: PortBinding { host_ip, host_port: 0, ..port.binding.clone() },
-        ..port.clone()
-    };
-    let siblings = policy.published.range(first..).take_while(move |other| same(other));
-    siblings.filter(|other| other.target == port.target && !other.from.is_empty())
-}
-
-fn translations(port: &PublishedPort) -> Vec<Element> {
-    let binding = &port.binding;
-    let data = ElementData::Values(vec![port.target.into(), Value::Port(binding.container_port)]);
+fn translations(way: &Way, port: u16, to: u16) -> Vec<Element> {
+    let data = ElementData::Values(vec![way.target.into(), Value::Port(to)]);
     let element = |set, key| Element { at: ElementKey { set, key }, data: data.clone() };
-    let host_port = || vec![Value::Proto(binding.proto), Value::Port(binding.host_port)];
-    let (v4, any) = (binding.host_ip.is_ipv4(), binding.host_ip.is_unspecified());
-    if port.from.is_empty() {
+    let host_port = || vec![Value::Proto(way.proto), Value::Port(port)];
+    let (v4, any) = (way.host_ip.is_ipv4(), way.host_ip.is_unspecified());
+    if way.from.is_empty() {
         let (set, address) = match (v4, any) {
             (true, true) => (SetName::Published4Any, None),
             (false, true) => (SetName::Published6Any, None),
-            (true, false) => (SetName::Published4, Some(binding.host_ip)),
-            (false, false) => (SetName::Published6, Some(binding.host_ip)),
+            (true, false) => (SetName::Published4, Some(way.host_ip)),
+            (false, false) => (SetName::Published6, Some(way.host_ip)),
         };
         let address: Vec<Value> = address.map(Value::from).into_iter().collect();
         return vec![element(set, [address, host_port()].concat())];
     }
     let set = if v4 { SetName::Published4From } else { SetName::Published6From };
-    let host = match IpNet::new(binding.host_ip, 0) {
-        Ok(everywhere) if any => everywhere,
-        _ => IpNet::from(binding.host_ip),
-    };
-    sources(port)
+    let host = host_net(way);
+    sources(&way.from, v4)
         .map(|net| element(set, [vec![Value::Net(net), Value::Net(host)], host_port()].concat()))
         .collect()
 }
 
-/// The networks of the target's family from which the port may be used: none within another, as
-/// intervals of a set must not overlap.
-pub(super) fn sources(port: &PublishedPort) -> impl Iterator<Item = IpNet> {
-    let v4 = port.target.is_ipv4();
-    IpNet::aggregate(&port.from).into_iter().filter(move |net| net.addr().is_ipv4() == v4)
+/// One element for all of them, which says no port: the kernel keeps a packet's own.
+fn range_translations(redirect: &Redirect) -> Vec<Element> {
+    let way = &redirect.way;
+    let v4 = way.host_ip.is_ipv4();
+    let set = if v4 { SetName::Ranges4 } else { SetName::Ranges6 };
+    let key = |net| {
+        vec![
+            Value::Net(net),
+            Value::Net(host_net(way)),
+            Value::Proto(way.proto),
+            Value::Ports(redirect.ports),
+        ]
+    };
+    clients(&way.from, v4)
+        .map(|net| Element {
+            at: ElementKey { set, key: key(net) },
+            data: ElementData::Values(vec![way.target.into()]),
+        })
+        .collect()
+}
+
+/// The host addresses that a way begins at.
+fn host_net(way: &Way) -> IpNet {
+    if way.host_ip.is_unspecified() { everywhere(way.host_ip.is_ipv4()) } else { way.host_ip.into() }
+}
+
+fn everywhere(v4: bool) -> IpNet {
+    if v4 { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) }
+}
+
+/// The networks that something is for, everybody being one of them.
+fn clients(from: &[IpNet], v4: bool) -> impl Iterator<Item = IpNet> + use<> {
+    let everybody = from.is_empty().then(|| everywhere(v4));
+    everybody.into_iter().chain(sources(from, v4))
+}
+
+/// The networks of one family from which something may be used: none within another, as intervals of a
+/// set must not overlap.
+pub(super) fn sources(from: &[IpNet], v4: bool) -> impl Iterator<Item = IpNet> + use<> {
+    IpNet::aggregate(&from.to_vec()).into_iter().filter(move |net| net.addr().is_ipv4() == v4)
 }
 
 /// Only what has a host port is translated (in mode routed it may have none), and the kernel takes no
 /// answer to ::1 from a link, so a port of ::1 cannot lead into a bridge.
-pub(super) fn can_translate(port: &PublishedPort) -> bool {
-    port.binding.host_port != 0 && port.binding.host_ip != IpAddr::V6(Ipv6Addr::LOCALHOST)
+pub(super) fn can_translate(redirect: &Redirect) -> bool {
+    redirect.ports.first != 0 && redirect.way.host_ip != IpAddr::V6(Ipv6Addr::LOCALHOST)
+}
+
+impl Difference<ElementKey, ElementData> {
+    /// Takes out what goes because a range takes its place: that is for a transaction of its own, after this.
+    ///
+    /// The kernel makes a set of intervals anew at the end of a transaction, when elements of a hash are
+    /// long gone: in between, a port that moves from the one to the other would be in neither. The other way
+    /// round there is no such moment, nor within a set of intervals.
+    #[must_use]
+    pub fn split_off_moved(&mut self) -> Self {
+        let mut taken: BTreeMap<(SetName, Value), BTreeSet<PortRange>> = BTreeMap::new();
+        for (ElementKey { set, key }, _) in &self.add {
+            if let [.., proto, Value::Ports(ports)] = &key[..] {
+                taken.entry((*set, proto.clone())).or_default().insert(*ports);
+            }
+        }
+        let moves = |element: &(ElementKey, ElementData)| {
+            let [.., proto, Value::Port(port)] = &element.0.key[..] else { return false };
+            let ranges = ranges_of(element.0.set).and_then(|set| taken.get(&(set, proto.clone())));
+            ranges.is_some_and(|ranges| ranges.iter().any(|range| range.contains(*port)))
+        };
+        let remove =
+            if taken.is_empty() { Vec::new() } else { self.remove.extract_if(.., |it| moves(it)).collect() };
+        Self { remove, add: Vec::new() }
+    }
+}
+
+/// Where ports are that are not in this set because they are in a row.
+fn ranges_of(set: SetName) -> Option<SetName> {
+    match set {
+        SetName::Published4 | SetName::Published4Any | SetName::Published4From => Some(SetName::Ranges4),
+        SetName::Published6 | SetName::Published6Any | SetName::Published6From => Some(SetName::Ranges6),
+        SetName::Open4 | SetName::Open4From => Some(SetName::OpenRanges4),
+        SetName::Open6 | SetName::Open6From => Some(SetName::OpenRanges6),
+        _ => None,
+    }
 }
 
 pub(super) fn access_of(bridge: &IfName, policy: &FirewallPolicy, family: IpFamily) -> Option<Access> {

@@ -10,15 +10,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::compile::{Compile, Compiled, Difference};
+use super::compile::{Compile, Compiled, Difference, Part};
 use super::elements::{Access, can_translate, fixed_source, has_family, sources};
-use super::policy::{BridgePolicy, FirewallPolicy, PolicyItem, PublishedPort};
+use super::policy::{BridgePolicy, FirewallPolicy};
+use super::ranges::{Door, Opening, Redirect, Way};
 use super::ruleset::IpFamily;
-use crate::model::{IfName, Proto};
+use crate::model::{IfName, PortRange};
 
 /// A table of iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,17 +151,20 @@ impl Compile for Lines {
     type Key = Line;
     type Data = ();
 
-    fn item(item: &PolicyItem, policy: &FirewallPolicy) -> Vec<(Line, ())> {
-        let lines = match item {
-            PolicyItem::Bridge(bridge) => {
+    fn part(part: &Part, policy: &FirewallPolicy) -> Vec<(Line, ())> {
+        let bridge = |name: &IfName| policy.bridges.get(name);
+        let lines = match part {
+            Part::Bridge(bridge) => {
                 IpFamily::BOTH.iter().flat_map(|family| of_bridge(bridge, *family)).collect()
             }
             // What is carried over comes by chain INPUT: the tables behind these rules decide on it.
-            PolicyItem::Endpoint(_) | PolicyItem::Carried(_) => Vec::new(),
-            PolicyItem::Port(port) => match policy.bridges.get(&port.bridge) {
-                Some(bridge) => of_port(port, bridge),
-                None => Vec::new(),
-            },
+            Part::Endpoint(_) | Part::Carried(_) => Vec::new(),
+            Part::Redirect(redirect) => {
+                bridge(&redirect.way.bridge).map_or_else(Vec::new, |bridge| of_redirect(redirect, bridge))
+            }
+            Part::Opening(opening) => {
+                bridge(&opening.door.bridge).map_or_else(Vec::new, |bridge| of_opening(opening, bridge))
+            }
         };
         lines.into_iter().map(|line| (line, ())).collect()
     }
@@ -388,74 +392,86 @@ fn nat_lines(bridge: &BridgePolicy, family: IpFamily) -> Vec<Line> {
     lines
 }
 
-fn of_port(port: &PublishedPort, bridge: &BridgePolicy) -> Vec<Line> {
-    let family = IpFamily::of(port.target);
-    let access = Access::of(bridge, family);
-    let mut lines = Vec::new();
-    match access {
-        Access::Closed | Access::NatUnprotected => {}
-        Access::Routed => lines.extend(openings(port, None)),
-        Access::Nat if bridge.direct_routing => lines.extend(openings(port, None)),
-        Access::Nat => {
-            lines.extend(bridge.trusted_interfaces.iter().flat_map(|link| openings(port, Some(link))));
-        }
+fn of_redirect(redirect: &Redirect, bridge: &BridgePolicy) -> Vec<Line> {
+    let v4 = redirect.way.target.is_ipv4();
+    let access = Access::of(bridge, IpFamily::of(redirect.way.target));
+    if !access.translates() || !can_translate(redirect) {
+        return Vec::new();
     }
-    if access.translates() && can_translate(port) {
-        lines.extend(translations(port));
+    let allowed = allowed(&redirect.way.from, v4);
+    let each = |ports: &str, to: &str| -> Vec<Line> {
+        allowed.iter().map(|source| translation(&redirect.way, source, ports, to)).collect()
+    };
+    let target = redirect.way.target;
+    if redirect.is_range() {
+        // Without a port in it the packet's own is kept.
+        return each(&dports(redirect.ports), &target.to_string());
     }
-    lines
+    redirect
+        .each()
+        .flat_map(|(port, to)| each(&port.to_string(), &SocketAddr::new(target, to).to_string()))
+        .collect()
 }
 
-/// Direct routing to a published port, from anywhere or from one link.
-fn openings(port: &PublishedPort, link: Option<&IfName>) -> Vec<Line> {
-    allowed(port).into_iter().map(|source| opening(port, &source, link)).collect()
+/// Direct routing to published ports, from anywhere or from some links.
+fn of_opening(opening: &Opening, bridge: &BridgePolicy) -> Vec<Line> {
+    let v4 = opening.door.target.is_ipv4();
+    let links: Vec<Option<&IfName>> = match Access::of(bridge, IpFamily::of(opening.door.target)) {
+        Access::Closed | Access::NatUnprotected => Vec::new(),
+        Access::Routed => vec![None],
+        Access::Nat if bridge.direct_routing => vec![None],
+        Access::Nat => bridge.trusted_interfaces.iter().map(Some).collect(),
+    };
+    let ports = if opening.is_range() {
+        vec![dports(opening.ports)]
+    } else {
+        (opening.ports.first..=opening.ports.last).map(|port| port.to_string()).collect()
+    };
+    let allowed = allowed(&opening.door.from, v4);
+    let lines = links.into_iter().flat_map(|link| allowed.iter().map(move |source| (source, link)));
+    lines
+        .flat_map(|(source, link)| {
+            ports.iter().map(move |ports| opening_line(&opening.door, source, link, ports))
+        })
+        .collect()
 }
 
 /// ` -s NETWORK` of each network that a port is open to, or nothing if it is open to all.
-fn allowed(port: &PublishedPort) -> Vec<String> {
-    if port.from.is_empty() {
+fn allowed(from: &[IpNet], v4: bool) -> Vec<String> {
+    if from.is_empty() {
         return vec![String::new()];
     }
     let everywhere = |net: &IpNet| net.prefix_len() == 0;
     let text = |net: IpNet| if everywhere(&net) { String::new() } else { format!(" -s {net}") };
-    sources(port).map(text).collect()
+    sources(from, v4).map(text).collect()
 }
 
-fn opening(port: &PublishedPort, source: &str, link: Option<&IfName>) -> Line {
-    let mut rule = format!("DOCKER{source} -d {}", host_net(port.target));
+/// As `--dport` takes a range.
+fn dports(ports: PortRange) -> String {
+    format!("{}:{}", ports.first, ports.last)
+}
+
+fn opening_line(door: &Door, source: &str, link: Option<&IfName>, ports: &str) -> Line {
+    let mut rule = format!("DOCKER{source} -d {}", host_net(door.target));
     if let Some(link) = link {
         let _ = write!(rule, " -i {link}");
     }
-    let proto = port.binding.proto;
-    let _ = write!(
-        rule,
-        " -o {} -p {proto} -m {proto} --dport {} -j ACCEPT",
-        port.bridge, port.binding.container_port
-    );
-    Line { family: IpFamily::of(port.target), table: XTable::Filter, place: Place::Head, rule }
+    let proto = door.proto;
+    let _ = write!(rule, " -o {} -p {proto} -m {proto} --dport {ports} -j ACCEPT", door.bridge);
+    Line { family: IpFamily::of(door.target), table: XTable::Filter, place: Place::Head, rule }
 }
 
-fn translations(port: &PublishedPort) -> Vec<Line> {
-    allowed(port).into_iter().map(|source| translation(port, &source)).collect()
-}
-
-fn translation(port: &PublishedPort, source: &str) -> Line {
-    let binding = &port.binding;
-    let (place, destination) = match binding.host_ip.is_unspecified() {
+fn translation(way: &Way, source: &str, ports: &str, to: &str) -> Line {
+    let (place, destination) = match way.host_ip.is_unspecified() {
         true => (Place::Tail, String::new()),
         // One address of the host comes before all of them.
-        false => (Place::Head, format!(" -d {}", host_net(binding.host_ip))),
+        false => (Place::Head, format!(" -d {}", host_net(way.host_ip))),
     };
-    let target = match port.target {
-        IpAddr::V4(v4) => format!("{v4}:{}", binding.container_port),
-        IpAddr::V6(v6) => format!("[{v6}]:{}", binding.container_port),
-    };
-    let proto: Proto = binding.proto;
+    let proto = way.proto;
     let rule = format!(
-        "DOCKER{source}{destination} -p {proto} -m {proto} --dport {} -j DNAT --to-destination {target}",
-        binding.host_port
+        "DOCKER{source}{destination} -p {proto} -m {proto} --dport {ports} -j DNAT --to-destination {to}"
     );
-    Line { family: IpFamily::of(port.target), table: XTable::Nat, place, rule }
+    Line { family: IpFamily::of(way.target), table: XTable::Nat, place, rule }
 }
 
 /// `/32` or `/128`, as `iptables-save` prints one address.

@@ -215,7 +215,7 @@ impl Display for Statement {
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::InSet(fields, set) => write!(f, "{} @{set}", Dotted(fields)),
             Self::VerdictMap(fields, map) => write!(f, "{} vmap @{map}", Dotted(fields)),
-            Self::DnatMap(fields, map) => {
+            Self::DnatMap(fields, map) | Self::DnatAddressMap(fields, map) => {
                 write!(f, "dnat {} to {} map @{map}", nat_family(*map), Dotted(fields))
             }
             Self::SnatMap(fields, map) => {
@@ -235,9 +235,9 @@ impl Display for Statement {
 }
 
 fn nat_family(map: SetName) -> &'static str {
-    match map {
-        SetName::Published6 | SetName::Published6Any | SetName::Published6From | SetName::Snat6 => "ip6",
-        _ => "ip",
+    match map.address_family() {
+        IpFamily::V4 => "ip",
+        IpFamily::V6 => "ip6",
     }
 }
 
@@ -269,6 +269,7 @@ impl Display for Value {
             Self::EtherType(EtherType::Arp) => f.write_str("arp"),
             Self::EtherType(EtherType::Ip6) => f.write_str("ip6"),
             Self::Net(net) => write!(f, "{net}"),
+            Self::Ports(ports) => write!(f, "{}-{}", ports.first, ports.last),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::model::{IfName, MacAddr, Proto};
+use crate::model::{IfName, MacAddr, PortRange, Proto};
 
 /// The family of a table (`enum nf_inet_hooks`' protocol).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +88,16 @@ pub enum SetName {
     Open4From,
     /// The same for IPv6.
     Open6From,
+    /// `source network . host network . protocol . ports` of ports in a row that lead to the same ports of a
+    /// target: the target's address, IPv4.
+    Ranges4,
+    /// The same for IPv6.
+    Ranges6,
+    /// `source network . container address . protocol . ports` of published ports in a row: open where direct
+    /// routing is, IPv4.
+    OpenRanges4,
+    /// The same for IPv6.
+    OpenRanges6,
     /// `family . protocol . port` of a port whose connections are carried over, on every address.
     CarriedAny,
     /// `host address . protocol . port` of one on a single address, IPv4.
@@ -146,6 +156,10 @@ impl SetName {
             Self::Published6From => "published6_from",
             Self::Open4From => "open4_from",
             Self::Open6From => "open6_from",
+            Self::Ranges4 => "ranges4",
+            Self::Ranges6 => "ranges6",
+            Self::OpenRanges4 => "open_ranges4",
+            Self::OpenRanges6 => "open_ranges6",
             Self::CarriedAny => "carried_any",
             Self::Carried4 => "carried4",
             Self::Carried6 => "carried6",
@@ -171,6 +185,16 @@ impl SetName {
             _ => TableFamily::Inet,
         }
     }
+
+    /// The family of the addresses that a map of addresses leads to.
+    pub fn address_family(self) -> IpFamily {
+        match self {
+            Self::Published6 | Self::Published6Any | Self::Published6From | Self::Ranges6 | Self::Snat6 => {
+                IpFamily::V6
+            }
+            _ => IpFamily::V4,
+        }
+    }
 }
 
 /// A set, or a map if it has data.
@@ -182,7 +206,7 @@ pub struct Set {
     pub key: &'static [DataType],
     /// What an element leads to.
     pub data: SetData,
-    /// Its keys may be networks; one without is a hash table.
+    /// Its keys may be networks and ranges of ports; one without is a hash table.
     pub interval: bool,
 }
 
@@ -345,6 +369,8 @@ pub enum Statement {
     VerdictMap(&'static [Field], SetName),
     /// `dnat ip to fields map @map`, the map leading to an address and a port.
     DnatMap(&'static [Field], SetName),
+    /// The same, the map leading to an address: the port stays as it is.
+    DnatAddressMap(&'static [Field], SetName),
     /// `snat ip to fields map @map`, the map leading to an address.
     SnatMap(&'static [Field], SetName),
     /// `masquerade`.
@@ -407,6 +433,8 @@ pub enum Value {
     EtherType(EtherType),
     /// A network, in sets of intervals.
     Net(IpNet),
+    /// Ports in a row, in sets of intervals.
+    Ports(PortRange),
 }
 
 impl From<IpAddr> for Value {

@@ -176,6 +176,8 @@ fn sets() -> Vec<Set> {
     let networks = |name, key, data| Set { name, key, data, interval: true };
     let to4 = SetData::Values(&[Ipv4Addr, InetService]);
     let to6 = SetData::Values(&[Ipv6Addr, InetService]);
+    let from4: &[DataType] = &[Ipv4Addr, Ipv4Addr, InetProto, InetService];
+    let from6: &[DataType] = &[Ipv6Addr, Ipv6Addr, InetProto, InetService];
     vec![
         set(SetName::Published4, &[Ipv4Addr, InetProto, InetService], to4),
         set(SetName::Published4Any, &[InetProto, InetService], to4),
@@ -183,10 +185,14 @@ fn sets() -> Vec<Set> {
         set(SetName::Published6Any, &[InetProto, InetService], to6),
         set(SetName::Open4, &[Ipv4Addr, InetProto, InetService], SetData::None),
         set(SetName::Open6, &[Ipv6Addr, InetProto, InetService], SetData::None),
-        networks(SetName::Published4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], to4),
-        networks(SetName::Published6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], to6),
-        networks(SetName::Open4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], SetData::None),
-        networks(SetName::Open6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], SetData::None),
+        networks(SetName::Published4From, from4, to4),
+        networks(SetName::Published6From, from6, to6),
+        networks(SetName::Open4From, from4, SetData::None),
+        networks(SetName::Open6From, from6, SetData::None),
+        networks(SetName::Ranges4, from4, SetData::Values(&[Ipv4Addr])),
+        networks(SetName::Ranges6, from6, SetData::Values(&[Ipv6Addr])),
+        networks(SetName::OpenRanges4, from4, SetData::None),
+        networks(SetName::OpenRanges6, from6, SetData::None),
         set(SetName::CarriedAny, &[NfProto, InetProto, InetService], SetData::None),
         set(SetName::Carried4, &[Ipv4Addr, InetProto, InetService], SetData::None),
         set(SetName::Carried6, &[Ipv6Addr, InetProto, InetService], SetData::None),
@@ -239,6 +245,11 @@ fn filter_chains() -> Vec<Chain> {
                     vec![Statement::InSet(OPEN4_FROM, SetName::Open4From), verdict(Verdict::Accept)],
                 ),
                 rule("", vec![Statement::InSet(OPEN6_FROM, SetName::Open6From), verdict(Verdict::Accept)]),
+                rule(
+                    "ports in a row",
+                    vec![Statement::InSet(OPEN4_FROM, SetName::OpenRanges4), verdict(Verdict::Accept)],
+                ),
+                rule("", vec![Statement::InSet(OPEN6_FROM, SetName::OpenRanges6), verdict(Verdict::Accept)]),
                 drop(),
             ],
         ),
@@ -401,8 +412,18 @@ fn nat_chains() -> Vec<Chain> {
         Statement::ToThisHost,
         Statement::DnatMap(OPEN4_FROM, SetName::Published4From),
     ];
-    let some6 =
-        vec![not_loopback, Statement::ToThisHost, Statement::DnatMap(OPEN6_FROM, SetName::Published6From)];
+    let some6 = vec![
+        not_loopback.clone(),
+        Statement::ToThisHost,
+        Statement::DnatMap(OPEN6_FROM, SetName::Published6From),
+    ];
+    let ranges4 = vec![
+        family(IpFamily::V4),
+        Statement::ToThisHost,
+        Statement::DnatAddressMap(OPEN4_FROM, SetName::Ranges4),
+    ];
+    let ranges6 =
+        vec![not_loopback, Statement::ToThisHost, Statement::DnatAddressMap(OPEN6_FROM, SetName::Ranges6)];
     let same: &[Field] = &[Field::Iifname, Field::Oifname];
     vec![
         chain(
@@ -415,6 +436,8 @@ fn nat_chains() -> Vec<Chain> {
                 rule("the kernel takes no answer to ::1 from a link", all6),
                 rule("for some sources only", some4),
                 rule("", some6),
+                rule("ports in a row", ranges4),
+                rule("", ranges6),
             ],
         ),
         Chain {

@@ -204,17 +204,32 @@ impl State {
                 "no policy is in force yet: replace it as a whole first".into(),
             ));
         };
-        let Change { difference, undo } = match compiled.change(remove, add) {
+        let Change { mut difference, undo } = match compiled.change(remove, add) {
             Ok(change) => change,
             Err(conflict) => {
                 self.in_force = Some(compiled);
                 return Err(FirewallError::Inconsistent(conflict.to_string()));
             }
         };
+        let moved = difference.split_off_moved();
         match self.socket.commit(encode::difference(&difference, |key| self.has(key))) {
-            Ok(()) => self.committed(compiled),
-            // What we take out is not there, or what we put in is: somebody else was at our tables.
-            Err(FirewallError::Kernel { errno: libc::ENOENT | libc::EEXIST, what, reason, .. }) => {
+            Ok(()) if moved.remove.is_empty() => self.committed(compiled),
+            Ok(()) => match self.socket.commit(encode::difference(&moved, |key| self.has(key))) {
+                Ok(()) => self.committed(compiled),
+                // What is there beyond what is wanted goes with everything.
+                Err(error) => {
+                    tracing::warn!(%error, "what has become a range stays beside it: replacing the firewall as a whole");
+                    self.install(compiled)
+                }
+            },
+            // What we take out is not there, or what we put in is, or part of it (ENOTEMPTY): somebody else was at
+            // our tables.
+            Err(FirewallError::Kernel {
+                errno: libc::ENOENT | libc::EEXIST | libc::ENOTEMPTY,
+                what,
+                reason,
+                ..
+            }) => {
                 tracing::warn!(what, reason, "firewall drifted: replacing it as a whole");
                 self.install(compiled)
             }

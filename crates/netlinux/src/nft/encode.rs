@@ -172,9 +172,10 @@ fn change_elements<'a>(
 
 fn element(w: &mut Writer, key: &ElementKey, data: Option<&ElementData>) {
     w.nest(NFTA_SET_ELEM_KEY, |w| w.bytes(NFTA_DATA_VALUE, &values(&key.key)));
-    if key.key.iter().any(|value| matches!(value, Value::Net(_))) {
+    if key.key.iter().any(|value| matches!(value, Value::Net(_) | Value::Ports(_))) {
         let last = |value: &Value| match value {
             Value::Net(net) => net.broadcast().into(),
+            Value::Ports(ports) => Value::Port(ports.last),
             other => other.clone(),
         };
         let last: Vec<Value> = key.key.iter().map(last).collect();
@@ -234,13 +235,14 @@ pub(super) fn value(bytes: &mut Vec<u8>, of: &Value) {
         Value::EtherType(carried) => bytes.extend_from_slice(&carried.number().to_be_bytes()),
         // The first of the interval.
         Value::Net(net) => self::value(bytes, &net.network().into()),
+        Value::Ports(ports) => self::value(bytes, &Value::Port(ports.first)),
     }
 }
 
 fn value_width(value: &Value) -> usize {
     match value {
         Value::NfProto(_) | Value::Proto(_) | Value::IcmpType(_) | Value::ProtoNumber(_) => 1,
-        Value::Port(_) | Value::EtherType(_) => 2,
+        Value::Port(_) | Value::Ports(_) | Value::EtherType(_) => 2,
         Value::Ipv4(_) | Value::Net(IpNet::V4(_)) => 4,
         Value::Ether(_) => 6,
         Value::Ipv6(_) | Value::Net(IpNet::V6(_)) | Value::IfName(_) | Value::Lo => 16,

@@ -39,7 +39,9 @@ fn depend(w: &mut Writer, statement: &Statement, known: &mut Option<IpFamily>) {
         }
         Statement::Compare { field, .. } | Statement::Prefix { field, .. } => family_of(&[*field]),
         Statement::InSet(fields, _) | Statement::VerdictMap(fields, _) => family_of(fields),
-        Statement::DnatMap(fields, _) | Statement::SnatMap(fields, _) => family_of(fields),
+        Statement::DnatMap(fields, _)
+        | Statement::DnatAddressMap(fields, _)
+        | Statement::SnatMap(fields, _) => family_of(fields),
         _ => None,
     };
     if let Some(family) = needed.filter(|family| *known != Some(*family)) {
@@ -55,15 +57,6 @@ fn family_of(fields: &[Field]) -> Option<IpFamily> {
         Field::Ip6Saddr | Field::Ip6Daddr => Some(IpFamily::V6),
         _ => None,
     })
-}
-
-fn nat_family(map: SetName) -> IpFamily {
-    match map {
-        SetName::Published6 | SetName::Published6Any | SetName::Published6From | SetName::Snat6 => {
-            IpFamily::V6
-        }
-        _ => IpFamily::V4,
-    }
 }
 
 fn write(w: &mut Writer, statement: &Statement) {
@@ -87,11 +80,15 @@ fn write(w: &mut Writer, statement: &Statement) {
         Statement::VerdictMap(fields, map) => lookup(w, fields, *map, Some(NFT_REG_VERDICT)),
         Statement::DnatMap(fields, map) => {
             lookup(w, fields, *map, Some(NFT_REG32_00));
-            nat(w, NFT_NAT_DNAT, nat_family(*map), true);
+            nat(w, NFT_NAT_DNAT, map.address_family(), true);
+        }
+        Statement::DnatAddressMap(fields, map) => {
+            lookup(w, fields, *map, Some(NFT_REG32_00));
+            nat(w, NFT_NAT_DNAT, map.address_family(), false);
         }
         Statement::SnatMap(fields, map) => {
             lookup(w, fields, *map, Some(NFT_REG32_00));
-            nat(w, NFT_NAT_SNAT, nat_family(*map), false);
+            nat(w, NFT_NAT_SNAT, map.address_family(), false);
         }
         Statement::Masquerade => expression(w, "masq", |_| {}),
         Statement::SetPort(field, port, proto) => set_port(w, *field, *port, *proto),

@@ -175,6 +175,13 @@ impl Node {
         self.inside(move || connect(to))
     }
 
+    /// Connects from here.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn connects(&self, to: &str) -> std::io::Result<TcpStream> {
+        let to: SocketAddr = to.parse().unwrap();
+        self.inside(move || TcpStream::connect_timeout(&to, PATIENCE))
+    }
+
     /// On a busy machine the first packet may be lost, or late.
     fn tries(&self, to: &str) -> Option<IpAddr> {
         (0..3).find_map(|_| self.connect(to))
