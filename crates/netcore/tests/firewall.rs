@@ -73,6 +73,10 @@ fn carried(bridge: &str, host: &str, host_port: u16, from: &str) -> CarriedPort 
     }
 }
 
+fn carried_row(bridge: &str, host: &str, ports: RangeInclusive<u16>, from: &str) -> Vec<PolicyItem> {
+    ports.map(|number| PolicyItem::Carried(carried(bridge, host, number, from))).collect()
+}
+
 fn story() -> FirewallPolicy {
     let docker0 = bridge("docker0", 17);
     let user = bridge("br-0123456789ab", 18);
@@ -123,6 +127,7 @@ fn every_combination_of_options() {
             PolicyItem::Carried(carried("br-x", "::1", 8082, "2001:db8::/32 10.0.0.0/8")),
         ];
         items.extend(row("br-x", "0.0.0.0", 9000..=9009, "172.17.0.2"));
+        items.extend(carried_row("br-x", "::", 9000..=9009, "2001:db8::/32"));
         items.extend(row("br-x", "2001:db8::1", 9000..=9009, "fd17::2"));
         writeln!(nft, "# {title}").unwrap();
         let change = Compiled::<Elements>::default().change(&[], &items).unwrap();
@@ -268,6 +273,32 @@ fn keys_of(key: &ElementKey) -> String {
     text.split_once("{ ").unwrap().1.trim_end_matches(" }").to_owned()
 }
 
+/// In the set of those that are for some as well, where its single ports go when the range is there.
+#[test]
+fn carried_ports_in_a_row_are_a_range_too() {
+    let mut compiled = Compiled::<Elements>::new(&FirewallPolicy { carried: [].into(), ..story() }).unwrap();
+    let row = carried_row("docker0", "::", 8000..=8009, "2001:db8::/32 10.0.0.0/8");
+    let keys = |changed: &[(ElementKey, ElementData)]| -> Vec<String> {
+        changed.iter().map(|(key, _)| format!("{} {}", key.set, keys_of(key))).collect()
+    };
+    let whole = [
+        "carried_ranges6 ::/0 . tcp . 8000-8009",
+        "carried_some_ranges6 ::/0 . tcp . 8000-8009",
+        "carried6_from 2001:db8::/32 . ::/0 . tcp . 8000-8009",
+    ];
+    assert_eq!(keys(&compiled.change(&[], &row).unwrap().difference.add), whole);
+    let parted = compiled.change(&row[4..5], &[]).unwrap().difference;
+    assert_eq!((keys(&parted.remove), parted.add.len()), (whole.map(str::to_owned).to_vec(), 9 * 3));
+    let mut back = compiled.change(&[], &row[4..5]).unwrap().difference;
+    let moved = back.split_off_moved();
+    assert_eq!((keys(&back.add), back.remove.len()), (whole.map(str::to_owned).to_vec(), 9));
+    assert!(
+        back.remove.iter().all(|(key, _)| key.set == SetName::Carried6From),
+        "intervals must not overlap"
+    );
+    assert_eq!(moved.remove.len(), 2 * 9);
+}
+
 /// A port of a range costs what the range costs, not what is in it, and another's is none of its business.
 #[test]
 fn one_port_of_a_range_of_ten_thousand_costs_two_ranges() {
@@ -407,8 +438,12 @@ fn item() -> impl Strategy<Value = Vec<PolicyItem>> {
     let from = prop_oneof![Just(""), Just("fd00::/8 10.0.0.0/8"), Just("10.0.0.0/8")];
     let carried = (0..3_u8, 1..4_u16, prop_oneof![Just("::"), Just("::1")], from)
         .prop_map(|(on, host, ip, from)| PolicyItem::Carried(carried(&format!("br{on}"), ip, host, from)));
+    let from = prop_oneof![Just(""), Just("fd00::/8 10.0.0.0/8")];
+    let carried_row = (0..2_u8, 1..20_u16, 0..14_u16, prop_oneof![Just("::"), Just("::1")], from).prop_map(
+        |(on, first, more, ip, from)| carried_row(&format!("br{on}"), ip, first..=first + more, from),
+    );
     let single = prop_oneof![bridges, endpoints, ports, carried].prop_map(|item| vec![item]);
-    prop_oneof![4 => single, 1 => row]
+    prop_oneof![4 => single, 1 => row, 1 => carried_row]
 }
 
 fn items(most: usize) -> impl Strategy<Value = Vec<PolicyItem>> {

@@ -6,12 +6,15 @@
 #[allow(dead_code, reason = "shared with other tests")]
 mod lab;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
+use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use portolan_netcore::firewall::{BridgePolicy, FirewallPolicy, PolicyItem, PublishedPort, Transaction};
+use portolan_netcore::firewall::{
+    BridgePolicy, CarriedPort, FirewallPolicy, PolicyItem, PublishedPort, Transaction,
+};
 use portolan_netcore::model::{GatewayMode, PortBinding, Proto};
 use portolan_netlinux::firewall::{Firewall, FirewallBackend};
 
@@ -60,8 +63,41 @@ fn row(
     ports.map(port).collect()
 }
 
-fn policy(bridges: &[&BridgePolicy], ports: Vec<Vec<PublishedPort>>) -> FirewallPolicy {
+/// Ports of the host, on all of its IPv6 addresses, that the engine accepts connections at.
+fn carried(bridge: &BridgePolicy, ports: RangeInclusive<u16>, from: &str) -> Vec<CarriedPort> {
+    let port = |host_port| CarriedPort {
+        binding: PortBinding {
+            proto: Proto::Tcp,
+            container_port: 0,
+            host_ip: "::".parse().unwrap(),
+            host_port,
+        },
+        bridge: bridge.bridge.clone(),
+        from: from.split_whitespace().map(|net| net.parse().unwrap()).collect(),
+    };
+    ports.map(port).collect()
+}
+
+/// Servers of the host itself in place of the engine.
+fn serve(ports: &[u16]) {
+    for port in ports {
+        let listener = TcpListener::bind(("::", *port)).unwrap();
+        thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let address = client.peer_addr().unwrap().ip().to_string();
+                let _ = client.write_all(address.as_bytes());
+            }
+        });
+    }
+}
+
+fn policy(
+    bridges: &[&BridgePolicy],
+    ports: Vec<Vec<PublishedPort>>,
+    carried: Vec<Vec<CarriedPort>>,
+) -> FirewallPolicy {
     FirewallPolicy {
+        carried: carried.into_iter().flatten().collect(),
         bridges: bridges.iter().map(|bridge| (bridge.bridge.clone(), (*bridge).clone())).collect(),
         published: ports.into_iter().flatten().collect(),
         ..FirewallPolicy::default()
@@ -97,7 +133,14 @@ fn a_range_is_reached_from_its_first_port_to_its_last() {
                 row(&direct, Proto::Tcp, "0.0.0.0", 9500..=9520, "172.22.0.2", ""),
                 row(&direct, Proto::Tcp, "::", 9500..=9520, "fd22::2", ""),
             ];
-            let policy = policy(&[&docker0, &routed, &direct], ports);
+            let apart = BridgePolicy { isolate: true, ..bridge("br-apart", 23) };
+            let over = vec![
+                carried(&docker0, 9600..=9610, ""),
+                carried(&docker0, 9700..=9710, "fd02::/64 192.168.1.0/24"),
+                carried(&apart, 9800..=9810, ""),
+            ];
+            serve(&[9600, 9610, 9611, 9705, 9805]);
+            let policy = policy(&[&docker0, &routed, &direct, &apart], ports, over);
             firewall.apply(&Transaction::Replace(policy.clone())).unwrap();
             assert_eq!(firewall.verify().unwrap(), Some(policy));
             is_told_at_once(backend);
@@ -131,6 +174,12 @@ fn a_range_is_reached_from_its_first_port_to_its_last() {
                 neighbour.misses(closed);
             }
             neighbour.reaches("192.168.1.1:9520", "192.168.1.2");
+            for open in [9600, 9610, 9611, 9805] {
+                neighbour.reaches(&format!("[fd01::1]:{open}"), "fd01::2");
+            }
+            neighbour.refused("[fd01::1]:9705");
+            c1.reaches("[fd17::1]:9610", "fd17::2");
+            c1.misses("[fd17::1]:9805");
         });
     }
 }
@@ -158,31 +207,41 @@ fn taking_a_port_out_of_a_range_leaves_its_neighbours_open() {
             eprintln!("backend {backend}");
             let firewall = Firewall::open(backend).unwrap();
             let docker0 = bridge("docker0", 17);
-            let asked = [8049, 8051, 9003, 9005];
-            let _c1 = container("c1", &docker0, 17, &[&asked[..], &[8050, 9004]].concat());
+            let asked = [8049, 8051, 9003, 9005].map(|port| format!("192.168.1.1:{port}"));
+            let _c1 = container("c1", &docker0, 17, &[8049, 8050, 8051, 9003, 9004, 9005]);
             let neighbour = neighbour();
             let range = row(&docker0, Proto::Tcp, "0.0.0.0", 8000..=8100, "172.17.0.2", "");
             // Of this no two ends are a range without its middle.
             let short = row(&docker0, Proto::Tcp, "0.0.0.0", 9000..=9009, "172.17.0.2", "");
             let taken = [&range[50..51], &short[4..5]].concat();
-            let taken: Vec<PolicyItem> = taken.into_iter().map(PolicyItem::Port).collect();
-            firewall.apply(&Transaction::Replace(policy(&[&docker0], vec![range, short]))).unwrap();
-            let changes = if backend == FirewallBackend::Nftables { 200 } else { 8 };
+            let mut taken: Vec<PolicyItem> = taken.into_iter().map(PolicyItem::Port).collect();
+            let over = [("fd01::/64", 9700..=9709), ("fd02::/64", 9720..=9729)];
+            let over = over.map(|(from, ports)| carried(&docker0, ports, from));
+            taken.extend(over.iter().map(|row| PolicyItem::Carried(row[4].clone())));
+            serve(&[9703, 9725]);
+            firewall
+                .apply(&Transaction::Replace(policy(&[&docker0], vec![range, short], over.into())))
+                .unwrap();
+            let changes = if backend == FirewallBackend::Nftables { 100 } else { 8 };
             let done = AtomicBool::new(false);
-            let asks = thread::scope(|scope| {
-                let ask = |port: u16| {
-                    let mut asks = 0;
-                    while !done.load(Ordering::Relaxed) {
-                        let result = neighbour.connects(&format!("192.168.1.1:{port}"));
+            let ask = |to: &str, open: bool| {
+                let mut asks = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let refused = match neighbour.connects(to) {
+                        Ok(_) => Some(false),
+                        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Some(true),
                         // A packet may be late on a busy machine.
-                        if let Err(error) = result {
-                            assert_ne!(error.kind(), ErrorKind::ConnectionRefused, "{port} after {asks}");
-                        }
-                        asks += 1;
-                    }
-                    asks
-                };
-                let clients: Vec<_> = asked.map(|port| scope.spawn(move || ask(port))).into();
+                        Err(_) => None,
+                    };
+                    assert_ne!(refused, Some(open), "{to} after {asks}");
+                    asks += 1;
+                }
+                asks
+            };
+            let asks = thread::scope(|scope| {
+                let mut clients: Vec<_> = asked.iter().map(|to| scope.spawn(|| ask(to, true))).collect();
+                clients.push(scope.spawn(|| ask("[fd01::1]:9703", true)));
+                clients.push(scope.spawn(|| ask("[fd01::1]:9725", false)));
                 let change = |remove, add| firewall.apply(&Transaction::Change { remove, add }).unwrap();
                 for _ in 0..changes {
                     change(taken.clone(), vec![]);

@@ -10,7 +10,7 @@ use std::fmt;
 
 use super::elements;
 use super::policy::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy, PolicyItem, PublishedPort};
-use super::ranges::{Opening, Ranges, Redirect};
+use super::ranges::{Carried, Opening, Ranges, Redirect};
 use super::ruleset::{Element, ElementData, ElementKey};
 use crate::model::{EndpointId, IfName};
 
@@ -32,8 +32,8 @@ pub enum Part {
     Bridge(BridgePolicy),
     /// An endpoint.
     Endpoint(EndpointPolicy),
-    /// A port whose connections are carried over.
-    Carried(CarriedPort),
+    /// Ports whose connections are carried over.
+    Carried(Carried),
     /// Ports of the host that lead to an endpoint.
     Redirect(Redirect),
     /// An endpoint's ports that are open where there is direct routing.
@@ -46,8 +46,7 @@ impl Part {
         match item {
             PolicyItem::Bridge(bridge) => Some(Self::Bridge(bridge)),
             PolicyItem::Endpoint(endpoint) => Some(Self::Endpoint(endpoint)),
-            PolicyItem::Carried(port) => Some(Self::Carried(port)),
-            PolicyItem::Port(_) => None,
+            PolicyItem::Port(_) | PolicyItem::Carried(_) => None,
         }
     }
 }
@@ -57,7 +56,7 @@ impl fmt::Display for Part {
         match self {
             Self::Bridge(bridge) => PolicyItem::Bridge(bridge.clone()).fmt(f),
             Self::Endpoint(endpoint) => PolicyItem::Endpoint(endpoint.clone()).fmt(f),
-            Self::Carried(port) => PolicyItem::Carried(port.clone()).fmt(f),
+            Self::Carried(carried) => carried.fmt(f),
             Self::Redirect(redirect) => redirect.fmt(f),
             Self::Opening(opening) => opening.fmt(f),
         }
@@ -76,7 +75,7 @@ impl Compile for Elements {
         let elements = match part {
             Part::Bridge(bridge) => elements::of_bridge(bridge),
             Part::Endpoint(endpoint) => elements::of_endpoint(endpoint, policy),
-            Part::Carried(port) => elements::of_carried(port, policy),
+            Part::Carried(carried) => elements::of_carried(carried, policy),
             Part::Redirect(redirect) => elements::of_redirect(redirect, policy),
             Part::Opening(opening) => elements::of_opening(opening, policy),
         };
@@ -129,9 +128,11 @@ impl<C: Compile> Compiled<C> {
     pub fn new(policy: &FirewallPolicy) -> Result<Self, Conflict> {
         let mut compiled = Self { policy: policy.clone(), ..Self::default() };
         policy.published.iter().for_each(|port| compiled.ranges.insert(port));
+        policy.carried.iter().for_each(|port| compiled.ranges.insert_carried(port));
         let redirects = compiled.ranges.redirects(&policy.published).map(Part::Redirect);
         let openings = compiled.ranges.openings().map(Part::Opening);
-        for part in items(policy).chain(redirects).chain(openings) {
+        let carried = compiled.ranges.carried().map(Part::Carried);
+        for part in items(policy).chain(redirects).chain(openings).chain(carried) {
             count_up::<C>(&mut compiled.counts, &part, policy, &mut BTreeMap::new())?;
         }
         Ok(compiled)
@@ -207,11 +208,16 @@ impl<C: Compile> Compiled<C> {
                 _ => None,
             })
         };
+        let carried = touched.iter().filter_map(|(identity, _)| match identity {
+            Identity::Carried(port) => Some(port),
+            _ => None,
+        });
         let redirects = self.ranges.redirects_near(ports(), &self.policy.published);
         let openings = self.ranges.openings_near(ports());
         there
             .chain(redirects.into_iter().map(Part::Redirect))
             .chain(openings.into_iter().map(Part::Opening))
+            .chain(self.ranges.carried_near(carried).into_iter().map(Part::Carried))
             .collect()
     }
 
@@ -224,7 +230,11 @@ impl<C: Compile> Compiled<C> {
                     self.ranges.remove(port);
                 }
             }
-            Identity::Carried(port) => drop(self.policy.carried.take(port)),
+            Identity::Carried(port) => {
+                if self.policy.carried.remove(port) {
+                    self.ranges.remove_carried(port);
+                }
+            }
         }
     }
 
@@ -239,7 +249,12 @@ impl<C: Compile> Compiled<C> {
                     policy.published.insert(port);
                 }
             }
-            PolicyItem::Carried(port) => drop(policy.carried.replace(port)),
+            PolicyItem::Carried(port) => {
+                if !policy.carried.contains(&port) {
+                    self.ranges.insert_carried(&port);
+                    policy.carried.insert(port);
+                }
+            }
         }
     }
 
@@ -301,8 +316,7 @@ type Before<C> = BTreeMap<<C as Compile>::Key, Option<(<C as Compile>::Data, usi
 fn items(policy: &FirewallPolicy) -> impl Iterator<Item = Part> {
     let bridges = policy.bridges.values().cloned().map(Part::Bridge);
     let endpoints = policy.endpoints.values().cloned().map(Part::Endpoint);
-    let carried = policy.carried.iter().cloned().map(Part::Carried);
-    bridges.chain(endpoints).chain(carried)
+    bridges.chain(endpoints)
 }
 
 /// What makes an item the same item, whatever is said of it.

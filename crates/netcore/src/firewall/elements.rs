@@ -6,11 +6,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::compile::Difference;
-use super::policy::{BridgePolicy, CarriedPort, EndpointPolicy, FirewallPolicy};
-use super::ranges::{Door, Opening, Redirect, Way};
+use super::policy::{BridgePolicy, EndpointPolicy, FirewallPolicy};
+use super::ranges::{Carried, Carrying, Door, Opening, Redirect, Way, is_range};
 use super::ruleset::{Element, ElementData, ElementKey, IpFamily, SetName, Value, Verdict};
-use super::skeleton::{ICC_OFF_CHAIN, TO_NAT, TO_NAT_DIRECT, TO_ROUTED};
-use crate::model::{GatewayMode, IfName, MacAddr, PortBinding, PortRange};
+use super::skeleton::{
+    CARRIED_ALL, CARRIED_APART, CARRIED_FOR_SOME, CarriedSets, ICC_OFF_CHAIN, TO_NAT, TO_NAT_DIRECT,
+    TO_ROUTED,
+};
+use crate::model::{GatewayMode, IfName, MacAddr, PortRange};
 
 /// What a bridge's gateway mode means for one family, internal networks included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,40 +186,49 @@ pub(super) fn of_opening(opening: &Opening, policy: &FirewallPolicy) -> Vec<Elem
 }
 
 /// A carried port's way in; for nobody if its bridge is not there.
-pub(super) fn of_carried(port: &CarriedPort, policy: &FirewallPolicy) -> Vec<Element> {
-    let PortBinding { host_ip, host_port, proto, .. } = port.binding;
-    let service = || vec![Value::Proto(proto), Value::Port(host_port)];
-    let (v4, any) = (host_ip.is_ipv4(), host_ip.is_unspecified());
-    let first = if any { Value::NfProto(IpFamily::of(host_ip)) } else { host_ip.into() };
-    let is = |[all, one4, one6]: [SetName; 3]| {
-        let set = if any {
-            all
-        } else if v4 {
-            one4
-        } else {
-            one6
-        };
-        member(set, [vec![first.clone()], service()].concat())
-    };
-    let mut elements = vec![is([SetName::CarriedAny, SetName::Carried4, SetName::Carried6])];
-    let bridge = policy.bridges.get(&port.bridge);
-    if bridge.is_none() || !port.from.is_empty() {
-        elements.push(is([SetName::CarriedSomeAny, SetName::CarriedSome4, SetName::CarriedSome6]));
+pub(super) fn of_carried(carried: &Carried, policy: &FirewallPolicy) -> Vec<Element> {
+    let Carrying { host_ip, bridge, from, .. } = &carried.carrying;
+    let mut elements = carried_in(carried, &CARRIED_ALL);
+    let bridge = policy.bridges.get(bridge);
+    if bridge.is_none() || !from.is_empty() {
+        elements.extend(carried_in(carried, &CARRIED_FOR_SOME));
     }
     if bridge.is_none_or(|bridge| bridge.isolate) {
-        elements.push(is([SetName::CarriedApartAny, SetName::CarriedApart4, SetName::CarriedApart6]));
+        elements.extend(carried_in(carried, &CARRIED_APART));
     }
     if bridge.is_none() {
         return elements;
     }
-    let everywhere = |address: IpAddr| IpNet::new(address, 0).unwrap_or_else(|_| address.into());
+    let v4 = host_ip.is_ipv4();
     let set = if v4 { SetName::Carried4From } else { SetName::Carried6From };
-    let host = if any { everywhere(host_ip) } else { host_ip.into() };
-    let sources = IpNet::aggregate(&port.from).into_iter().filter(|net| net.addr().is_ipv4() == v4);
-    elements.extend(sources.map(|net| {
-        member(set, [vec![Value::Net(net.trunc()), Value::Net(host.trunc())], service()].concat())
-    }));
+    let host = host_net(*host_ip);
+    for service in services(carried) {
+        let key = |net| [vec![Value::Net(net), Value::Net(host)], service.clone()].concat();
+        elements.extend(sources(from, v4).map(|net| member(set, key(net))));
+    }
     elements
+}
+
+/// As members of those sets in which they are, by address and number.
+fn carried_in(carried: &Carried, sets: &CarriedSets) -> Vec<Element> {
+    let host_ip = carried.carrying.host_ip;
+    let of_family = |[v4, v6]: [SetName; 2]| if host_ip.is_ipv4() { v4 } else { v6 };
+    let (set, first) = if carried.is_range() {
+        (of_family(sets.ranges), Value::Net(host_net(host_ip)))
+    } else if host_ip.is_unspecified() {
+        (sets.any, Value::NfProto(IpFamily::of(host_ip)))
+    } else {
+        (of_family(sets.one), host_ip.into())
+    };
+    services(carried).map(|service| member(set, [vec![first.clone()], service].concat())).collect()
+}
+
+/// Protocol and port of each, or of all.
+fn services(carried: &Carried) -> impl Iterator<Item = Vec<Value>> + use<> {
+    let (proto, ports) = (carried.carrying.proto, carried.ports);
+    let range = carried.is_range().then_some(Value::Ports(ports));
+    let single = (ports.first..=ports.last).filter(move |_| !is_range(ports)).map(Value::Port);
+    range.into_iter().chain(single).map(move |ports| vec![Value::Proto(proto), ports])
 }
 
 fn translations(way: &Way, port: u16, to: u16) -> Vec<Element> {
@@ -235,7 +247,7 @@ fn translations(way: &Way, port: u16, to: u16) -> Vec<Element> {
         return vec![element(set, [address, host_port()].concat())];
     }
     let set = if v4 { SetName::Published4From } else { SetName::Published6From };
-    let host = host_net(way);
+    let host = host_net(way.host_ip);
     sources(&way.from, v4)
         .map(|net| element(set, [vec![Value::Net(net), Value::Net(host)], host_port()].concat()))
         .collect()
@@ -249,7 +261,7 @@ fn range_translations(redirect: &Redirect) -> Vec<Element> {
     let key = |net| {
         vec![
             Value::Net(net),
-            Value::Net(host_net(way)),
+            Value::Net(host_net(way.host_ip)),
             Value::Proto(way.proto),
             Value::Ports(redirect.ports),
         ]
@@ -262,9 +274,9 @@ fn range_translations(redirect: &Redirect) -> Vec<Element> {
         .collect()
 }
 
-/// The host addresses that a way begins at.
-fn host_net(way: &Way) -> IpNet {
-    if way.host_ip.is_unspecified() { everywhere(way.host_ip.is_ipv4()) } else { way.host_ip.into() }
+/// The host addresses that a port is published on.
+fn host_net(host_ip: IpAddr) -> IpNet {
+    if host_ip.is_unspecified() { everywhere(host_ip.is_ipv4()) } else { host_ip.into() }
 }
 
 fn everywhere(v4: bool) -> IpNet {
@@ -305,7 +317,7 @@ impl Difference<ElementKey, ElementData> {
         }
         let moves = |element: &(ElementKey, ElementData)| {
             let [.., proto, Value::Port(port)] = &element.0.key[..] else { return false };
-            let ranges = ranges_of(element.0.set).and_then(|set| taken.get(&(set, proto.clone())));
+            let ranges = ranges_of(&element.0).and_then(|set| taken.get(&(set, proto.clone())));
             ranges.is_some_and(|ranges| ranges.iter().any(|range| range.contains(*port)))
         };
         let remove =
@@ -315,7 +327,16 @@ impl Difference<ElementKey, ElementData> {
 }
 
 /// Where ports are that are not in this set because they are in a row.
-fn ranges_of(set: SetName) -> Option<SetName> {
+fn ranges_of(ElementKey { set, key }: &ElementKey) -> Option<SetName> {
+    let of_family = |[v4, v6]: [SetName; 2]| if key[0] == Value::NfProto(IpFamily::V4) { v4 } else { v6 };
+    for CarriedSets { any, one, ranges } in [CARRIED_ALL, CARRIED_FOR_SOME, CARRIED_APART] {
+        if *set == any {
+            return Some(of_family(ranges));
+        }
+        if let Some(family) = one.iter().position(|one| set == one) {
+            return Some(ranges[family]);
+        }
+    }
     match set {
         SetName::Published4 | SetName::Published4Any | SetName::Published4From => Some(SetName::Ranges4),
         SetName::Published6 | SetName::Published6Any | SetName::Published6From => Some(SetName::Ranges6),

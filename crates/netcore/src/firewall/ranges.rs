@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::policy::PublishedPort;
+use super::policy::{CarriedPort, PublishedPort};
+use super::runs::Runs;
 use crate::model::{IfName, PortRange, Proto};
 
 /// As many ports in a row are one range; fewer are single ports. A set of intervals is copied by every
@@ -68,6 +69,28 @@ pub struct Opening {
     pub ports: PortRange,
 }
 
+/// What ports have in common whose connections are carried over.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Carrying {
+    /// The protocol.
+    pub proto: Proto,
+    /// The host address; the unspecified one means every one of its family.
+    pub host_ip: IpAddr,
+    /// The bridge the endpoint is on.
+    pub bridge: IfName,
+    /// Who may use them; everybody if there is none.
+    pub from: Vec<IpNet>,
+}
+
+/// Ports of the host whose connections are carried over: one, or several in a row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Carried {
+    /// For whom they are.
+    pub carrying: Carrying,
+    /// The ports of the host.
+    pub ports: PortRange,
+}
+
 /// A port of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Target {
@@ -84,6 +107,7 @@ pub(super) struct Ranges {
     ways: Runs<Way>,
     doors: Runs<Door>,
     targets: BTreeMap<Target, Clients>,
+    carried: Runs<Carrying>,
 }
 
 /// For whom each of the ports is that lead to a target, and how many of them.
@@ -127,7 +151,28 @@ impl Opening {
     }
 }
 
-fn is_range(ports: PortRange) -> bool {
+impl Carrying {
+    fn of(port: &CarriedPort) -> Self {
+        let (proto, host_ip) = (port.binding.proto, port.binding.host_ip);
+        Self { proto, host_ip, bridge: port.bridge.clone(), from: port.from.clone() }
+    }
+
+    fn is_of(&self, port: &CarriedPort) -> bool {
+        (self.proto, self.host_ip) == (port.binding.proto, port.binding.host_ip)
+            && self.bridge == port.bridge
+            && self.from == port.from
+    }
+}
+
+impl Carried {
+    /// They are many enough to be told as a range.
+    pub fn is_range(&self) -> bool {
+        is_range(self.ports)
+    }
+}
+
+/// They are many enough to be told as a range.
+pub(super) fn is_range(ports: PortRange) -> bool {
     ports.last - ports.first >= SHORTEST_RANGE - 1
 }
 
@@ -209,6 +254,19 @@ impl Ranges {
         }
     }
 
+    pub(super) fn insert_carried(&mut self, port: &CarriedPort) {
+        self.carried.insert(Carrying::of(port), port.binding.host_port);
+    }
+
+    pub(super) fn remove_carried(&mut self, port: &CarriedPort) {
+        self.carried.remove(&Carrying::of(port), port.binding.host_port);
+    }
+
+    /// All that is carried over.
+    pub(super) fn carried(&self) -> impl Iterator<Item = Carried> {
+        self.carried.iter().map(|(carrying, ports)| Carried { carrying: carrying.clone(), ports })
+    }
+
     /// All ways of a policy's ports.
     pub(super) fn redirects<'a>(
         &'a self,
@@ -245,6 +303,21 @@ impl Ranges {
         found.into_iter().collect()
     }
 
+    /// The same of what is carried over.
+    pub(super) fn carried_near<'a>(&self, ports: impl Iterator<Item = &'a CarriedPort>) -> BTreeSet<Carried> {
+        let mut found: Vec<Carried> = Vec::new();
+        for port in ports {
+            let number = port.binding.host_port;
+            let known = |carried: &Carried| carried.carrying.is_of(port) && around(carried.ports, number);
+            if !found.iter().rev().take(BACK).any(known) {
+                let carrying = Carrying::of(port);
+                let near = self.carried.near(&carrying, number);
+                found.extend(near.map(|ports| Carried { carrying: carrying.clone(), ports }));
+            }
+        }
+        found.into_iter().collect()
+    }
+
     /// The same of what is open.
     pub(super) fn openings_near<'a>(
         &self,
@@ -275,7 +348,7 @@ impl Ranges {
     }
 }
 
-/// Both neighbours of a port are in the range, or the port is an end of it that goes on no further.
+/// A port and its neighbours are in the range.
 fn around(ports: PortRange, port: u16) -> bool {
     ports.first < port && port < ports.last
 }
@@ -292,69 +365,6 @@ fn redirect(way: &Way, ports: PortRange) -> Redirect {
 fn single(port: &PublishedPort) -> Redirect {
     let ports = PortRange::one(port.binding.host_port);
     Redirect { way: Way::of(port), ports, container_port: port.binding.container_port }
-}
-
-/// Ports by something that they have in common, as ranges that do not touch: first to last.
-#[derive(Clone, Debug)]
-struct Runs<C>(BTreeMap<C, BTreeMap<u16, u16>>);
-
-impl<C> Default for Runs<C> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<C: Ord> Runs<C> {
-    fn iter(&self) -> impl Iterator<Item = (&C, PortRange)> {
-        let ranges = |(common, runs)| -> _ { std::iter::repeat(common).zip(runs) };
-        self.0
-            .iter()
-            .flat_map(ranges)
-            .map(|(common, (first, last))| (common, PortRange { first: *first, last: *last }))
-    }
-
-    /// The range that a port is in.
-    fn at(&self, common: &C, port: u16) -> Option<PortRange> {
-        let (&first, &last) = self.0.get(common)?.range(..=port).next_back()?;
-        Some(PortRange { first, last }).filter(|range| range.contains(port))
-    }
-
-    /// The ranges that a port is in or next to.
-    fn near(&self, common: &C, port: u16) -> impl Iterator<Item = PortRange> + use<C> {
-        let near = [port.checked_sub(1), Some(port), port.checked_add(1)];
-        let ranges = near.map(|port| port.and_then(|port| self.at(common, port)));
-        let [before, here, after] = ranges;
-        let after = after.filter(|_| after != here && after != before);
-        [before, here.filter(|_| here != before), after].into_iter().flatten()
-    }
-
-    fn insert(&mut self, common: C, port: u16) {
-        if self.at(&common, port).is_some() {
-            return;
-        }
-        let before = port.checked_sub(1).and_then(|port| self.at(&common, port));
-        let after = port.checked_add(1).and_then(|port| self.at(&common, port));
-        let runs = self.0.entry(common).or_default();
-        if let Some(after) = after {
-            runs.remove(&after.first);
-        }
-        runs.insert(before.map_or(port, |range| range.first), after.map_or(port, |range| range.last));
-    }
-
-    fn remove(&mut self, common: &C, port: u16) {
-        let Some(PortRange { first, last }) = self.at(common, port) else { return };
-        let Some(runs) = self.0.get_mut(common) else { return };
-        runs.remove(&first);
-        if first < port {
-            runs.insert(first, port - 1);
-        }
-        if port < last {
-            runs.insert(port + 1, last);
-        }
-        if runs.is_empty() {
-            self.0.remove(common);
-        }
-    }
 }
 
 /// `8000` or `8000-8100`.
@@ -379,5 +389,12 @@ impl fmt::Display for Redirect {
 impl fmt::Display for Opening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "port {} of {}/{}", Ports(self.ports), self.door.target, self.door.proto)
+    }
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Carrying { proto, host_ip, bridge, .. } = &self.carrying;
+        write!(f, "carried port {host_ip} {}/{proto} to {bridge}", Ports(self.ports))
     }
 }

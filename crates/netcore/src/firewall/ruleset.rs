@@ -116,6 +116,18 @@ pub enum SetName {
     CarriedApart4,
     /// Those of [`SetName::Carried6`].
     CarriedApart6,
+    /// `host network . protocol . ports` of ports in a row, IPv4.
+    CarriedRanges4,
+    /// The same for IPv6.
+    CarriedRanges6,
+    /// As [`SetName::CarriedSomeAny`] of ports in a row, IPv4.
+    CarriedSomeRanges4,
+    /// The same for IPv6.
+    CarriedSomeRanges6,
+    /// As [`SetName::CarriedApartAny`] of ports in a row, IPv4.
+    CarriedApartRanges4,
+    /// The same for IPv6.
+    CarriedApartRanges6,
     /// `source network . host address . protocol . port` of those that are for some sources only, IPv4.
     Carried4From,
     /// The same for IPv6.
@@ -169,6 +181,12 @@ impl SetName {
             Self::CarriedApartAny => "carried_apart_any",
             Self::CarriedApart4 => "carried_apart4",
             Self::CarriedApart6 => "carried_apart6",
+            Self::CarriedRanges4 => "carried_ranges4",
+            Self::CarriedRanges6 => "carried_ranges6",
+            Self::CarriedSomeRanges4 => "carried_some_ranges4",
+            Self::CarriedSomeRanges6 => "carried_some_ranges6",
+            Self::CarriedApartRanges4 => "carried_apart_ranges4",
+            Self::CarriedApartRanges6 => "carried_apart_ranges6",
             Self::Carried4From => "carried4_from",
             Self::Carried6From => "carried6_from",
             Self::IccOff => "icc_off",

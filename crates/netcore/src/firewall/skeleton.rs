@@ -202,6 +202,12 @@ fn sets() -> Vec<Set> {
         set(SetName::CarriedApartAny, &[NfProto, InetProto, InetService], SetData::None),
         set(SetName::CarriedApart4, &[Ipv4Addr, InetProto, InetService], SetData::None),
         set(SetName::CarriedApart6, &[Ipv6Addr, InetProto, InetService], SetData::None),
+        networks(SetName::CarriedRanges4, &[Ipv4Addr, InetProto, InetService], SetData::None),
+        networks(SetName::CarriedRanges6, &[Ipv6Addr, InetProto, InetService], SetData::None),
+        networks(SetName::CarriedSomeRanges4, &[Ipv4Addr, InetProto, InetService], SetData::None),
+        networks(SetName::CarriedSomeRanges6, &[Ipv6Addr, InetProto, InetService], SetData::None),
+        networks(SetName::CarriedApartRanges4, &[Ipv4Addr, InetProto, InetService], SetData::None),
+        networks(SetName::CarriedApartRanges6, &[Ipv6Addr, InetProto, InetService], SetData::None),
         networks(SetName::Carried4From, &[Ipv4Addr, Ipv4Addr, InetProto, InetService], SetData::None),
         networks(SetName::Carried6From, &[Ipv6Addr, Ipv6Addr, InetProto, InetService], SetData::None),
         set(SetName::Bridges, &[IfName], SetData::None),
@@ -331,11 +337,9 @@ fn carried_chains() -> Vec<Chain> {
         drop(&[bridge(SetName::Isolated)]),
         rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Iifname], SetName::FromBridge)]),
     ];
-    let apart = [SetName::CarriedApartAny, SetName::CarriedApart4, SetName::CarriedApart6];
-    carried.extend(carried_in(apart).map(|port| drop(&[bridge(SetName::Bridges), port])));
+    carried.extend(carried_in(CARRIED_APART).map(|port| drop(&[bridge(SetName::Bridges), port])));
     let to = |chain| move |port| rule("", vec![port, verdict(Verdict::Goto(chain))]);
-    let some = [SetName::CarriedSomeAny, SetName::CarriedSome4, SetName::CarriedSome6];
-    carried.extend(carried_in(some).map(to(CARRIED_SOME)));
+    carried.extend(carried_in(CARRIED_FOR_SOME).map(to(CARRIED_SOME)));
     carried.push(accept(None));
     vec![
         chain(
@@ -352,19 +356,50 @@ fn carried_chains() -> Vec<Chain> {
         Chain {
             name: "input",
             hook: hook(ChainKind::Filter, HookPoint::Input, PRIORITY_CARRIED),
-            rules: carried_in([SetName::CarriedAny, SetName::Carried4, SetName::Carried6])
-                .map(to(CARRIED))
-                .to_vec(),
+            rules: carried_in(CARRIED_ALL).map(to(CARRIED)).to_vec(),
         },
     ]
 }
 
-/// A carried port's look-ups: published on every address, on one of IPv4, on one of IPv6.
-fn carried_in([any, one4, one6]: [SetName; 3]) -> [Statement; 3] {
+/// Where a carried port is, by how it is published.
+pub(super) struct CarriedSets {
+    /// On every address.
+    pub(super) any: SetName,
+    /// On one, IPv4 and IPv6.
+    pub(super) one: [SetName; 2],
+    /// Ports in a row, whichever the address.
+    pub(super) ranges: [SetName; 2],
+}
+
+/// All of them.
+pub(super) const CARRIED_ALL: CarriedSets = CarriedSets {
+    any: SetName::CarriedAny,
+    one: [SetName::Carried4, SetName::Carried6],
+    ranges: [SetName::CarriedRanges4, SetName::CarriedRanges6],
+};
+/// Those that are for some sources only.
+pub(super) const CARRIED_FOR_SOME: CarriedSets = CarriedSets {
+    any: SetName::CarriedSomeAny,
+    one: [SetName::CarriedSome4, SetName::CarriedSome6],
+    ranges: [SetName::CarriedSomeRanges4, SetName::CarriedSomeRanges6],
+};
+/// Those of bridges that keep apart from all others.
+pub(super) const CARRIED_APART: CarriedSets = CarriedSets {
+    any: SetName::CarriedApartAny,
+    one: [SetName::CarriedApart4, SetName::CarriedApart6],
+    ranges: [SetName::CarriedApartRanges4, SetName::CarriedApartRanges6],
+};
+
+/// A carried port's look-ups.
+fn carried_in(CarriedSets { any, one, ranges }: CarriedSets) -> [Statement; 5] {
+    const IN4: &[Field] = &[Field::IpDaddr, Field::L4Proto, Field::ThDport];
+    const IN6: &[Field] = &[Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
     [
         Statement::InSet(&[Field::NfProto, Field::L4Proto, Field::ThDport], any),
-        Statement::InSet(&[Field::IpDaddr, Field::L4Proto, Field::ThDport], one4),
-        Statement::InSet(&[Field::Ip6Daddr, Field::L4Proto, Field::ThDport], one6),
+        Statement::InSet(IN4, one[0]),
+        Statement::InSet(IN6, one[1]),
+        Statement::InSet(IN4, ranges[0]),
+        Statement::InSet(IN6, ranges[1]),
     ]
 }
 
