@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown, sockopt};
 
@@ -20,10 +21,14 @@ enum Ended {
     HungUp,
 }
 
+/// So often one without a daemon looks whether another could still come.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Talks to daemons, one thread each (there is one at a time, and two for a moment when it is replaced; and
 /// whoever asks before it connects for good). Returns when told to quit, or when the last daemon has gone and
-/// there is nothing to do for the next: no sandbox is served, and nothing kept.
-pub(crate) fn serve(shared: &Arc<Shared>, listener: &UnixListener) {
+/// there is nothing to do for the next: no sandbox is served, and nothing kept. Or there will be no next one that
+/// comes here: what is kept would be in its way.
+pub(crate) fn serve(shared: &Arc<Shared>, listener: &UnixListener, can_be_found: impl Fn() -> bool) {
     let (ended, endings) = channel();
     let Ok(listener) = listener.try_clone() else { return };
     let talking = Arc::new(AtomicUsize::new(0));
@@ -40,13 +45,25 @@ pub(crate) fn serve(shared: &Arc<Shared>, listener: &UnixListener) {
         }
     };
     std::thread::spawn(accept);
-    for ending in endings {
-        let is_alone = talking.load(Ordering::SeqCst) == 0;
+    let is_alone = || talking.load(Ordering::SeqCst) == 0;
+    loop {
+        let ending = match is_alone() {
+            true => endings.recv_timeout(LOOK_AGAIN),
+            false => endings.recv().map_err(RecvTimeoutError::from),
+        };
         match ending {
-            Ended::Quit => return,
-            Ended::HungUp if is_alone && shared.sandboxes().is_empty() && shared.kept().is_empty() => return,
-            Ended::HungUp if is_alone => shared.kept().values().for_each(stop_listening),
-            Ended::HungUp => {}
+            Ok(Ended::Quit) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Ended::HungUp) if is_alone() => {
+                if shared.sandboxes().is_empty() && shared.kept().is_empty() {
+                    return;
+                }
+                shared.kept().values().for_each(stop_listening);
+            }
+            Ok(Ended::HungUp) | Err(RecvTimeoutError::Timeout) => {}
+        }
+        if is_alone() && !can_be_found() {
+            tracing::warn!("its socket was removed: no daemon will come here any more");
+            return;
         }
     }
 }

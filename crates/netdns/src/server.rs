@@ -185,7 +185,7 @@ pub fn run(socket: &Path) -> Result<(), ResolverError> {
         bind(socket).map_err(|source| ResolverError::Socket { path: socket.to_owned(), source })?;
     let ours = identity(socket);
     let shared = Shared::new(runtime.handle().clone());
-    control::serve(&shared, &listener);
+    control::serve(&shared, &listener, || ours.is_none() || leads_to(socket, ours));
     // Only if it is still ours: a newer resolver may have taken the path over.
     if ours.is_some() && identity(socket) == ours {
         let _ = std::fs::remove_file(socket);
@@ -206,6 +206,14 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
         _ => {}
     }
     UnixListener::bind(socket)
+}
+
+/// Unless it certainly does not: somebody removed it, or has put another there.
+fn leads_to(path: &Path, ours: Option<(u64, u64)>) -> bool {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => Some((meta.dev(), meta.ino())) == ours,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// What tells a file from one that was made later under the same name.

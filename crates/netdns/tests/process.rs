@@ -330,6 +330,27 @@ fn the_resolver_outlives_its_daemon_and_serves_the_next() {
 }
 
 #[test]
+fn a_resolver_whose_socket_is_removed_ends_with_its_daemon() {
+    let Some(setup) = setup() else { return };
+    setup.client.change(zones(Upstreams::Nobody)).unwrap();
+    let (udp, _) = setup.client.serve(&sandbox(), &setup.netns).unwrap();
+    let pid = setup.client.pid().unwrap();
+    // What it keeps is in the way of whoever starts anew: a table that has an owner, ports that are bound.
+    let (end, kept) = UnixStream::pair().unwrap();
+    let holdings = Held::of(kept, 1);
+    setup.client.start_keeping(holdings.clone());
+    holdings.names().into_iter().for_each(|name| setup.client.keep(name));
+    eventually("it is kept", || setup.client.kept().count() == 1);
+    std::fs::remove_file(setup.home.path().join("resolver.sock")).unwrap();
+    assert_eq!(first_address(&ask(udp, "web.")).as_deref(), Some("172.18.0.2"), "while there is a daemon");
+    assert_eq!(setup.client.pid(), Some(pid));
+    holdings.drop_all();
+    setup.client.close();
+    end.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!((&end).read(&mut [0; 2]).unwrap(), 0, "nobody has it any more");
+}
+
+#[test]
 fn the_thread_s_namespace_is_private() {
     let Some(setup) = setup() else { return };
     // Guards the other tests: were they in the machine's own namespace, they would prove nothing.

@@ -169,6 +169,43 @@ fn a_shim_that_does_not_answer_keeps_nobody() {
     }
 }
 
+/// By hand, or by a program that tidies /run up: what runs of ours cannot be found any more, and is in nobody's way.
+#[test]
+fn a_removed_exec_root_leaves_nothing_running_and_keeps_no_daemon_from_starting() {
+    let mut engine = Engine::start();
+    if !is_portolan(&engine) {
+        skip!("containerd's shims have other names");
+    }
+    engine.docker(&["run", "-d", "--name", "once", "-p", "8000:80", "busybox", "sleep", "600"]).ok();
+    engine.docker(&["run", "-d", "--name", "again", "--restart", "always", "busybox", "sleep", "600"]).ok();
+    let pids = ["once", "again"].map(|name| inspect(&engine, name, "{{.State.Pid}}"));
+    let shims = pids.each_ref().map(|pid| shim_of(pid));
+    let exec = engine.home().join("exec").display().to_string();
+    // Sandboxes' namespaces are mounted there, and stay.
+    engine.host().run(&["rm", "-rf", &exec]);
+    assert_eq!(inspect(&engine, "once", "{{.State.Running}}"), "true", "the daemon has them still");
+    let resolver = format!("^/proc/self/exe resolver {exec}/");
+    engine.host().run(&["pgrep", "-f", &resolver]).ok();
+    engine.kill_daemon();
+    eventually("the resolver ends, which kept tables and ports", 10, || {
+        (engine.host().run(&["pgrep", "-f", &resolver]).code != 0).then_some(())
+    });
+    engine.start_daemon();
+    assert_eq!(inspect(&engine, "once", "{{.State.Running}} {{.State.ExitCode}}"), "false 137");
+    eventually("it is started by its policy", 10, || {
+        (inspect(&engine, "again", "{{.State.Running}}") == "true").then_some(())
+    });
+    for process in pids.iter().chain(&shims) {
+        eventually("no other runs beside it", 10, || {
+            (engine.host().run(&["kill", "-0", process]).code != 0).then_some(())
+        });
+    }
+    engine.docker(&["start", "once"]).ok();
+    for name in ["once", "again"] {
+        assert_eq!(engine.docker(&["exec", name, "echo", "runs"]).ok(), "runs");
+    }
+}
+
 #[test]
 fn nothing_is_left_when_all_is_removed() {
     let mut engine = Engine::start();

@@ -213,10 +213,15 @@ impl Engine {
         had_run: bool,
         owned: bool,
     ) {
-        if let Some(shim) = shim {
-            let id = container.id.clone();
+        if shim.is_some() || owned {
+            let (id, launcher) = (container.id.clone(), self.inner.launcher.clone());
+            let parent = container.with(|record| self.cgroup_parent(&record.definition.host_config));
             let removal = tokio::spawn(async move {
-                if let Err(error) = shim.delete().await {
+                let removed = match shim {
+                    Some(shim) => shim.delete().await,
+                    None => launcher.end_lost(id.as_str(), &parent).await,
+                };
+                if let Err(error) = removed {
                     tracing::error!(container = %id, %error, "delete what is left of a container's run");
                 }
             });

@@ -80,6 +80,14 @@ fn mount_of(point: &MountPoint) -> Mount {
 }
 
 impl Engine {
+    /// What a container's cgroup is below.
+    pub(crate) fn cgroup_parent(&self, host: &HostConfig) -> String {
+        match host.cgroup_parent.as_str() {
+            "" => self.inner.config.cgroup_parent.clone(),
+            parent => parent.to_owned(),
+        }
+    }
+
     /// What the runtime is handed to make this container. `network` is its namespace, `files` are the
     /// engine's own files by their path inside.
     ///
@@ -144,10 +152,7 @@ impl Engine {
             sysctls: host.sysctls.iter().filter(|(key, _)| !key.starts_with("net.")).map(own).collect(),
             oom_score_adj: Some(host.oom_score_adj),
             init: host.init.unwrap_or(self.inner.config.init),
-            cgroup_parent: match host.cgroup_parent.as_str() {
-                "" => self.inner.config.cgroup_parent.clone(),
-                parent => parent.to_owned(),
-            },
+            cgroup_parent: self.cgroup_parent(host),
             runtime: self.runtime_path(&host.runtime)?,
             annotations: host.annotations.clone(),
             id,

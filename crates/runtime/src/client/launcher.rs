@@ -15,7 +15,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
 use super::connection;
-use super::shim::{Shim, WORK};
+use super::shim::{Shim, WORK, blocking};
+use crate::cgroup::Cgroup;
 use crate::error::Attempt;
 use crate::launcher::READY;
 use crate::spec::{ContainerSpec, Others, SeccompProfile};
@@ -193,6 +194,19 @@ impl Launcher {
     /// The files of the shim exist but cannot be read.
     pub async fn reconnect(&self, id: &str) -> Result<Option<Shim>> {
         Shim::reconnect(&self.inner.exec_root, id).await
+    }
+
+    /// Ends what runs of a container whose shim cannot be found any more, since somebody removed its directory: nobody
+    /// could stop it, and another start would be a second one beside it. The shim ends with it.
+    ///
+    /// # Errors
+    /// Something cannot be killed.
+    pub async fn end_lost(&self, id: &str, cgroup_parent: &str) -> Result<()> {
+        if state::directory(&self.inner.exec_root, id).exists() {
+            return Ok(());
+        }
+        let path = Cgroup::path_for(cgroup_parent, id);
+        blocking(move || Cgroup::open(&path)?.kill_and_remove()).await
     }
 
     /// The ids of all containers that have a shim or what is left of one.

@@ -51,6 +51,8 @@ const REMEMBERED: usize = 256;
 struct Shim {
     spec: ContainerSpec,
     directory: PathBuf,
+    /// The same, open: another may be at its path one day.
+    place: OwnedFd,
     filter: Vec<u8>,
     cgroup: Cgroup,
     listener: UnixListener,
@@ -138,7 +140,7 @@ impl Shim {
         identity: Option<Identity>,
     ) -> Result<Self> {
         let signals = sys::signal_descriptor(&[libc::SIGCHLD]).attempt(|| "watch children".into())?;
-        let listener = listen(&directory)?;
+        let (listener, place) = listen(&directory)?;
         let log = Log::open(&spec.log).attempt(|| format!("open the log of {}", spec.id))?;
         let cgroup = Cgroup::open(&Cgroup::path_for(&spec.cgroup_parent, &spec.id))?;
         // What is made from here on can be found again if this process is killed.
@@ -172,6 +174,7 @@ impl Shim {
         Ok(Self {
             spec,
             directory,
+            place,
             filter,
             cgroup,
             listener,
@@ -340,7 +343,8 @@ impl Shim {
             };
             held.exit_code = Some(code);
             self.deadline = Some(Instant::now() + GRACE);
-            if *target == CONTAINER && self.spec.pid != NamespaceMode::Private {
+            let is_first = *target == CONTAINER;
+            if is_first && self.spec.pid != NamespaceMode::Private && !self.is_replaced() {
                 // No pid namespace that ends with its first process.
                 let _ = self.cgroup.kill_all();
             }
@@ -413,7 +417,7 @@ impl Shim {
         self.dismiss(CONTAINER, &Response::Exited(status));
         // Whoever waits is on their way; what follows needs no hurry. What cannot be removed now is tried again
         // when the container is deleted.
-        if self.spec.runtime.is_none() {
+        if self.spec.runtime.is_none() && !self.is_replaced() {
             let _ = self.cgroup.kill_and_remove();
         }
     }
@@ -421,7 +425,8 @@ impl Shim {
     /// Where there is no room for it, the status is here to be asked for, and written later.
     fn save_exit(&mut self) {
         let Some(exit) = &self.exit else { return };
-        self.unsaved = !self.deleted && state::save_exit(&self.directory, exit).is_err();
+        let wanted = !self.deleted && !self.is_cut_off();
+        self.unsaved = wanted && state::save_exit(&self.directory, exit).is_err();
     }
 
     fn finish_exec(&mut self, target: TargetId, code: i32) {
@@ -448,12 +453,27 @@ impl Shim {
         }
     }
 
-    /// Somebody removed its directory, and with it the way to here: nobody who is not here already will ever ask how
-    /// the container ended. What cannot be cleared away now is tried again.
+    /// Somebody removed its directory, and with it the way to here.
+    fn is_cut_off(&self) -> bool {
+        rustix::fs::fstat(&self.place).is_ok_and(|found| found.st_nlink == 0)
+    }
+
+    /// The container was started again meanwhile: cgroup and directory are another shim's.
+    fn is_replaced(&self) -> bool {
+        self.is_cut_off() && self.directory.exists()
+    }
+
+    /// Nobody who is not here already will ever ask how the container ended.
     fn leave_if_forgotten(&mut self) {
-        let over = self.exit.is_some() && self.connections.is_empty() && !self.deleted;
-        if over && matches!(self.directory.try_exists(), Ok(false)) {
+        if self.exit.is_none() || !self.connections.is_empty() || !self.is_cut_off() {
+            return;
+        }
+        if self.spec.runtime.is_some() && !self.is_replaced() {
+            // What cannot be cleared away now is tried again.
             let _ = self.delete();
+        } else {
+            self.log.put_off_work();
+            self.deleted = true;
         }
     }
 
@@ -489,13 +509,13 @@ fn receive_spec(connection: &mut UnixStream) -> Result<(ContainerSpec, String, V
 }
 
 /// By way of the directory's descriptor: `sun_path` ends at 108 bytes.
-fn listen(directory: &Path) -> Result<UnixListener> {
+fn listen(directory: &Path) -> Result<(UnixListener, OwnedFd)> {
     let what = || format!("listen in {}", directory.display());
     let handle = std::fs::File::open(directory).attempt(what)?;
     let path = format!("/proc/self/fd/{}/{}", handle.as_fd().as_raw_fd(), state::SOCKET);
     let listener = UnixListener::bind(path).attempt(what)?;
     listener.set_nonblocking(true).attempt(what)?;
-    Ok(listener)
+    Ok((listener, handle.into()))
 }
 
 /// What `ps` shows.
