@@ -48,13 +48,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some((_, list)) => list.push(time),
         None => times.push((what, vec![time])),
     };
-    for (what, beside, carried) in [
-        ("a port more beside one", 1, false),
-        ("a port more beside ten thousand", 10_000, false),
-        ("a carried port more beside one", 1, true),
-        ("a carried port more beside ten thousand", 10_000, true),
+    // One in two of the numbers: in a row they are a range.
+    for (what, beside, apart, carried) in [
+        ("a port more beside one", 1, 2, false),
+        ("a port more beside ten thousand", 10_000, 2, false),
+        ("a port more of a range of ten thousand", 10_000, 1, false),
+        ("a carried port more beside one", 1, 2, true),
+        ("a carried port more beside ten thousand", 10_000, 2, true),
+        ("a carried port more of a range of as many", 10_000, 1, true),
     ] {
-        one_more(rounds, beside, carried, |time| record(what, time))?;
+        one_more(rounds, beside, apart, carried, |time| record(what, time))?;
     }
     for number in 0..rounds {
         for (what, steps) in parts(number)? {
@@ -93,16 +96,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The transaction that publishes a port beside so many.
+/// The transaction that publishes a port beside so many, whose numbers are so far apart.
 fn one_more(
     rounds: u16,
     beside: u16,
+    apart: u16,
     carried: bool,
     mut record: impl FnMut(Duration),
 ) -> Result<(), Box<dyn Error>> {
     let bridge = BridgePolicy::new(IfName::new("br-bench")?, vec!["10.77.0.0/16".parse()?]);
     let port = |number: u16| {
-        let (proto, host_port) = (Proto::Tcp, 20_000 + number);
+        let (proto, host_port) = (Proto::Tcp, 20_000 + apart * number);
         let binding = |host_ip| PortBinding { proto, container_port: host_port, host_ip, host_port };
         let (bridge, from) = (bridge.bridge.clone(), Vec::new());
         match carried {
