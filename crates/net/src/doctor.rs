@@ -180,13 +180,20 @@ fn resolver(names: std::io::Result<()>) -> Diagnosis {
 }
 
 fn features(host: &dyn Host) -> Vec<Diagnosis> {
-    let missing: Vec<_> =
-        host.features().into_iter().filter_map(|one| Some((one.name, one.missing?))).collect();
-    if missing.is_empty() {
-        return vec![Diagnosis::fine(
+    let missing = host.features().into_iter().filter_map(|one| Some((one.name, one.missing?)));
+    let (unasked, missing): (Vec<_>, Vec<_>) = missing.partition(|(name, _)| *name == "queue of packets");
+    let unasked = unasked.into_iter().map(|(_, why)| {
+        Diagnosis::note(
             "kernel",
-            "it has nf_tables, bridges, veth pairs and connection tracking",
-        )];
+            format!("there is no queue of packets for the engine: {why}"),
+            "clients of ports that are carried over (to a container of the other family, or from ::1) are accepted \
+             before the container is asked, and reset where nobody listens there",
+            vec!["modprobe nfnetlink_queue".to_owned(), "modprobe nft_queue".to_owned()],
+        )
+    });
+    if missing.is_empty() {
+        let fine = Diagnosis::fine("kernel", "it has nf_tables, bridges, veth pairs and connection tracking");
+        return [fine].into_iter().chain(unasked).collect();
     }
     let each = |(name, why): (&'static str, String)| {
         let (module, config) = match name {
@@ -202,7 +209,7 @@ fn features(host: &dyn Host) -> Vec<Diagnosis> {
             vec![format!("modprobe {module}")],
         )
     };
-    missing.into_iter().map(each).collect()
+    missing.into_iter().map(each).chain(unasked).collect()
 }
 
 fn forwarding(host: &dyn Host, desired: &Desired) -> Vec<Diagnosis> {

@@ -243,7 +243,8 @@ pub struct FoundLink {
 /// Something that networks need of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// `nf_tables`, `bridges`, `veth pairs` or `connection tracking`.
+    /// `nf_tables`, `bridges`, `veth pairs`, `connection tracking`; or `queue of packets`, which only ports that are
+    /// carried over have a use for.
     pub name: &'static str,
     /// Why it cannot be used, if it cannot.
     pub missing: Option<String>,

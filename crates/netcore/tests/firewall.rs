@@ -12,7 +12,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use portolan_netcore::firewall::iptables::{self, Found, Lines};
-use portolan_netcore::firewall::ruleset::{ElementData, ElementKey, IpFamily, SetName, Table, Value};
+use portolan_netcore::firewall::ruleset::{
+    ElementData, ElementKey, IpFamily, Queue, QueueForm, SetName, Table, Value,
+};
 use portolan_netcore::firewall::{
     BridgePolicy, CarriedPort, Change, Compile, Compiled, Elements, EndpointPolicy, FirewallPolicy,
     PolicyItem, PublishedPort, dns_table, floor, render, render_table, user_table,
@@ -98,7 +100,8 @@ fn story() -> FirewallPolicy {
 
 #[test]
 fn the_reference_documents_story() {
-    same_as_file("story.nft", &render(&Compiled::<Elements>::new(&story()).unwrap()));
+    let queue = Some(Queue { number: 5, form: QueueForm::Native });
+    same_as_file("story.nft", &render(&Compiled::<Elements>::new(&story()).unwrap(), queue));
     let lines = Compiled::<Lines>::new(&story()).unwrap();
     let mut text = String::new();
     for family in IpFamily::BOTH {
@@ -108,7 +111,7 @@ fn the_reference_documents_story() {
     same_as_file("sandbox-dns.nft", &render_table(&dns_table(40000, 40001), &[]));
     same_as_file("user.nft", &render_table(&user_table(), &[]));
     // The sets and the other table are those of the story.
-    let [inet, _] = floor();
+    let [inet, _] = floor(queue);
     let chains = inet.chains.into_iter().filter(|chain| chain.hook.is_some()).collect();
     same_as_file("floor.nft", &render_table(&Table { sets: Vec::new(), chains, ..inet }, &[]));
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
+use portolan_netcore::firewall::ruleset::Queue;
 use portolan_netcore::firewall::{FirewallPolicy, Transaction};
 use portolan_netcore::host::Restored;
 
@@ -126,15 +127,20 @@ impl Firewall {
     /// Opens the backend in the calling thread's network namespace. Rules change only by
     /// [`Firewall::apply`], except that [`FirewallBackend::Off`] removes ours; the first [`Transaction::Replace`] also removes what the other backend left.
     pub fn open(backend: FirewallBackend) -> Result<Self, FirewallError> {
-        Self::open_again(backend, None)
+        Self::open_again(backend, None, None)
     }
 
     /// The same, in place of a process that is gone and has left [`Firewall::owner`]'s descriptor. What is no
-    /// such thing, or of another namespace, is not used.
-    pub fn open_again(backend: FirewallBackend, kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
+    /// such thing, or of another namespace, is not used. What opens connections that are to be carried over goes to
+    /// `queue`, where somebody has to listen.
+    pub fn open_again(
+        backend: FirewallBackend,
+        kept: Option<OwnedFd>,
+        queue: Option<Queue>,
+    ) -> Result<Self, FirewallError> {
         let backend = match backend {
-            FirewallBackend::Nftables => Backend::Nft(NftFirewall::open(kept)?),
-            FirewallBackend::Iptables => Backend::Iptables(IptablesFirewall::open(kept)?),
+            FirewallBackend::Nftables => Backend::Nft(NftFirewall::open(kept, queue)?),
+            FirewallBackend::Iptables => Backend::Iptables(IptablesFirewall::open(kept, queue)?),
             FirewallBackend::Off => {
                 nft::remove_tables(kept)?;
                 iptables::remove_leftovers()?;

@@ -26,6 +26,7 @@ use crate::keeper::{Keeper, Kept};
 use crate::netlink::{NetlinkError, Protocol, Socket};
 use crate::netns::{self, Pins};
 use crate::observe::{self, LinkSeen};
+use crate::packets;
 use crate::ports::HeldPorts;
 use crate::proxy::Proxies;
 use crate::rt::{ROUTE_KINDS, RTPROT_RA};
@@ -84,6 +85,8 @@ pub struct LinuxHost {
     pub(crate) kept: Kept,
     pub(crate) proxies: Proxies,
     pub(crate) firewall: Firewall,
+    /// Why endpoints are not asked before their clients are accepted, if they are not.
+    pub(crate) unasked: Option<String>,
     /// Counts the transactions of the firewall.
     pub(crate) applied: AtomicU64,
     /// For the host's own sysctls.
@@ -130,13 +133,19 @@ impl LinuxHost {
         if pins.list().is_ok_and(|pins| !pins.is_empty()) {
             kept.firewall();
         }
+        // Before the firewall's rules send anything there.
+        let (queue, rule, unasked) = match packets::open_for(config.firewall) {
+            Ok((queue, rule)) => (Some(queue), Some(rule), None),
+            Err(why) => (None, None, Some(why)),
+        };
         Ok(Self {
             namespace: netns::current().map_err(resource("the host's network namespace"))?,
             sandboxes: Sandboxes::new(pins),
             ports,
             kept,
-            proxies: Proxies::default(),
-            firewall: Firewall::open_again(config.firewall, owner)?,
+            proxies: Proxies::new(queue),
+            firewall: Firewall::open_again(config.firewall, owner, rule)?,
+            unasked,
             applied: AtomicU64::new(0),
             sysctls: Sysctls::open().map_err(resource("a procfs instance"))?,
             sandbox_sysctls: SharedSysctls::default(),
@@ -319,7 +328,9 @@ impl Host for LinuxHost {
     }
 
     fn features(&self) -> Vec<Feature> {
-        crate::features::try_out()
+        let mut features = crate::features::try_out();
+        features.push(Feature { name: "queue of packets", missing: self.unasked.clone() });
+        features
     }
 
     fn uplinks(&self) -> Result<BTreeSet<IfName>, StepError> {

@@ -1,11 +1,12 @@
 //! The Linux host: [`LinuxHost`] carries out the core's steps and observes what they left.
 //!
-//! One file a kind of thing: links, addresses, routes, namespaces, sysctls, held ports, announcements,
+//! One file a kind of thing: links, addresses, routes, namespaces, sysctls, held ports, the queue of packets, announcements,
 //! flows; `netlink` is the codec below them; `firewall` has the two backends. Only `execute` knows
 //! steps, and it chooses nothing.
 
 mod addr;
 mod announce;
+mod ask;
 mod conntrack;
 mod drift;
 mod error;
@@ -24,6 +25,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod observe;
+mod packets;
 pub mod ports;
 mod proxy;
 mod proxy_udp;

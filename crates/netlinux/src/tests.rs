@@ -1,5 +1,6 @@
 //! Against the kernel, each test in a network and mount namespace of its own.
 
+mod ask;
 mod lab;
 mod ports;
 mod sandboxes;

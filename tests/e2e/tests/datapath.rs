@@ -84,6 +84,10 @@ impl Rules {
         let mut blocks = BTreeMap::new();
         let mut open: Option<(String, Vec<String>)> = None;
         for line in listed.lines().filter_map(|line| line.strip_prefix('\t')) {
+            // Kernels and nft differ in how a queue is told; its number is one that nobody else has.
+            let queue = line.split_once("queue ").map(|(before, _)| format!("{before}queue num N"));
+            let comment = line.rsplit_once(" comment ").map(|(_, comment)| format!(" comment {comment}"));
+            let line = queue.map_or(line.to_owned(), |queue| queue + &comment.unwrap_or_default());
             let line = line.replace('\t', "    ");
             if let Some(name) = line.strip_suffix(" {").filter(|_| open.is_none()) {
                 open = Some((name.to_owned(), vec![line.clone()]));

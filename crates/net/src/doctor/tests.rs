@@ -35,6 +35,15 @@ fn a_feature_that_the_kernel_lacks_is_named_with_its_module() {
 }
 
 #[test]
+fn a_kernel_that_queues_no_packets_is_worth_knowing_only() {
+    let host = host();
+    host.add_feature("queue of packets", Some("not supported by this kernel"));
+    let found = features(&host);
+    assert_eq!([found[0].verdict, found[1].verdict], [Verdict::Fine, Verdict::Note]);
+    assert!(found[1].what.ends_with("not supported by this kernel"), "{}", found[1].what);
+}
+
+#[test]
 fn a_table_of_connections_is_full_from_ninety_per_cent() {
     let host = host();
     let judge = |count: &str| {

@@ -5,14 +5,12 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::carried::{CARRIED_ALL, CARRIED_APART, CARRIED_FOR_SOME, CarriedSets};
 use super::compile::Difference;
 use super::policy::{BridgePolicy, EndpointPolicy, FirewallPolicy};
 use super::ranges::{Carried, Carrying, Door, Opening, Redirect, Way, is_range};
 use super::ruleset::{Element, ElementData, ElementKey, IpFamily, SetName, Value, Verdict};
-use super::skeleton::{
-    CARRIED_ALL, CARRIED_APART, CARRIED_FOR_SOME, CarriedSets, ICC_OFF_CHAIN, TO_NAT, TO_NAT_DIRECT,
-    TO_ROUTED,
-};
+use super::skeleton::{ICC_OFF_CHAIN, TO_NAT, TO_NAT_DIRECT, TO_ROUTED};
 use crate::model::{GatewayMode, IfName, MacAddr, PortRange};
 
 /// What a bridge's gateway mode means for one family, internal networks included.

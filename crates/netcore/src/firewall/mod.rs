@@ -1,13 +1,14 @@
 //! The firewall: policy (meaning) and, compiled from it, rule sets for nftables and iptables.
 //!
 //! - `policy`: what is enforced, apart from any syntax.
-//! - [`ruleset`], `skeleton`, `bridge_table`: nf_tables' syntax tree, and our tables in it, which never change.
+//! - [`ruleset`], `skeleton`, `carried`, `bridge_table`: nf_tables' syntax tree, and our tables in it, which never change.
 //! - [`compile`](Compiled), `elements`: policy -> elements of the skeleton's sets and maps; a change -> a difference.
 //! - `ranges`, `runs`: ports in a row put together, which both backends tell the kernel as one.
 //! - `render`: the tree as text, in nft's language.
 //! - [`iptables`]: policy -> input of iptables-restore, in Docker's chains.
 
 mod bridge_table;
+mod carried;
 mod compile;
 mod elements;
 pub mod iptables;
@@ -25,5 +26,6 @@ pub use policy::{
 pub use ranges::{Carried, Carrying, Door, Opening, Redirect, SHORTEST_RANGE, Way};
 pub use render::{render, render_table};
 pub use skeleton::{
-    ACCEPT_MARK, CARRIED_MARK, DNS_TABLE, RESOLVER, TABLE, USER_TABLE, dns_table, floor, skeleton, user_table,
+    ACCEPT_MARK, CARRIED_MARK, DNS_TABLE, REFUSED_MARK, RESOLVER, TABLE, USER_TABLE, dns_table, floor,
+    skeleton, user_table,
 };

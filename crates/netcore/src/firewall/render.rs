@@ -4,15 +4,15 @@ use std::fmt::{self, Display, Write};
 
 use super::compile::{Compiled, Elements};
 use super::ruleset::{
-    Chain, ChainKind, DataType, ElementData, ElementKey, EtherType, Field, Hook, HookPoint, IpFamily, Rule,
-    Set, SetData, SetName, Statement, Table, TableFamily, Value, Verdict,
+    Chain, ChainKind, DataType, ElementData, ElementKey, EtherType, Field, Hook, HookPoint, IpFamily, Queue,
+    Rule, Set, SetData, SetName, Statement, Table, TableFamily, Value, Verdict,
 };
 use super::skeleton::skeleton;
 
 /// The whole rule set of a policy: `table … { … }` for each of our tables.
-pub fn render(compiled: &Compiled<Elements>) -> String {
+pub fn render(compiled: &Compiled<Elements>, queue: Option<Queue>) -> String {
     let elements: Vec<(&ElementKey, &ElementData)> = compiled.iter().collect();
-    skeleton().iter().map(|table| render_table(table, &elements)).collect::<Vec<_>>().join("\n")
+    skeleton(queue).iter().map(|table| render_table(table, &elements)).collect::<Vec<_>>().join("\n")
 }
 
 /// One table with those of the elements that are in its sets.
@@ -229,6 +229,8 @@ impl Display for Statement {
             Self::Unmark(bit) => write!(f, "meta mark set meta mark & {:#010x}", !bit),
             Self::Counter => f.write_str("counter"),
             Self::Reset => f.write_str("reject with tcp reset"),
+            Self::Opens => f.write_str("tcp flags & (fin | syn | rst | ack) == syn"),
+            Self::Queue(queue) => write!(f, "queue num {}", queue.number),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
         }
     }

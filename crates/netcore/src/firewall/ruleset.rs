@@ -407,8 +407,30 @@ pub enum Statement {
     Counter,
     /// `reject with tcp reset`: as the host answers where nobody listens.
     Reset,
+    /// `tcp flags & (fin | syn | rst | ack) == syn`: a packet that opens a connection.
+    Opens,
+    /// `queue num N`: a program says what becomes of the packet. Dropped while none listens.
+    Queue(Queue),
     /// What becomes of the packet.
     Verdict(Verdict),
+}
+
+/// A queue of packets that a program decides on (nfnetlink_queue).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Its number.
+    pub number: u16,
+    /// How the kernel takes it.
+    pub form: QueueForm,
+}
+
+/// How a kernel is told to queue packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueForm {
+    /// By nf_tables' own expression.
+    Native,
+    /// By the target of iptables, where the kernel was built without the former.
+    Xtables,
 }
 
 /// What becomes of a packet.

@@ -3,7 +3,8 @@
 //! A packet's way: `guard` (raw) drops what pretends to be loopback; `prerouting` and `output` turn a
 //! host port into a container's address by one look-up; `forward` sends the packet by the bridge it
 //! goes to into one of four chains, one a gateway mode; `postrouting` masquerades. `input` decides on those
-//! for a port whose connections are carried over in the engine, before its socket hears of them.
+//! for a port whose connections are carried over in the engine, before its socket hears of them; and `ask` has the
+//! engine ask the endpoint before the host accepts.
 //!
 //! Direct routing to a container's address needs no rule of its own: only a translated
 //! destination (`ct status dnat`) opens the way to a bridge in mode nat.
@@ -12,9 +13,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::bridge_table::bridge_table;
+use super::carried::{ask_chains, carried_chains};
 use super::ruleset::{
-    Chain, ChainKind, DataType, Field, Hook, HookPoint, IpFamily, Rule, Set, SetData, SetName, Statement,
-    Table, TableFamily, Value, Verdict,
+    Chain, ChainKind, DataType, Field, Hook, HookPoint, IpFamily, Queue, Rule, Set, SetData, SetName,
+    Statement, Table, TableFamily, Value, Verdict,
 };
 use crate::model::Proto;
 
@@ -31,9 +33,7 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DSTNAT: i32 = -100;
-const PRIORITY_USER: i32 = -10;
-/// Before the user's table, which sees of these packets what may pass.
-const PRIORITY_CARRIED: i32 = PRIORITY_USER - 1;
+pub(super) const PRIORITY_USER: i32 = -10;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
 
@@ -50,6 +50,10 @@ pub const ACCEPT_MARK: u32 = 0x1000_0000;
 /// to the host itself, and so by no rule for what is forwarded.
 pub const CARRIED_MARK: u32 = 0x0800_0000;
 
+/// The bits by which the engine says of a packet from its queue that the endpoint refuses it. The packet ends with
+/// them; they are as many so that no other program's are taken for them.
+pub const REFUSED_MARK: u32 = 0x0452_5354;
+
 /// The bit of a packet that iptables' chain DOCKER-USER has accepted, which is final there. It is set before
 /// that chain, taken off behind it, and exists between chain FORWARD and ours behind it only.
 pub(super) const IPTABLES_MARK: u32 = 0x4000_0000;
@@ -62,24 +66,23 @@ pub(super) const TO_ROUTED: &str = "to_routed";
 pub(super) const ICC_OFF_CHAIN: &str = "icc_off";
 /// The chain of a bridge in mode nat that allows direct routing to published ports.
 pub(super) const TO_NAT_DIRECT: &str = "to_nat_direct";
-/// The chain of packets for a port whose connections are carried over.
-const CARRIED: &str = "carried";
-/// The same for a port that is for some sources only.
-const CARRIED_SOME: &str = "carried_some";
 const TO_PUBLISHED: &str = "to_published";
 const PUBLISHED: &str = "published";
 
 /// Our tables, empty of elements.
-pub fn skeleton() -> [Table; 2] {
-    [inet_table(), bridge_table()]
+///
+/// `queue` is where the engine hears of packets that open connections to be carried over; without one the host
+/// accepts these by itself.
+pub fn skeleton(queue: Option<Queue>) -> [Table; 2] {
+    [inet_table(queue), bridge_table()]
 }
 
 /// Our tables behind iptables' rules: the same policy once more, whatever becomes of those. Only what the
 /// user's chain DOCKER-USER has accepted carries [`IPTABLES_MARK`] and passes.
 /// The chains for translation are empty, and keep the kernel translating the connections that
 /// there are when the last of iptables' rules is flushed.
-pub fn floor() -> [Table; 2] {
-    let mut inet = inet_table();
+pub fn floor(queue: Option<Queue>) -> [Table; 2] {
+    let mut inet = inet_table(queue);
     inet.chains.retain(|chain| chain.name != PUBLISHED);
     for chain in &mut inet.chains {
         let Some(hook) = &mut chain.hook else { continue };
@@ -163,9 +166,10 @@ pub fn dns_table(udp: u16, tcp: u16) -> Table {
     Table { family: TableFamily::Ip, name: DNS_TABLE, sets: Vec::new(), chains: vec![output] }
 }
 
-fn inet_table() -> Table {
+fn inet_table(queue: Option<Queue>) -> Table {
     let mut chains = filter_chains();
     chains.extend(carried_chains());
+    chains.extend(queue.into_iter().flat_map(ask_chains));
     chains.extend(nat_chains());
     Table { family: TableFamily::Inet, name: TABLE, sets: sets(), chains }
 }
@@ -320,89 +324,6 @@ fn filter_chains() -> Vec<Chain> {
     ]
 }
 
-/// Packets for ports at which the engine itself listens. They are held to what holds for those that are
-/// forwarded: no bridge that is closed or keeps apart reaches them, and where a source may not connect it is
-/// refused, as where nobody listens.
-fn carried_chains() -> Vec<Chain> {
-    let accept = |matched: Option<Statement>| {
-        let mut statements: Vec<Statement> = matched.into_iter().collect();
-        statements.extend([Statement::Mark(CARRIED_MARK), verdict(Verdict::Accept)]);
-        rule("", statements)
-    };
-    let tcp = is(Field::L4Proto, Value::Proto(Proto::Tcp));
-    let bridge = |set| Statement::InSet(&[Field::Iifname], set);
-    let drop =
-        |matched: &[Statement]| rule("", [matched, &[Statement::Counter, verdict(Verdict::Drop)]].concat());
-    let mut carried = vec![
-        drop(&[bridge(SetName::Isolated)]),
-        rule("", vec![Statement::VerdictMap(&[Field::NfProto, Field::Iifname], SetName::FromBridge)]),
-    ];
-    carried.extend(carried_in(CARRIED_APART).map(|port| drop(&[bridge(SetName::Bridges), port])));
-    let to = |chain| move |port| rule("", vec![port, verdict(Verdict::Goto(chain))]);
-    carried.extend(carried_in(CARRIED_FOR_SOME).map(to(CARRIED_SOME)));
-    carried.push(accept(None));
-    vec![
-        chain(
-            CARRIED_SOME,
-            vec![
-                accept(Some(Statement::Established)),
-                accept(Some(Statement::InSet(OPEN4_FROM, SetName::Carried4From))),
-                accept(Some(Statement::InSet(OPEN6_FROM, SetName::Carried6From))),
-                rule("to others nobody listens", vec![tcp, Statement::Counter, Statement::Reset]),
-                drop_rest(),
-            ],
-        ),
-        chain(CARRIED, carried),
-        Chain {
-            name: "input",
-            hook: hook(ChainKind::Filter, HookPoint::Input, PRIORITY_CARRIED),
-            rules: carried_in(CARRIED_ALL).map(to(CARRIED)).to_vec(),
-        },
-    ]
-}
-
-/// Where a carried port is, by how it is published.
-pub(super) struct CarriedSets {
-    /// On every address.
-    pub(super) any: SetName,
-    /// On one, IPv4 and IPv6.
-    pub(super) one: [SetName; 2],
-    /// Ports in a row, whichever the address.
-    pub(super) ranges: [SetName; 2],
-}
-
-/// All of them.
-pub(super) const CARRIED_ALL: CarriedSets = CarriedSets {
-    any: SetName::CarriedAny,
-    one: [SetName::Carried4, SetName::Carried6],
-    ranges: [SetName::CarriedRanges4, SetName::CarriedRanges6],
-};
-/// Those that are for some sources only.
-pub(super) const CARRIED_FOR_SOME: CarriedSets = CarriedSets {
-    any: SetName::CarriedSomeAny,
-    one: [SetName::CarriedSome4, SetName::CarriedSome6],
-    ranges: [SetName::CarriedSomeRanges4, SetName::CarriedSomeRanges6],
-};
-/// Those of bridges that keep apart from all others.
-pub(super) const CARRIED_APART: CarriedSets = CarriedSets {
-    any: SetName::CarriedApartAny,
-    one: [SetName::CarriedApart4, SetName::CarriedApart6],
-    ranges: [SetName::CarriedApartRanges4, SetName::CarriedApartRanges6],
-};
-
-/// A carried port's look-ups.
-fn carried_in(CarriedSets { any, one, ranges }: CarriedSets) -> [Statement; 5] {
-    const IN4: &[Field] = &[Field::IpDaddr, Field::L4Proto, Field::ThDport];
-    const IN6: &[Field] = &[Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
-    [
-        Statement::InSet(&[Field::NfProto, Field::L4Proto, Field::ThDport], any),
-        Statement::InSet(IN4, one[0]),
-        Statement::InSet(IN6, one[1]),
-        Statement::InSet(IN4, ranges[0]),
-        Statement::InSet(IN6, ranges[1]),
-    ]
-}
-
 /// Between a bridge that keeps apart from all others and another one.
 fn between(isolated: Field, other: Field) -> Rule {
     let fields = |field: Field| -> &'static [Field] {
@@ -420,8 +341,8 @@ fn between(isolated: Field, other: Field) -> Rule {
 }
 
 /// What a published port that is open to some sources only is looked up by.
-const OPEN4_FROM: &[Field] = &[Field::IpSaddr, Field::IpDaddr, Field::L4Proto, Field::ThDport];
-const OPEN6_FROM: &[Field] = &[Field::Ip6Saddr, Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
+pub(super) const OPEN4_FROM: &[Field] = &[Field::IpSaddr, Field::IpDaddr, Field::L4Proto, Field::ThDport];
+pub(super) const OPEN6_FROM: &[Field] = &[Field::Ip6Saddr, Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
 
 pub(super) const IPPROTO_ICMP: u8 = 1;
 pub(super) const IPPROTO_ICMPV6: u8 = 58;

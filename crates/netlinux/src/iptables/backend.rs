@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
 use portolan_netcore::firewall::iptables::{Found, Lines, OUR_CHAIN, XTable, change, removal, replacement};
-use portolan_netcore::firewall::ruleset::IpFamily;
+use portolan_netcore::firewall::ruleset::{IpFamily, Queue};
 use portolan_netcore::firewall::{Change, Compiled, FirewallPolicy, PolicyItem, Transaction};
 
 use super::command::{Variant, families, restore, save};
@@ -29,11 +29,11 @@ pub(crate) struct IptablesFirewall {
 
 impl IptablesFirewall {
     /// Fails at once if the programs are not there.
-    pub(crate) fn open(kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
+    pub(crate) fn open(kept: Option<OwnedFd>, queue: Option<Queue>) -> Result<Self, FirewallError> {
         for family in families() {
             save(Variant::Default, family)?;
         }
-        let floor = NftFirewall::open_floor(kept)
+        let floor = NftFirewall::open_floor(kept, queue)
             .and_then(|floor| floor.probe().map(|()| floor))
             .inspect_err(|error| {
                 tracing::warn!(

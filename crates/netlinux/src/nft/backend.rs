@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use portolan_netcore::firewall::ruleset::{ElementKey, SetName, TableFamily};
+use portolan_netcore::firewall::ruleset::{ElementKey, Queue, SetName, TableFamily};
 use portolan_netcore::firewall::{
     Change, Compiled, Elements, FirewallPolicy, PolicyItem, TABLE, Transaction, USER_TABLE, floor, skeleton,
     user_table,
@@ -41,31 +41,38 @@ struct State {
     cleaned: bool,
     /// The tables are those that stand behind iptables' rules.
     floor: bool,
+    /// Where the engine hears of connections before the host accepts them.
+    queue: Option<Queue>,
 }
 
 const FAMILIES: [TableFamily; 2] = [TableFamily::Inet, TableFamily::Bridge];
 
 impl NftFirewall {
     /// `kept` is the socket of a process that is gone.
-    pub(crate) fn open(kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
-        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, false, kept)
+    pub(crate) fn open(kept: Option<OwnedFd>, queue: Option<Queue>) -> Result<Self, FirewallError> {
+        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, false, kept, queue)
     }
 
     /// What stands behind the iptables backend: the source guard, which iptables has no word for, and a
     /// floor for when its rules are flushed.
-    pub(crate) fn open_floor(kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
-        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, true, kept)
+    pub(crate) fn open_floor(kept: Option<OwnedFd>, queue: Option<Queue>) -> Result<Self, FirewallError> {
+        Self::open_for(NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, true, kept, queue)
     }
 
     /// With flags of 0 it is as on a kernel that keeps no table for us.
     #[cfg(test)]
     pub(super) fn open_with(flags: u32) -> Result<Self, FirewallError> {
-        Self::open_for(flags, false, None)
+        Self::open_for(flags, false, None, None)
     }
 
-    fn open_for(flags: u32, floor: bool, kept: Option<OwnedFd>) -> Result<Self, FirewallError> {
+    fn open_for(
+        flags: u32,
+        floor: bool,
+        kept: Option<OwnedFd>,
+        queue: Option<Queue>,
+    ) -> Result<Self, FirewallError> {
         let socket = NftSocket::open_again(kept)?;
-        let state = State { socket, flags, in_force: None, generation: None, cleaned: floor, floor };
+        let state = State { socket, flags, in_force: None, generation: None, cleaned: floor, floor, queue };
         Ok(Self { state: Mutex::new(state) })
     }
 
@@ -243,7 +250,7 @@ impl State {
 
     fn replacement(&self, compiled: &Compiled<Elements>) -> Result<Batch, FirewallError> {
         let mut batch = Batch::new();
-        let tables = if self.floor { floor() } else { skeleton() };
+        let tables = if self.floor { floor(self.queue) } else { skeleton(self.queue) };
         for our in &tables {
             if table(&self.socket, our.family, our.name)?.is_some() {
                 encode::delete_table(&mut batch, our.family, our.name);

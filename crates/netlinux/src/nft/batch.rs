@@ -79,8 +79,13 @@ impl Batch {
     /// Ends the batch: its bytes, and what each sequence number is about. The last message asks for
     /// an acknowledgement, which comes after the commit.
     pub(super) fn finish(mut self) -> (Vec<u8>, Vec<About>) {
-        let flags_at = self.last_start + 6;
         self.border(NFNL_MSG_BATCH_END, self.about.len() as u32 + 1);
+        self.unfinished()
+    }
+
+    /// The same without its end: the kernel says what it thinks of it and forgets it again, as for `nft --check`.
+    pub(super) fn unfinished(self) -> (Vec<u8>, Vec<About>) {
+        let flags_at = self.last_start + 6;
         let mut bytes = self.writer.into_bytes();
         let flags = u16::from_ne_bytes([bytes[flags_at], bytes[flags_at + 1]]) | NLM_F_ACK;
         bytes[flags_at..flags_at + 2].copy_from_slice(&flags.to_ne_bytes());

@@ -158,6 +158,19 @@ pub(super) const NFT_NAT_DNAT: u32 = 1;
 pub(super) const NFTA_REJECT_TYPE: u16 = 1;
 pub(super) const NFT_REJECT_TCP_RST: u32 = 1;
 
+pub(super) const NFTA_QUEUE_NUM: u16 = 1;
+pub(super) const NFTA_QUEUE_TOTAL: u16 = 2;
+
+/// linux/netfilter/nf_tables_compat.h: a target of iptables.
+pub(super) const NFTA_TARGET_NAME: u16 = 1;
+pub(super) const NFTA_TARGET_REV: u16 = 2;
+pub(super) const NFTA_TARGET_INFO: u16 = 3;
+
+/// Of the flags of a TCP header, which are its 14th byte: SYN, and those that tell what opens a connection.
+pub(super) const TCP_FLAGS_OFFSET: u32 = 13;
+pub(super) const TCP_SYN: u8 = 0x02;
+pub(super) const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
+
 pub(super) const NFTA_COUNTER_BYTES: u16 = 1;
 pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
 

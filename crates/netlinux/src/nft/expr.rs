@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use portolan_netcore::firewall::ruleset::{
-    EtherType, Field, IpFamily, Rule, SetName, Statement, TableFamily, Value, Verdict,
+    EtherType, Field, IpFamily, Queue, QueueForm, Rule, SetName, Statement, TableFamily, Value, Verdict,
 };
 use portolan_netcore::model::Proto;
 
@@ -109,6 +109,8 @@ fn write(w: &mut Writer, statement: &Statement) {
             w.bytes(NFTA_COUNTER_PACKETS, &0_u64.to_be_bytes());
         }),
         Statement::Reset => expression(w, "reject", |w| w.be32(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST)),
+        Statement::Opens => opens(w),
+        Statement::Queue(queue) => queue_to(w, *queue),
         Statement::Verdict(verdict) => immediate_verdict(w, *verdict),
     }
 }
@@ -142,11 +144,15 @@ fn load(w: &mut Writer, field: Field, register: u32) {
         Field::ThDport => (NFT_PAYLOAD_TRANSPORT_HEADER, 2),
         Field::IcmpType | Field::Icmp6Type => (NFT_PAYLOAD_TRANSPORT_HEADER, 0),
     };
+    load_payload(w, base, offset, field_width(field), register);
+}
+
+fn load_payload(w: &mut Writer, base: u32, offset: u32, length: u32, register: u32) {
     expression(w, "payload", |w| {
         w.be32(NFTA_PAYLOAD_DREG, register);
         w.be32(NFTA_PAYLOAD_BASE, base);
         w.be32(NFTA_PAYLOAD_OFFSET, offset);
-        w.be32(NFTA_PAYLOAD_LEN, field_width(field));
+        w.be32(NFTA_PAYLOAD_LEN, length);
     });
 }
 
@@ -185,10 +191,10 @@ fn compare(w: &mut Writer, operator: u32, value: &[u8]) {
     });
 }
 
-/// value = (value & mask) ^ xor, `xor` being the first four bytes.
+/// value = (value & mask) ^ xor, `xor` being the first bytes.
 fn mask(w: &mut Writer, mask: &[u8], xor: u32) {
     let mut flips = vec![0; mask.len()];
-    flips[..4].copy_from_slice(&xor.to_ne_bytes());
+    flips.iter_mut().zip(xor.to_ne_bytes()).for_each(|(flip, byte)| *flip = byte);
     expression(w, "bitwise", |w| {
         w.be32(NFTA_BITWISE_SREG, NFT_REG32_00);
         w.be32(NFTA_BITWISE_DREG, NFT_REG32_00);
@@ -276,6 +282,33 @@ fn set_port(w: &mut Writer, field: Field, port: u16, proto: Proto) {
             w.be32(NFTA_PAYLOAD_CSUM_OFFSET, offset);
         }
     });
+}
+
+/// Of TCP, and neither an answer nor an end.
+fn opens(w: &mut Writer) {
+    load(w, Field::L4Proto, NFT_REG32_00);
+    compare(w, NFT_CMP_EQ, &bytes_of(&Value::Proto(Proto::Tcp)));
+    load_payload(w, NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS_OFFSET, 1, NFT_REG32_00);
+    mask(w, &[TCP_FIN_SYN_RST_ACK], 0);
+    compare(w, NFT_CMP_EQ, &[TCP_SYN]);
+}
+
+fn queue_to(w: &mut Writer, queue: Queue) {
+    match queue.form {
+        QueueForm::Native => expression(w, "queue", |w| {
+            w.bytes(NFTA_QUEUE_NUM, &queue.number.to_be_bytes());
+            w.bytes(NFTA_QUEUE_TOTAL, &1_u16.to_be_bytes());
+        }),
+        QueueForm::Xtables => expression(w, "target", |w| {
+            w.text(NFTA_TARGET_NAME, "NFQUEUE");
+            w.be32(NFTA_TARGET_REV, 3);
+            // `struct xt_NFQ_info_v3`: number, how many, flags; as long as its alignment makes it.
+            let mut info = [0; 8];
+            info[..2].copy_from_slice(&queue.number.to_ne_bytes());
+            info[2..4].copy_from_slice(&1_u16.to_ne_bytes());
+            w.bytes(NFTA_TARGET_INFO, &info);
+        }),
+    }
 }
 
 fn immediate(w: &mut Writer, value: &[u8]) {

@@ -13,7 +13,7 @@ mod socket;
 mod tests;
 mod wire;
 
-use portolan_netcore::firewall::ruleset::TableFamily;
+use portolan_netcore::firewall::ruleset::{Chain, Queue, QueueForm, Rule, Statement, Table, TableFamily};
 use portolan_netcore::firewall::{DNS_TABLE, dns_table};
 
 use self::batch::Batch;
@@ -42,6 +42,24 @@ pub fn redirect_dns(udp: u16, tcp: u16) -> Result<(), FirewallError> {
 pub fn has_dns_redirect() -> Result<bool, FirewallError> {
     let socket = NftSocket::open()?;
     backend::table(&socket, TableFamily::Ip, DNS_TABLE).map(|table| table.is_some())
+}
+
+/// How this kernel can be told to queue packets, if it can.
+pub(crate) fn queue_form(number: u16) -> Result<QueueForm, FirewallError> {
+    let socket = NftSocket::open()?;
+    let takes = |form| {
+        let mut batch = Batch::new();
+        encode::add_table(&mut batch, &trial_table(Queue { number, form }), 0);
+        socket.rehearse(batch).map(|()| form)
+    };
+    takes(QueueForm::Native).or_else(|why| takes(QueueForm::Xtables).map_err(|_| why))
+}
+
+/// A chain that is called from nowhere.
+fn trial_table(queue: Queue) -> Table {
+    let rule = Rule { statements: vec![Statement::Opens, Statement::Queue(queue)], comment: "" };
+    let chain = Chain { name: "trial", hook: None, rules: vec![rule] };
+    Table { family: TableFamily::Inet, name: "portolan-trial", sets: Vec::new(), chains: vec![chain] }
 }
 
 /// Whether a chain is there, of whatever table of family ip: how iptables-nft's chains are seen

@@ -118,7 +118,15 @@ impl NftSocket {
         if batch.is_empty() {
             return Ok(());
         }
-        let (bytes, about) = batch.finish();
+        self.deliver(batch.finish())
+    }
+
+    /// Learns whether the kernel would commit a batch.
+    pub(super) fn rehearse(&self, batch: Batch) -> Result<(), FirewallError> {
+        self.deliver(batch.unfinished())
+    }
+
+    fn deliver(&self, (bytes, about): (Vec<u8>, Vec<About>)) -> Result<(), FirewallError> {
         self.send(&bytes)?;
         let mut acknowledged = false;
         let mut refused: Option<Answer> = None;

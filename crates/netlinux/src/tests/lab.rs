@@ -22,6 +22,11 @@ impl Lab {
     /// Runs a test on a thread with a network and mount namespace of its own; threads started from it
     /// share them. Without the rights for that the test is skipped, and says so.
     pub(super) fn run(title: &str, test: impl FnOnce(&Lab) + Send) {
+        Self::run_with(title, FirewallBackend::Off, test);
+    }
+
+    /// The same with a firewall.
+    pub(super) fn run_with(title: &str, firewall: FirewallBackend, test: impl FnOnce(&Lab) + Send) {
         let run = || {
             let flags = UnshareFlags::NEWNET | UnshareFlags::NEWNS | UnshareFlags::FS;
             // SAFETY: the thread was started for this test and ends with it.
@@ -32,7 +37,7 @@ impl Lab {
             mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
             let exec_root =
                 std::env::temp_dir().join(format!("portolan-netlinux-{}-{title}", std::process::id()));
-            let lab = Lab { host: open(&exec_root), exec_root: exec_root.clone() };
+            let lab = Lab { host: open_with(&exec_root, firewall), exec_root: exec_root.clone() };
             lab.execute(&[Step::SetUp((Ns::Host, name("lo")), true)]);
             test(&lab);
             drop(lab);
@@ -61,7 +66,11 @@ impl Lab {
 }
 
 pub(super) fn open(exec_root: &std::path::Path) -> LinuxHost {
-    let config = LinuxHostConfig { exec_root: exec_root.to_owned(), firewall: FirewallBackend::Off };
+    open_with(exec_root, FirewallBackend::Off)
+}
+
+pub(super) fn open_with(exec_root: &std::path::Path, firewall: FirewallBackend) -> LinuxHost {
+    let config = LinuxHostConfig { exec_root: exec_root.to_owned(), firewall };
     LinuxHost::open(&config).unwrap()
 }
 
