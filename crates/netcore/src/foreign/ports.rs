@@ -113,24 +113,27 @@ type Key<'a> = ((Family, &'a str, &'a str, Tool), Hook, Flow, bool, Place);
 
 /// Packets like this one to these services: one for each protocol and address, with the ports, in order.
 fn kinds(flow: Flow, packet: &Packet, services: &[Service]) -> Vec<(Packet, Vec<u16>)> {
-    let mut kinds: BTreeMap<(Proto, Option<IpAddr>), BTreeSet<u16>> = BTreeMap::new();
+    let mut kinds: BTreeMap<(Proto, Option<IpAddr>), Vec<u16>> = BTreeMap::new();
     for service in services.iter().filter(|service| service.is_of(packet.v4)) {
         let (address, port) = match flow {
             Flow::In => service.seen_at(packet),
             _ => (service.address, Some(service.port)),
         };
         if let Some(port) = port {
-            kinds.entry((service.proto, address)).or_default().insert(port);
+            kinds.entry((service.proto, address)).or_default().push(port);
         }
     }
-    let kind = |((proto, address), ports): ((Proto, Option<IpAddr>), BTreeSet<u16>)| {
+    let kind = |((proto, address), mut ports): ((Proto, Option<IpAddr>), Vec<u16>)| {
         let mut packet = Packet { proto, ..packet.clone() };
         match (flow, address) {
             (_, None) => {}
             (Flow::In, Some(address)) => packet.destination = Address::One(address),
             (_, Some(address)) => packet.source = Address::One(address),
         }
-        (packet, ports.into_iter().collect())
+        // In order already, mostly: sorting then costs one comparison each.
+        ports.sort_unstable();
+        ports.dedup();
+        (packet, ports)
     };
     kinds.into_iter().map(kind).collect()
 }
