@@ -187,8 +187,9 @@ fn features(host: &dyn Host) -> Vec<Diagnosis> {
             "kernel",
             format!("there is no queue of packets for the engine: {why}"),
             "clients of ports that are carried over (to a container of the other family, or from ::1) are accepted \
-             before the container is asked, and reset where nobody listens there",
-            vec!["modprobe nfnetlink_queue".to_owned(), "modprobe nft_queue".to_owned()],
+             before the container is asked, and reset where nobody listens there. Kernels with \
+             CONFIG_NETFILTER_NETLINK_QUEUE and CONFIG_NFT_QUEUE have it",
+            Vec::new(),
         )
     });
     if missing.is_empty() {
