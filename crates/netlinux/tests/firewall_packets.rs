@@ -21,19 +21,14 @@ const BOTH: [FirewallBackend; 2] = [FirewallBackend::Nftables, FirewallBackend::
 
 /// A container at `.host` of the bridge, with servers on ports 80 and 81.
 fn container(name: &'static str, bridge: &BridgePolicy, number: u8, host: u8) -> Node {
-    let v4 = format!("172.{number}.0.{host}/16");
-    let v6 = format!("fd{number}::{host}/64");
-    let node = Node::new(name, Some(bridge.bridge.as_str()), &[&v4, &v6], &[]);
-    node.sh(&format!("ip route add default via 172.{number}.0.1; ip -6 route add default via fd{number}::1"));
+    let node = Node::container(name, bridge, number, host);
     node.serve(80).serve(81).serve_udp(80);
     node
 }
 
-/// The neighbour, who knows the way to container addresses.
+/// The neighbour, with a server.
 fn neighbour() -> Node {
-    let node =
-        Node::new("neighbour", None, &["192.168.1.2/24", "fd01::2/64"], &["192.168.1.1/24", "fd01::1/64"]);
-    node.sh("ip route add 172.16.0.0/12 via 192.168.1.1; ip -6 route add fd00::/8 via fd01::1");
+    let node = Node::neighbour();
     node.serve(7000);
     node
 }

@@ -23,20 +23,10 @@ use lab::{Node, ask_udp, bridge, host_reaches, in_host, sh};
 const BOTH: [FirewallBackend; 2] = [FirewallBackend::Nftables, FirewallBackend::Iptables];
 
 fn container(name: &'static str, bridge: &BridgePolicy, number: u8, ports: &[u16]) -> Node {
-    let (v4, v6) = (format!("172.{number}.0.2/16"), format!("fd{number}::2/64"));
-    let node = Node::new(name, Some(bridge.bridge.as_str()), &[&v4, &v6], &[]);
-    node.sh(&format!("ip route add default via 172.{number}.0.1; ip -6 route add default via fd{number}::1"));
+    let node = Node::container(name, bridge, number, 2);
     for port in ports {
         node.serve(*port).serve_udp(*port);
     }
-    node
-}
-
-/// On the host's link, with the way to container addresses.
-fn neighbour() -> Node {
-    let node =
-        Node::new("neighbour", None, &["192.168.1.2/24", "fd01::2/64"], &["192.168.1.1/24", "fd01::1/64"]);
-    node.sh("ip route add 172.16.0.0/12 via 192.168.1.1; ip -6 route add fd00::/8 via fd01::1");
     node
 }
 
@@ -119,7 +109,7 @@ fn a_range_is_reached_from_its_first_port_to_its_last() {
             let c1 = container("c1", &docker0, 17, &[&SERVED[..], &[9000, 9007, 9100, 9207, 9307]].concat());
             let _r1 = container("r1", &routed, 21, &[9399, 9400, 9420, 9421]);
             let _d1 = container("d1", &direct, 22, &[9500, 9520, 9521]);
-            let neighbour = neighbour();
+            let neighbour = Node::neighbour();
             let to = |proto, host, ports, from| row(&docker0, proto, host, ports, "172.17.0.2", from);
             let ports = vec![
                 to(Proto::Tcp, "0.0.0.0", 8000..=8100, ""),
@@ -209,7 +199,7 @@ fn taking_a_port_out_of_a_range_leaves_its_neighbours_open() {
             let docker0 = bridge("docker0", 17);
             let asked = [8049, 8051, 9003, 9005].map(|port| format!("192.168.1.1:{port}"));
             let _c1 = container("c1", &docker0, 17, &[8049, 8050, 8051, 9003, 9004, 9005]);
-            let neighbour = neighbour();
+            let neighbour = Node::neighbour();
             let range = row(&docker0, Proto::Tcp, "0.0.0.0", 8000..=8100, "172.17.0.2", "");
             // Of this no two ends are a range without its middle.
             let short = row(&docker0, Proto::Tcp, "0.0.0.0", 9000..=9009, "172.17.0.2", "");

@@ -51,9 +51,7 @@ fn set_mode(bridge: &mut BridgePolicy, mode: GatewayMode) {
 }
 
 fn container(name: &'static str, bridge: &BridgePolicy, number: u8, host: u8) -> Node {
-    let addresses = [format!("172.{number}.0.{host}/16"), format!("fd{number}::{host}/64")];
-    let node = Node::new(name, Some(bridge.bridge.as_str()), &[&addresses[0], &addresses[1]], &[]);
-    node.sh(&format!("ip route add default via 172.{number}.0.1; ip -6 route add default via fd{number}::1"));
+    let node = Node::container(name, bridge, number, host);
     node.serve(80).serve(81);
     node
 }

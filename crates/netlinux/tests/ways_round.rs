@@ -21,18 +21,8 @@ use lab::{Node, bridge, connect, in_host, sh};
 const BOTH: [FirewallBackend; 2] = [FirewallBackend::Nftables, FirewallBackend::Iptables];
 
 fn container(name: &'static str, bridge: &BridgePolicy, number: u8) -> Node {
-    let (v4, v6) = (format!("172.{number}.0.2/16"), format!("fd{number}::2/64"));
-    let node = Node::new(name, Some(bridge.bridge.as_str()), &[&v4, &v6], &[]);
-    node.sh(&format!("ip route add default via 172.{number}.0.1; ip -6 route add default via fd{number}::1"));
+    let node = Node::container(name, bridge, number, 2);
     node.serve(80).serve(81);
-    node
-}
-
-/// On the host's link, with the way to container addresses.
-fn neighbour() -> Node {
-    let node =
-        Node::new("neighbour", None, &["192.168.1.2/24", "fd01::2/64"], &["192.168.1.1/24", "fd01::1/64"]);
-    node.sh("ip route add 172.16.0.0/12 via 192.168.1.1; ip -6 route add fd00::/8 via fd01::1");
     node
 }
 
@@ -78,7 +68,7 @@ fn carried_ports_are_for_whom_forwarded_ones_are() {
             let apart = BridgePolicy { isolate: true, ..bridge("br-apart", 20) };
             let [o1, i1, a1] = [("o1", &other, 18), ("i1", &internal, 19), ("a1", &apart, 20)]
                 .map(|(name, bridge, number)| container(name, bridge, number));
-            let neighbour = neighbour();
+            let neighbour = Node::neighbour();
             let carried = vec![
                 carry("::", 8084, &open, ""),
                 carry("fd01::1", 8085, &open, "fd01::/64 192.168.1.0/24"),
@@ -133,7 +123,7 @@ fn nothing_opens_when_single_chains_of_iptables_are_emptied() {
         let internal = BridgePolicy { internal: true, ..bridge("br-int", 19) };
         let [c1, o1, i1] = [("c1", &docker0, 17), ("o1", &other, 18), ("i1", &internal, 19)]
             .map(|(name, bridge, number)| container(name, bridge, number));
-        let neighbour = neighbour();
+        let neighbour = Node::neighbour();
         let (heard, unpublished) = (neighbour.hear(5000), c1.hear(81));
         let published = |host: &str, target: &str| PublishedPort {
             binding: PortBinding { container_port: 80, ..binding(host, 18080) },

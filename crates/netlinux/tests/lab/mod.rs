@@ -193,6 +193,24 @@ impl Node {
         assert_eq!(self.tries(to), Some(from.parse().unwrap()), "{} to {to}", self.name);
     }
 
+    /// At `.host` of a bridge of 172.`number`.0.0/16 and fd`number`::/64.
+    pub(crate) fn container(name: &'static str, bridge: &BridgePolicy, number: u8, host: u8) -> Self {
+        let addresses = [format!("172.{number}.0.{host}/16"), format!("fd{number}::{host}/64")];
+        let node = Self::new(name, Some(bridge.bridge.as_str()), &[&addresses[0], &addresses[1]], &[]);
+        let gateways = format!("default via 172.{number}.0.1; ip -6 route add default via fd{number}::1");
+        node.sh(&format!("ip route add {gateways}"));
+        node
+    }
+
+    /// Another host on the host's link, which knows the way to containers' addresses.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn neighbour() -> Self {
+        let link = [["192.168.1.2/24", "fd01::2/64"], ["192.168.1.1/24", "fd01::1/64"]];
+        let node = Self::new("neighbour", None, &link[0], &link[1]);
+        node.sh("ip route add 172.16.0.0/12 via 192.168.1.1; ip -6 route add fd00::/8 via fd01::1");
+        node
+    }
+
     /// Asserts that somebody answers at `to`.
     #[track_caller]
     pub(crate) fn gets_through(&self, to: &str) {
