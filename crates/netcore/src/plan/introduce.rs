@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::compile::link_of_network;
 use super::{Desired, Ns, Step};
-use crate::model::{BridgeOptions, Driver, Endpoint, IfName, MacAddr, Network};
+use crate::model::{BridgeOptions, Driver, Endpoint, IfName, MacAddr, Network, NetworkId};
 
 /// Who has addresses on a link, and where frames for them go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +42,14 @@ pub fn introduce(desired: &Desired, done: &[Step]) -> Vec<Step> {
     if ports.is_empty() && bridges.is_empty() {
         return Vec::new();
     }
+    let repaired = desired.endpoints.values().filter(|endpoint| ports.contains(&endpoint.host_ifname));
+    let concerned: BTreeSet<&NetworkId> = repaired.map(|endpoint| &endpoint.network).collect();
     let mut steps = Vec::new();
     for network in desired.networks.values() {
         let Driver::Bridge(BridgeOptions { bridge, .. }) = &network.driver else { continue };
+        if !bridges.contains(bridge) && !concerned.contains(&network.id) {
+            continue;
+        }
         let (bridge, gateway) = ((Ns::Host, bridge.clone()), gateway(desired, network));
         let of_network = desired.endpoints.values().filter(|endpoint| endpoint.network == network.id);
         let everybody: Vec<(&IfName, Neighbour)> =
