@@ -67,12 +67,7 @@ impl fmt::Display for PortSelector {
             Some(ip) => write!(f, "{ip}:")?,
             None => {}
         }
-        let PortRange { first, last } = self.ports;
-        if first == last {
-            write!(f, "{first}/{}", self.proto)
-        } else {
-            write!(f, "{first}-{last}/{}", self.proto)
-        }
+        write!(f, "{}/{}", self.ports, self.proto)
     }
 }
 

@@ -150,7 +150,7 @@ pub(super) fn of_redirect(redirect: &Redirect, policy: &FirewallPolicy) -> Vec<E
     }
     let itself = if target.is_ipv4() { SetName::Self4 } else { SetName::Self6 };
     let mut elements = vec![member(itself, vec![(*target).into(), (*target).into()])];
-    if redirect.is_range() {
+    if is_range(redirect.ports) {
         elements.extend(range_translations(redirect));
     } else {
         elements.extend(redirect.each().flat_map(|(port, to)| translations(&redirect.way, port, to)));
@@ -166,7 +166,7 @@ pub(super) fn of_opening(opening: &Opening, policy: &FirewallPolicy) -> Vec<Elem
         None | Some(Access::Closed) => return Vec::new(),
         Some(Access::Nat | Access::NatUnprotected | Access::Routed) => {}
     }
-    if opening.is_range() {
+    if is_range(opening.ports) {
         let set = if v4 { SetName::OpenRanges4 } else { SetName::OpenRanges6 };
         let key = [(*target).into(), Value::Proto(*proto), Value::Ports(opening.ports)];
         return clients(from, v4).map(|net| member(set, [&[Value::Net(net)], &key[..]].concat())).collect();
@@ -211,7 +211,7 @@ pub(super) fn of_carried(carried: &Carried, policy: &FirewallPolicy) -> Vec<Elem
 fn carried_in(carried: &Carried, sets: &CarriedSets) -> Vec<Element> {
     let host_ip = carried.carrying.host_ip;
     let of_family = |[v4, v6]: [SetName; 2]| if host_ip.is_ipv4() { v4 } else { v6 };
-    let (set, first) = if carried.is_range() {
+    let (set, first) = if is_range(carried.ports) {
         (of_family(sets.ranges), Value::Net(host_net(host_ip)))
     } else if host_ip.is_unspecified() {
         (sets.any, Value::NfProto(IpFamily::of(host_ip)))
@@ -224,7 +224,7 @@ fn carried_in(carried: &Carried, sets: &CarriedSets) -> Vec<Element> {
 /// Protocol and port of each, or of all.
 fn services(carried: &Carried) -> impl Iterator<Item = Vec<Value>> + use<> {
     let (proto, ports) = (carried.carrying.proto, carried.ports);
-    let range = carried.is_range().then_some(Value::Ports(ports));
+    let range = is_range(carried.ports).then_some(Value::Ports(ports));
     let single = (ports.first..=ports.last).filter(move |_| !is_range(ports)).map(Value::Port);
     range.into_iter().chain(single).map(move |ports| vec![Value::Proto(proto), ports])
 }

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use super::compile::{Compile, Compiled, Difference, Part};
 use super::elements::{Access, can_translate, fixed_source, has_family, sources};
 use super::policy::{BridgePolicy, FirewallPolicy};
-use super::ranges::{Door, Opening, Redirect, Way};
+use super::ranges::{Door, Opening, Redirect, Way, is_range};
 use super::ruleset::IpFamily;
 use crate::model::{IfName, PortRange};
 
@@ -403,7 +403,7 @@ fn of_redirect(redirect: &Redirect, bridge: &BridgePolicy) -> Vec<Line> {
         allowed.iter().map(|source| translation(&redirect.way, source, ports, to)).collect()
     };
     let target = redirect.way.target;
-    if redirect.is_range() {
+    if is_range(redirect.ports) {
         // Without a port in it the packet's own is kept.
         return each(&dports(redirect.ports), &target.to_string());
     }
@@ -422,7 +422,7 @@ fn of_opening(opening: &Opening, bridge: &BridgePolicy) -> Vec<Line> {
         Access::Nat if bridge.direct_routing => vec![None],
         Access::Nat => bridge.trusted_interfaces.iter().map(Some).collect(),
     };
-    let ports = if opening.is_range() {
+    let ports = if is_range(opening.ports) {
         vec![dports(opening.ports)]
     } else {
         (opening.ports.first..=opening.ports.last).map(|port| port.to_string()).collect()

@@ -133,21 +133,9 @@ impl Way {
 }
 
 impl Redirect {
-    /// They are many enough to be told as a range.
-    pub fn is_range(&self) -> bool {
-        is_range(self.ports)
-    }
-
     /// Each port of the host, and where it leads.
     pub fn each(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
         (self.ports.first..=self.ports.last).zip(self.container_port..)
-    }
-}
-
-impl Opening {
-    /// They are many enough to be told as a range.
-    pub fn is_range(&self) -> bool {
-        is_range(self.ports)
     }
 }
 
@@ -161,13 +149,6 @@ impl Carrying {
         (self.proto, self.host_ip) == (port.binding.proto, port.binding.host_ip)
             && self.bridge == port.bridge
             && self.from == port.from
-    }
-}
-
-impl Carried {
-    /// They are many enough to be told as a range.
-    pub fn is_range(&self) -> bool {
-        is_range(self.ports)
     }
 }
 
@@ -367,34 +348,24 @@ fn single(port: &PublishedPort) -> Redirect {
     Redirect { way: Way::of(port), ports, container_port: port.binding.container_port }
 }
 
-/// `8000` or `8000-8100`.
-struct Ports(PortRange);
-
-impl fmt::Display for Ports {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PortRange { first, last } = self.0;
-        if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
-    }
-}
-
 impl fmt::Display for Redirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Way { proto, host_ip, target, .. } = &self.way;
         let to = self.container_port.saturating_add(self.ports.last - self.ports.first);
-        let to = Ports(PortRange { first: self.container_port, last: to });
-        write!(f, "port {host_ip} {}/{proto} to {target} {to}", Ports(self.ports))
+        let to = PortRange { first: self.container_port, last: to };
+        write!(f, "port {host_ip} {}/{proto} to {target} {to}", self.ports)
     }
 }
 
 impl fmt::Display for Opening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "port {} of {}/{}", Ports(self.ports), self.door.target, self.door.proto)
+        write!(f, "port {} of {}/{}", self.ports, self.door.target, self.door.proto)
     }
 }
 
 impl fmt::Display for Carried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Carrying { proto, host_ip, bridge, .. } = &self.carrying;
-        write!(f, "carried port {host_ip} {}/{proto} to {bridge}", Ports(self.ports))
+        write!(f, "carried port {host_ip} {}/{proto} to {bridge}", self.ports)
     }
 }

@@ -110,10 +110,7 @@ impl Finding {
 
     /// Its ports as people write them: `8000/tcp`, `9000-9010/udp`.
     pub fn port_names(&self) -> Vec<String> {
-        let name = |(proto, PortRange { first, last }): &(Proto, PortRange)| match first == last {
-            true => format!("{first}/{proto}"),
-            false => format!("{first}-{last}/{proto}"),
-        };
+        let name = |(proto, range): &(Proto, PortRange)| format!("{range}/{proto}");
         self.ports.iter().map(name).collect()
     }
 }
@@ -372,10 +369,7 @@ fn fix(found: &Finding, uplink: Option<&str>) -> Vec<String> {
                 _ => ("iifname", "oifname"),
             };
             let start = format!("nft insert rule {family} {table} {chain}");
-            let of = |(proto, PortRange { first, last }): &(Proto, PortRange)| match first == last {
-                true => format!("{proto} dport {first} accept"),
-                false => format!("{proto} dport {first}-{last} accept"),
-            };
+            let of = |(proto, range): &(Proto, PortRange)| format!("{proto} dport {range} accept");
             ends(found, of, "accept").iter().flat_map(|end| each(&start, comes, goes, end)).collect()
         }
     }
