@@ -15,6 +15,7 @@ mod events;
 mod exec;
 mod files;
 mod foreign;
+mod host_ports;
 mod image;
 mod live_ports;
 pub mod model;

@@ -1,6 +1,7 @@
 //! The ports that a container asks for and those that it has, while some of them are changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use portolan_net::{PortChange, PortRequest, SandboxInfo};
@@ -8,6 +9,7 @@ use portolan_netcore::model::{PortBinding, PortRange, bindings_of};
 
 use crate::container::record::Definition;
 use crate::error::{EngineError, Result};
+use crate::host_ports::near;
 use crate::live_ports::{PortMove, PortSelector};
 use crate::model::{Bindings, ContainerPort, HostPort};
 use crate::network::requests_for;
@@ -142,11 +144,17 @@ impl<'a> Ledger<'a> {
 
     /// The bindings that a port of the container has and is to keep so far.
     fn live(&self, port: &ContainerPort) -> Vec<PortBinding> {
-        let of_port = |binding: &&PortBinding| {
-            (binding.proto, binding.container_port) == (port.proto, port.port)
-                && !self.removed.contains(*binding)
-        };
-        self.sandbox.into_iter().flat_map(|sandbox| sandbox.ports.keys()).filter(of_port).cloned().collect()
+        let (proto, container_port) = (port.proto, port.port);
+        let least =
+            PortBinding { proto, container_port, host_ip: Ipv4Addr::UNSPECIFIED.into(), host_port: 0 };
+        let from = |sandbox: &'a SandboxInfo| sandbox.ports.iter_from(&least).map(|(binding, ())| binding);
+        self.sandbox
+            .into_iter()
+            .flat_map(from)
+            .take_while(|binding| (binding.proto, binding.container_port) == (proto, container_port))
+            .filter(|binding| !self.removed.contains(*binding))
+            .cloned()
+            .collect()
     }
 
     /// Which of them came of what was asked for.
@@ -259,13 +267,20 @@ impl<'a> Ledger<'a> {
 
     /// The container's ports that these of the host may lead to.
     fn ports_of(&self, selector: &PortSelector) -> BTreeSet<ContainerPort> {
-        let live = self.sandbox.into_iter().flat_map(|sandbox| sandbox.ports.keys());
-        let led = live
-            .filter(|binding| selector.is(binding))
-            .map(|binding| ContainerPort { port: binding.container_port, proto: binding.proto });
-        let asks = |(_, hosts): &(&ContainerPort, &Vec<HostPort>)| hosts.iter().any(|ask| selector.asks(ask));
-        let of_proto = self.bindings.iter().filter(|(port, _)| port.proto == selector.proto);
-        led.chain(of_proto.filter(asks).map(|(port, _)| *port)).collect()
+        let mut ports = BTreeSet::new();
+        if let Some(live) = self.sandbox.and_then(|sandbox| sandbox.ports.root()) {
+            near(live, selector.ports, &mut |binding, ()| {
+                let port = ContainerPort { port: binding.container_port, proto: binding.proto };
+                ports.extend(selector.is(binding).then_some(port));
+            });
+        }
+        if let Some(asked) = self.bindings.root() {
+            near(asked, selector.ports, &mut |port, hosts| {
+                let asks = port.proto == selector.proto && hosts.iter().any(|ask| selector.asks(ask));
+                ports.extend(asks.then_some(*port));
+            });
+        }
+        ports
     }
 }
 

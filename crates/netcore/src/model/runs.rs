@@ -2,14 +2,14 @@
 //! ports that were asked for as one range take a line, and one port more costs the store as much as the
 //! first. Lists without runs are as serde writes them, and as they were before there were runs.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::shared::SharedMap;
+use crate::shared::{Piece, SharedMap};
 
 /// How far back the run may be that an entry goes on: two addresses may take turns, or protocols.
 const BACK: usize = 3;
+/// More runs than these are noted where they were found, and not again in what that is a piece of.
+const MANY: usize = 64;
 
 /// Something with a port in it.
 pub trait Run: Sized {
@@ -60,25 +60,53 @@ impl<T: Run + PartialEq> Repeated<T> {
     }
 }
 
-/// The entries of a map, in order, as runs; `entry` makes them of what is in the map. It costs as much as there
-/// are pieces of the map that were not asked before.
+/// The entries of a map, in order, as runs; `entry` makes them of what is in the map, for each type of them in
+/// one way. It costs as much as there are runs, and as there are pieces of the map that were not asked before.
 pub fn of<K, V, T, I>(map: &SharedMap<K, V>, entry: fn(&K, &V) -> I) -> Vec<Repeated<T>>
 where
     T: Run + Clone + PartialEq + Send + Sync + 'static,
     I: Iterator<Item = T>,
 {
     let mut runs = Vec::new();
-    for piece in map.pieces() {
-        let of_piece: Arc<Vec<Repeated<T>>> = piece.noted(|entries| {
-            let mut runs = Vec::new();
-            for first in entries.iter().flat_map(|(key, value)| entry(key, value)) {
-                append(&mut runs, &Repeated { first, count: 1 });
-            }
-            Arc::new(runs)
-        });
-        of_piece.iter().for_each(|run| append(&mut runs, run));
+    if let Some(root) = map.root() {
+        gather(root, entry, &mut runs);
     }
     runs
+}
+
+/// Takes the runs of a piece in.
+fn gather<K, V, T, I>(piece: &Piece<K, V>, entry: fn(&K, &V) -> I, runs: &mut Vec<Repeated<T>>)
+where
+    T: Run + Clone + PartialEq + Send + Sync + 'static,
+    I: Iterator<Item = T>,
+{
+    let noted: &Option<Vec<Repeated<T>>> = piece.noted(|piece| work_out(piece, entry));
+    match noted {
+        Some(of_piece) => of_piece.iter().for_each(|run| append(runs, run)),
+        None => piece.pieces().for_each(|piece| gather(piece, entry, runs)),
+    }
+}
+
+/// The runs of a piece; none if those of the pieces in it are as good.
+fn work_out<K, V, T, I>(piece: &Piece<K, V>, entry: fn(&K, &V) -> I) -> Option<Vec<Repeated<T>>>
+where
+    T: Run + Clone + PartialEq + Send + Sync + 'static,
+    I: Iterator<Item = T>,
+{
+    let mut runs = Vec::new();
+    if let Some(entries) = piece.entries() {
+        for first in entries.iter().flat_map(|(key, value)| entry(key, value)) {
+            append(&mut runs, &Repeated { first, count: 1 });
+        }
+    }
+    for piece in piece.pieces() {
+        gather(piece, entry, &mut runs);
+        if runs.len() > MANY {
+            return None;
+        }
+    }
+    runs.shrink_to_fit();
+    Some(runs)
 }
 
 fn append<T: Run + Clone + PartialEq>(runs: &mut Vec<Repeated<T>>, run: &Repeated<T>) {
@@ -111,10 +139,26 @@ mod tests {
 
     use super::super::{PortBinding, Proto};
     use super::*;
+    use crate::shared::SharedSet;
 
     fn binding(host_ip: &str, container_port: u16, host_port: u16) -> PortBinding {
         let host_ip: IpAddr = host_ip.parse().unwrap();
         PortBinding { proto: Proto::Tcp, container_port, host_ip, host_port }
+    }
+
+    #[test]
+    fn ports_without_runs_are_all_there() {
+        let all: SharedSet<PortBinding> =
+            (1..20_000).step_by(2).map(|port| binding("::", port, port)).collect();
+        let of = |set: &SharedSet<PortBinding>| of(set, |binding, ()| std::iter::once(binding.clone()));
+        let runs = of(&all);
+        assert!(runs.iter().map(|run| (&run.first, run.count)).eq(all.keys().map(|binding| (binding, 1))));
+        let mut more = all.clone();
+        more.insert(binding("::", 10_000, 10_000), ());
+        let runs = of(&more);
+        let long: Vec<_> = runs.iter().filter(|run| run.count > 1).collect();
+        assert_eq!(long, [&Repeated { first: binding("::", 9999, 9999), count: 3 }]);
+        assert_eq!(runs.len(), all.len() - 1);
     }
 
     #[test]
