@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use portolan_netcore::host::Host;
@@ -79,7 +80,7 @@ pub(crate) struct Wanted {
 impl Owner {
     pub(crate) fn wanted(&self) -> Wanted {
         let networks = self.desired().networks.values();
-        let of = |network: &Network| {
+        let of = |network: &Arc<Network>| {
             let name = network.name.clone();
             self.overlaps(network).into_iter().map(move |route| (name.clone(), route))
         };

@@ -285,7 +285,7 @@ fn policies(desired: &Desired) -> Vec<Bridged> {
     let touched = Touched { networks: networks.networks.keys().cloned().collect(), ..Touched::default() };
     let policy = compile_touched(&networks, &touched).firewall.unwrap_or_default();
     let mut published = published(desired);
-    let of = |network: &Network| {
+    let of = |network: &Arc<Network>| {
         let Driver::Bridge(options) = &network.driver else { return None };
         let policy = policy.bridges.get(&options.bridge)?.clone();
         let published = published.remove(&network.id).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Answers: what there is.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_netcore::model::{
@@ -77,7 +78,7 @@ pub struct EndpointInfo {
     /// The endpoint is on a bridge; otherwise it has neither links nor addresses (`host`, `none`).
     pub linked: bool,
     /// The endpoint.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
 }
 
 /// Something that happened to a network. Docker: events of type `network`.

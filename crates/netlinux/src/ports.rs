@@ -332,7 +332,9 @@ impl State {
                     chosen.push((key, Arc::clone(socket)));
                 }
             }
-            if chosen.is_empty() {
+            if chosen.len() < shelf::WORTH {
+                // Others come soon: what proxies listen on may be all the rest, and would be put away one by one.
+                self.at_hand.extend(chosen.into_iter().map(|(key, _)| key));
                 return;
             }
             let descriptors: Vec<BorrowedFd<'_>> = chosen.iter().map(|(_, socket)| socket.as_fd()).collect();

@@ -15,6 +15,8 @@ use rustix::net::{
 
 /// Most descriptors on one shelf; a message takes 253 (`SCM_MAX_FD`).
 pub(crate) const ROOM: usize = 64;
+/// Fewest that are worth one: it has a descriptor itself.
+pub(crate) const WORTH: usize = 8;
 
 /// Descriptors in a queue. Dropping it closes them.
 #[derive(Debug)]

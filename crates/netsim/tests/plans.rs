@@ -256,7 +256,9 @@ fn a_network_costs_the_same_among_a_thousand() {
         let mut bytes = [9; 32];
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         let id = portolan_netcore::model::NetworkId::from_bytes(bytes);
-        desired.networks.insert(id.clone(), portolan_netcore::model::Network { id, ..template.clone() });
+        desired
+            .networks
+            .insert(id.clone(), portolan_netcore::model::Network { id, ..(*template).clone() }.into());
     }
     let one = template.id.clone();
     let mut without = desired.clone();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use portolan_netcore::model::{ContainerId, Endpoint, NetworkId, PortBinding, SandboxId};
@@ -165,7 +166,7 @@ pub struct EndpointSnapshot {
     /// What was asked for.
     pub settings: EndpointSettings,
     /// What it has; none while it does not run.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<Arc<Endpoint>>,
     /// Names it has in the embedded DNS of a user-defined network.
     pub dns_names: Vec<String>,
 }

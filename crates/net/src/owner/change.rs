@@ -1,6 +1,7 @@
 //! Changes of a sandbox that is there: networks that it joins and leaves, another name.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use portolan_netcore::model::{ContainerId, Endpoint, NetworkId, PortBinding, SandboxId, SandboxMode};
 use portolan_netcore::plan::{Desired, Step, Touched, change};
@@ -35,8 +36,7 @@ impl Owner {
         };
         let network = self.check_attach(attach)?;
         self.check_joins(&record, &before, &network, attach)?;
-        let mut draft = Draft::of(record.clone());
-        draft.endpoints = record.order.iter().filter_map(|id| before.endpoints.get(id)).cloned().collect();
+        let mut draft = Draft::change(&record, &before);
         let added = match self.add_to_draft(&mut draft, &network, attach) {
             Ok(Turn::Done(())) => self.reelect(&mut draft),
             Ok(Turn::Later) => return Ok(Turn::Later),
@@ -91,10 +91,9 @@ impl Owner {
             ));
         }
         let gone = gone.clone();
-        let mut draft = Draft::of(record.clone());
+        let mut draft = Draft::change(&record, &before);
         draft.record.order.retain(|id| *id != gone.id);
-        draft.endpoints =
-            draft.record.order.iter().filter_map(|id| before.endpoints.get(id)).cloned().collect();
+        draft.endpoints.retain(|endpoint| endpoint.id != gone.id);
         draft.batch.delete_endpoint(&gone.id);
         draft.published.clone_from(&gone.published);
         draft.allowed.clone_from(&gone.allowed);
@@ -124,7 +123,7 @@ impl Owner {
     pub(super) fn store_draft(&self, draft: &mut Draft, before: &Desired) -> Result<(), Error> {
         draft.batch.put_sandbox(&draft.record)?;
         for endpoint in &draft.endpoints {
-            if before.endpoints.get(&endpoint.id) != Some(endpoint) {
+            if before.endpoints.get(&endpoint.id).is_none_or(|before| **before != *endpoint) {
                 draft.batch.put_endpoint(endpoint)?;
             }
         }
@@ -160,11 +159,11 @@ impl Owner {
         }
         let (mut had, mut has) = (SharedSet::new(), SharedSet::new());
         for endpoint in &back.touched.endpoints {
-            had.append(self.take_out_endpoint(endpoint).map(|old| old.published).unwrap_or_default());
+            had.append(self.take_out_endpoint(endpoint).map(|old| old.published.clone()).unwrap_or_default());
         }
         draft.endpoints.iter().for_each(|endpoint| has.append(endpoint.published.clone()));
         self.ports.forget(had.changes_from(&has).map(|(binding, ())| binding), &id);
-        self.desired.sandboxes.insert(id.clone(), draft.record.sandbox.clone());
+        self.desired.sandboxes.insert(id.clone(), Arc::new(draft.record.sandbox.clone()));
         for endpoint in draft.endpoints {
             let new = || endpoint.published.changes_from(&had).map(|(binding, ())| binding);
             // They are in the table since they were taken, if they were.
@@ -191,8 +190,8 @@ impl Owner {
         let Turn::Done((_, touched, before)) = self.begin_change(&id)? else { return Ok(Turn::Later) };
         self.rename_leases(container, name)?;
         let mut batch = Batch::default();
-        let mut renamed: Vec<Endpoint> = before.endpoints.into_values().collect();
-        for endpoint in &mut renamed {
+        let mut renamed: Vec<Arc<Endpoint>> = before.endpoints.into_values().collect();
+        for endpoint in renamed.iter_mut().map(Arc::make_mut) {
             let (old, new) = (endpoint.container_name.to_ascii_lowercase(), name.to_ascii_lowercase());
             endpoint.dns_names.iter_mut().filter(|name| **name == old).for_each(|name| name.clone_from(&new));
             name.clone_into(&mut endpoint.container_name);

@@ -80,8 +80,7 @@ impl Owner {
         let Turn::Done((record, touched, before)) = self.begin_change(&sandbox)? else {
             return Ok(Turn::Later);
         };
-        let mut draft = Draft::of(record.clone());
-        draft.endpoints = record.order.iter().filter_map(|id| before.endpoints.get(id)).cloned().collect();
+        let mut draft = Draft::change(&record, &before);
         if let Some(endpoint) = draft.endpoints.iter_mut().find(|endpoint| endpoint.id == *id) {
             self.lend(endpoint, lease)?;
         }

@@ -1,6 +1,7 @@
 //! A sandbox as it is going to be.
 
 use portolan_netcore::model::{Allowed, Endpoint, EndpointId, NetworkId, PortBinding, Sandbox, SandboxId};
+use portolan_netcore::plan::Desired;
 use portolan_netcore::shared::SharedSet;
 
 use super::endpoint::Advertising;
@@ -65,7 +66,13 @@ impl Draft {
         Ok(())
     }
 
-    pub(super) fn of(record: SandboxRecord) -> Self {
+    /// Of a sandbox that is there and changes.
+    pub(super) fn change(record: &SandboxRecord, before: &Desired) -> Self {
+        let there = record.order.iter().filter_map(|id| before.endpoints.get(id));
+        Self { endpoints: there.map(|endpoint| (**endpoint).clone()).collect(), ..Self::of(record.clone()) }
+    }
+
+    fn of(record: SandboxRecord) -> Self {
         Self {
             record,
             endpoints: Vec::new(),

@@ -322,7 +322,7 @@ impl Owner {
     }
 
     fn lease_error(&self, network: &NetworkId, error: IpamError) -> Error {
-        match (error, self.desired.networks.get(network)) {
+        match (error, self.network(network)) {
             (IpamError::InUse { address, holder }, _) => {
                 let by = match holder {
                     Some(container) => self.holder_name(network, &container),
@@ -333,7 +333,7 @@ impl Owner {
             (IpamError::OutOfRange { address }, _) => {
                 Error::invalid(format!("no configured subnet or ip-range contain the IP address {address}"))
             }
-            (IpamError::Exhausted { subnet }, Some(Network { name, id, .. })) => {
+            (IpamError::Exhausted { subnet }, Ok(Network { name, id, .. })) => {
                 let version = if matches!(subnet, IpNet::V4(_)) { 4 } else { 6 };
                 Error::internal(format!(
                     "no available IPv{version} addresses on this network's address pools: {name} ({id})"

@@ -20,8 +20,7 @@ impl Owner {
         change: &PortChange,
     ) -> Result<Turn<Work>, Error> {
         let Turn::Done((record, touched, before)) = self.begin_change(id)? else { return Ok(Turn::Later) };
-        let mut draft = Draft::of(record.clone());
-        draft.endpoints = record.order.iter().filter_map(|id| before.endpoints.get(id)).cloned().collect();
+        let mut draft = Draft::change(&record, &before);
         change.asks_no_more.iter().for_each(|request| draft.record.ask_no_more(request));
         change.asks.iter().for_each(|request| draft.record.ask(request.clone()));
         let changed = self.change_draft(&mut draft, change);

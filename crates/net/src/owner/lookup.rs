@@ -1,5 +1,7 @@
 //! Finding and showing.
 
+use std::sync::Arc;
+
 use portolan_netcore::model::{Driver, Endpoint, EndpointId, Network, NetworkId, SandboxId, SandboxMode};
 use portolan_netcore::shared::SharedSet;
 
@@ -30,7 +32,8 @@ impl Owner {
     }
 
     pub(super) fn network(&self, id: &NetworkId) -> Result<&Network, Error> {
-        self.desired.networks.get(id).ok_or_else(|| Error::not_found(format!("network {id} not found")))
+        let network = self.desired.networks.get(id).map(Arc::as_ref);
+        network.ok_or_else(|| Error::not_found(format!("network {id} not found")))
     }
 
     pub(crate) fn find(&self, reference: &str) -> Result<NetworkInfo, Error> {
@@ -45,8 +48,16 @@ impl Owner {
         all
     }
 
+    /// Those that are there.
+    pub(super) fn endpoints_by<'a>(
+        &'a self,
+        ids: impl Iterator<Item = &'a EndpointId>,
+    ) -> impl Iterator<Item = &'a Endpoint> {
+        ids.filter_map(|id| self.desired.endpoints.get(id)).map(Arc::as_ref)
+    }
+
     pub(super) fn endpoints_of(&self, network: &NetworkId) -> impl Iterator<Item = &Endpoint> {
-        self.members.get(network).into_iter().flatten().filter_map(|id| self.desired.endpoints.get(id))
+        self.endpoints_by(self.members.get(network).into_iter().flatten())
     }
 
     fn network_info(&self, network: &Network) -> NetworkInfo {

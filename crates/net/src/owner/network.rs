@@ -1,5 +1,6 @@
 //! Making and removing networks.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
@@ -107,7 +108,8 @@ impl Owner {
     /// else's anyway.
     fn check_link_is_its_alone(&self, network: &Network) -> Result<(), Error> {
         if let Some(parent) = network.driver.parent() {
-            let uses = |other: &&Network| other.driver.parent().is_some_and(|it| it.parent == parent.parent);
+            let uses =
+                |other: &&Arc<Network>| other.driver.parent().is_some_and(|it| it.parent == parent.parent);
             return match self.desired.networks.values().find(uses) {
                 None => Ok(()),
                 Some(other) => Err(Error::forbidden(format!(
@@ -147,7 +149,7 @@ impl Owner {
             }
         }
         self.spaces.insert(network.id.clone(), spaces);
-        self.desired.networks.insert(network.id.clone(), network.clone());
+        self.desired.networks.insert(network.id.clone(), Arc::new(network.clone()));
         let before = self.nothing();
         let steps = change(&before, &self.desired, &Touched::network(&network.id));
         NetworkWork { network, steps, before }

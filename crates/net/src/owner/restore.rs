@@ -257,7 +257,7 @@ impl Owner {
 
     fn restore_sandboxes(&mut self, stored: Stored) {
         for (id, record) in stored.sandboxes {
-            self.desired.sandboxes.insert(id.clone(), record.sandbox.clone());
+            self.desired.sandboxes.insert(id.clone(), Arc::new(record.sandbox.clone()));
             self.sandboxes.insert(id, Live { record, phase: Phase::Ready });
         }
         for endpoint in stored.endpoints {

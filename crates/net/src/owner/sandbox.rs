@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use portolan_netcore::model::{
     ContainerId, Endpoint, EndpointId, IfName, NetworkId, PortBinding, SandboxId, SandboxMode,
@@ -165,7 +166,7 @@ impl Owner {
             self.keep_lease(Some(lease));
         }
         let touched = Touched::sandbox(&id, &draft.record.order);
-        self.desired.sandboxes.insert(id.clone(), draft.record.sandbox.clone());
+        self.desired.sandboxes.insert(id.clone(), Arc::new(draft.record.sandbox.clone()));
         self.sandboxes.insert(id.clone(), Live { record: draft.record, phase: Phase::Busy });
         let mut events = Vec::new();
         for endpoint in draft.endpoints {
@@ -196,13 +197,14 @@ impl Owner {
     }
 
     /// Into the desired state; its names with it.
-    pub(super) fn insert_endpoint(&mut self, endpoint: Endpoint) {
+    pub(super) fn insert_endpoint(&mut self, endpoint: impl Into<Arc<Endpoint>>) {
+        let endpoint = endpoint.into();
         self.add_names(&endpoint);
         self.members.entry(endpoint.network.clone()).or_default().insert(endpoint.id.clone());
         self.desired.endpoints.insert(endpoint.id.clone(), endpoint);
     }
 
-    pub(super) fn take_out_endpoint(&mut self, id: &EndpointId) -> Option<Endpoint> {
+    pub(super) fn take_out_endpoint(&mut self, id: &EndpointId) -> Option<Arc<Endpoint>> {
         let endpoint = self.desired.endpoints.remove(id)?;
         if let Some(members) = self.members.get_mut(&endpoint.network) {
             members.remove(id);
@@ -337,7 +339,7 @@ impl Owner {
         if let Err(error) = stored.and_then(|()| self.commit(&batch)) {
             tracing::error!(sandbox = %id, %error, "cannot store a sandbox as it was");
         }
-        self.desired.sandboxes.insert(id.clone(), record.sandbox.clone());
+        self.desired.sandboxes.insert(id.clone(), Arc::new(record.sandbox.clone()));
         if let Some(live) = self.sandboxes.get_mut(id) {
             live.record = record;
         }
@@ -391,9 +393,9 @@ impl Owner {
             removal.networks.push(endpoint.network.clone());
             removal.addresses.extend(self.leave_addresses(&endpoint));
             self.quarantine(&endpoint.network, container, id);
-            removal.published.append(endpoint.published);
+            removal.published.append(endpoint.published.clone());
             if endpoint.host_ifname.as_str() != "lo" {
-                removal.links.push(endpoint.host_ifname);
+                removal.links.push(endpoint.host_ifname.clone());
             }
         }
         self.desired.sandboxes.remove(id);

@@ -27,8 +27,7 @@ impl Owner {
         }
         let new = |id: &&EndpointId| !back.before.endpoints.contains_key(*id);
         let endpoints = back.touched.endpoints.iter().filter(new);
-        let wanted: Vec<IpAddr> =
-            endpoints.filter_map(|id| self.desired.endpoints.get(id)).flat_map(addresses).collect();
+        let wanted: Vec<IpAddr> = self.endpoints_by(endpoints).flat_map(addresses).collect();
         self.take_stale(&wanted)
     }
 

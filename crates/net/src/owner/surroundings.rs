@@ -2,6 +2,7 @@
 //! them, and the MTU of the way out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use portolan_netcore::host::{ForeignRoute, Host};
@@ -120,7 +121,7 @@ impl Owner {
         self.commit(&batch)?;
         let touched = Touched { networks: [id.clone()].into(), ..Touched::endpoints(&endpoints) };
         let before = self.desired.slice(&touched);
-        self.desired.networks.insert(id.clone(), network);
+        self.desired.networks.insert(id.clone(), Arc::new(network));
         let steps = change(&before, &self.desired, &touched);
         repair.errors.extend(crate::apply::run_whatever_fails(self.host.as_ref(), &steps));
         tracing::info!(network = %id, steps = steps.len(), "the MTU of the way out changed, and the network's with it");

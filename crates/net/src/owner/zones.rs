@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use portolan_netcore::dns::{LinkTarget, Upstreams, ZoneChange, ZoneRecord, ZoneView};
 use portolan_netcore::model::{Endpoint, NetworkId, SandboxId};
@@ -80,8 +81,7 @@ impl Owner {
         }
         let live = self.sandboxes.get(id)?;
         // A name that several networks know is that of the one by which the sandbox goes out.
-        let endpoints =
-            self.by_rank(live.record.order.iter().filter_map(|id| self.desired.endpoints.get(id)));
+        let endpoints = self.by_rank(self.endpoints_by(live.record.order.iter()));
         let networks: Vec<NetworkId> = endpoints
             .iter()
             .map(|endpoint| &endpoint.network)
@@ -111,7 +111,7 @@ impl Owner {
         let of_networks = || {
             let networks = networks.iter().filter_map(|id| self.desired.networks.get(id));
             let mut servers: Vec<IpAddr> = Vec::new();
-            for server in networks.flat_map(options::dns_servers) {
+            for server in networks.flat_map(|network| options::dns_servers(network)) {
                 if !servers.contains(&server) {
                     servers.push(server);
                 }
@@ -177,7 +177,7 @@ impl Owner {
         let mut batch = Batch::default();
         batch.put_network(&network)?;
         self.commit(&batch)?;
-        self.desired.networks.insert(id.clone(), network);
+        self.desired.networks.insert(id.clone(), Arc::new(network));
         self.emit(NetworkAction::Update, &id, None);
         let members: BTreeSet<SandboxId> =
             self.endpoints_of(&id).map(|endpoint| endpoint.sandbox.clone()).collect();

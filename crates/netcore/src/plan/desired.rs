@@ -1,6 +1,7 @@
 //! What the user wants, in Docker's nouns, and the keys by which a request names what it touches.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::{Endpoint, EndpointId, Network, NetworkId, Sandbox, SandboxId};
 
@@ -8,11 +9,11 @@ use crate::model::{Endpoint, EndpointId, Network, NetworkId, Sandbox, SandboxId}
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// Networks.
-    pub networks: BTreeMap<NetworkId, Network>,
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
     /// Sandboxes.
-    pub sandboxes: BTreeMap<SandboxId, Sandbox>,
+    pub sandboxes: BTreeMap<SandboxId, Arc<Sandbox>>,
     /// Endpoints; each one's network and sandbox are here too.
-    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
     /// Sandboxes that the embedded resolver serves, and its (UDP, TCP) ports there.
     pub dns: BTreeMap<SandboxId, (u16, u16)>,
     /// What holds for the whole host.

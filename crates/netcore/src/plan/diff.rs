@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::claim::{claim, is_foreign};
 use super::compile::{compile_touched, hold, route_localnet};
@@ -82,7 +83,7 @@ fn without_common_ports(desired: &Desired, other: &Desired, touched: &Touched) -
         here.extend(
             changed(endpoint, there).into_iter().chain(changed(there, endpoint)).map(|key| (key, ())),
         );
-        endpoint.published = here;
+        Arc::make_mut(endpoint).published = here;
     }
     Some(slice)
 }

@@ -82,9 +82,8 @@ pub(super) fn order_interfaces(steps: &mut [Step], desired: &Desired, touched: &
         return;
     }
     let endpoints = touched.endpoints.iter().filter_map(|id| desired.endpoints.get(id));
-    let key =
-        |endpoint: &crate::model::Endpoint| (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone());
-    let place: BTreeMap<LinkKey, usize> = endpoints.map(key).zip(0..).collect();
+    let key = endpoints.map(|endpoint| (Ns::Sandbox(endpoint.sandbox.clone()), endpoint.ifname.clone()));
+    let place: BTreeMap<LinkKey, usize> = key.zip(0..).collect();
     let placed = |step: &Step| match step {
         Step::AddVeth { container, .. } => place.get(container).copied(),
         Step::AddLink(link, _) => place.get(link).copied(),

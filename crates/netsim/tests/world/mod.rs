@@ -143,14 +143,14 @@ pub(crate) fn world(bytes: &[u8]) -> Desired {
     for number in 0..3 {
         if choices.below(4) > 0 {
             let network = network(number, &mut choices);
-            desired.networks.insert(network.id.clone(), network);
+            desired.networks.insert(network.id.clone(), network.into());
         }
     }
     for number in 0..2 {
         if choices.below(4) > 0 {
             let sandbox = sandbox(number);
             desired.dns.insert(sandbox.id.clone(), (40_000, 40_001));
-            desired.sandboxes.insert(sandbox.id.clone(), sandbox);
+            desired.sandboxes.insert(sandbox.id.clone(), sandbox.into());
         }
     }
     let (mut names, mut inner, mut ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -165,7 +165,7 @@ pub(crate) fn world(bytes: &[u8]) -> Desired {
             endpoint.is_gateway = !desired.endpoints.values().any(|other| other.sandbox == endpoint.sandbox);
             endpoint.published.retain(|binding, ()| ports.insert((binding.proto, binding.host_port)));
             endpoint.allowed.retain(|binding, _| endpoint.published.contains(binding));
-            desired.endpoints.insert(endpoint.id.clone(), endpoint);
+            desired.endpoints.insert(endpoint.id.clone(), endpoint.into());
         }
     }
     desired
