@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         firewall: FirewallBackend::Nftables,
     })?;
     let bridge = (Ns::Host, IfName::new("br-bench")?);
-    execute(&host, &[Step::AddBridge(bridge.clone(), bridge_link()?), Step::SetUp(bridge, true)])?;
+    execute(&host, &[Step::AddBridge(bridge.clone(), Box::new(bridge_link()?)), Step::SetUp(bridge, true)])?;
     for number in 0..background {
         execute(&host, &parts(1000 + number)?.concat_steps())?;
     }
@@ -198,21 +198,21 @@ fn parts(number: u16) -> Result<Vec<Part>, Box<dyn Error>> {
     let eth0: LinkKey = (ns.clone(), IfName::new("eth0")?);
     let host: LinkKey = (Ns::Host, host_end(number)?);
     let [high, low] = number.to_be_bytes();
-    let host_link = Link {
+    let host_link = Box::new(Link {
         kind: LinkKind::Veth { peer: eth0.clone() },
         mac: None,
         master: Some(IfName::new("br-bench")?),
         alias: Some(format!("portolan:{number}")),
         vlan: None,
         ..bridge_link()?
-    };
-    let container_link = Link {
+    });
+    let container_link = Box::new(Link {
         kind: LinkKind::Veth { peer: host.clone() },
         mac: Some(MacAddr([2, 0x42, 10, 77, high, low])),
         alias: None,
         vlan: None,
         ..bridge_link()?
-    };
+    });
     let sysctl = |key: &str, value: &str| Step::SetSysctl(ns.clone(), key.to_owned(), value.to_owned());
     let port = PortBinding { proto: Proto::Tcp, container_port: 0, host_ip: [0; 4].into(), host_port: 8080 };
     let default = Route {

@@ -11,7 +11,7 @@ use portolan_netcore::host::{
     Disturbance, Feature, ForeignRoute, FoundLink, Host, HostFacts, Report, Restored, StepError, Watch,
 };
 use portolan_netcore::model::{IfName, PortBinding, Proto};
-use portolan_netcore::plan::{HostState, Link, LinkKind, Ns, Step};
+use portolan_netcore::plan::{HostState, LinkKind, Ns, Step};
 
 use crate::{firewall, links};
 
@@ -253,8 +253,8 @@ impl Inner {
             }
             // No second line of defence: plans must not have it.
             Step::RemoveLink((Ns::Host, name)) if self.foreign_links.remove(name) => Ok(()),
-            Step::AddVeth { host_link: Link { master: Some(master), .. }, .. }
-                if self.host_links.contains_key(master) =>
+            Step::AddVeth { host_link, .. }
+                if host_link.master.as_ref().is_some_and(|master| self.host_links.contains_key(master)) =>
             {
                 links::apply(state, step, true)
             }

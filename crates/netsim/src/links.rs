@@ -40,7 +40,7 @@ pub(crate) fn apply(state: &mut HostState, step: &Step, foreign_master: bool) ->
         }
         Step::AddBridge(key, link) | Step::AddLink(key, link) => {
             vacant(state, key)?;
-            let made = Link { addresses: BTreeSet::new(), up: false, ..link.clone() };
+            let made = Link { addresses: BTreeSet::new(), up: false, ..(**link).clone() };
             state.links.insert(key.clone(), made);
             Ok(())
         }

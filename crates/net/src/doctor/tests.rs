@@ -115,7 +115,7 @@ fn what_cannot_be_put_right_is_told_as_what_it_is() {
     assert_eq!((held.check, problem(&held).0), ("ports", "address already in use by nginx (1 times so far)"));
 
     let key = (Ns::Host, IfName::new("br-n").unwrap());
-    let bridge = Step::AddBridge(key.clone(), Link::bare(LinkKind::Bridge));
+    let bridge = Step::AddBridge(key.clone(), Box::new(Link::bare(LinkKind::Bridge)));
     let taken = trouble(&bridge, "file exists", Some(EEXIST));
     let (what, fix) = problem(&taken);
     assert_eq!(what, "[host] link add br-n type bridge: file exists (1 times so far)");

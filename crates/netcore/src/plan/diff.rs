@@ -252,9 +252,9 @@ pub(super) fn diff_link(
             {
                 let step = Step::AddVeth {
                     host: key.clone(),
-                    host_link: link.clone(),
+                    host_link: Box::new(link.clone()),
                     container: peer.clone(),
-                    container_link: container_link.clone(),
+                    container_link: Box::new(container_link.clone()),
                 };
                 plan.push(Phase::AddVeth, step);
             }
@@ -265,7 +265,7 @@ pub(super) fn diff_link(
 
 fn diff_bridge(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Unordered) {
     match before {
-        None => plan.push(Phase::AddBridge, Step::AddBridge(key.clone(), link.clone())),
+        None => plan.push(Phase::AddBridge, Step::AddBridge(key.clone(), Box::new(link.clone()))),
         Some(before) => {
             // Its settings and addresses for IPv6 come and go with an MTU of 1280.
             set_mtu(key, link, before, Phase::AddBridge, plan);
@@ -307,7 +307,7 @@ fn diff_stacked(key: &LinkKey, link: &Link, before: Option<&Link>, plan: &mut Un
         _ => (Phase::AddVeth, Phase::AddAddress, Phase::SetUp),
     };
     match before {
-        None => plan.push(add, Step::AddLink(key.clone(), link.clone())),
+        None => plan.push(add, Step::AddLink(key.clone(), Box::new(link.clone()))),
         Some(before) => set_mtu(key, link, before, Phase::Attributes, plan),
     }
     diff_addresses(key, link, before, addressing, plan);

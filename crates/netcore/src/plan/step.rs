@@ -12,30 +12,29 @@ use crate::model::{IfName, MacAddr, PortBinding, SandboxId};
 
 /// One effect on the host. `Display` says it in the language of `ip`, `sysctl` and `nft`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a plan is a few dozen steps, and most of a start's are links")]
 pub enum Step {
     /// Make and pin a namespace, `lo` up.
     AddNamespace(SandboxId),
     /// Unpin a namespace; its links go with it once the last process has left.
     RemoveNamespace(SandboxId),
     /// Make a bridge with MAC, MTU and alias; addresses and state come in later steps.
-    AddBridge(LinkKey, Link),
+    AddBridge(LinkKey, Box<Link>),
     /// Take a bridge of the host that is not ours into use: make sure that it is there and that it is one, and set
     /// it up if it is down.
     AdoptBridge(LinkKey),
     /// Make a link of another kind, on the host or in place in a sandbox, with MAC, MTU and alias;
     /// addresses and state come in later steps.
-    AddLink(LinkKey, Link),
+    AddLink(LinkKey, Box<Link>),
     /// Make both ends of a veth pair in place: names, MACs, MTU, master and alias at once, the host end up.
     AddVeth {
         /// The host end.
         host: LinkKey,
         /// The host end's attributes.
-        host_link: Link,
+        host_link: Box<Link>,
         /// The container end.
         container: LinkKey,
         /// The container end's attributes.
-        container_link: Link,
+        container_link: Box<Link>,
     },
     /// Remove a link; a veth's other end goes too.
     RemoveLink(LinkKey),

@@ -108,7 +108,7 @@ pub(super) fn bridge_link() -> Link {
 }
 
 pub(super) fn add_bridge() -> Vec<Step> {
-    let mut steps = vec![Step::AddBridge(bridge(), bridge_link())];
+    let mut steps = vec![Step::AddBridge(bridge(), Box::new(bridge_link()))];
     steps.extend(bridge_link().addresses.into_iter().map(|address| Step::AddAddress(bridge(), address)));
     steps.push(Step::SetUp(bridge(), true));
     steps
@@ -183,9 +183,9 @@ impl Guest {
             sysctl("net/ipv4/ping_group_range", "0 2147483647"),
             Step::AddVeth {
                 host: self.host.clone(),
-                host_link: self.host_link.clone(),
+                host_link: Box::new(self.host_link.clone()),
                 container: self.container.clone(),
-                container_link: self.container_link.clone(),
+                container_link: Box::new(self.container_link.clone()),
             },
             Step::SetHairpin(self.host.clone(), true),
             sysctl("net/ipv6/conf/eth0/disable_ipv6", "0"),

@@ -199,7 +199,7 @@ fn a_strangers_link_is_never_removed() {
     Lab::run("strangers", |lab| {
         let mut strangers = bridge_link();
         strangers.alias = None;
-        lab.execute(&[Step::AddBridge(bridge(), strangers)]);
+        lab.execute(&[Step::AddBridge(bridge(), Box::new(strangers))]);
         lab.execute(&[Step::RemoveLink(bridge()), Step::CutPort(bridge())]);
         let mut socket = Socket::open(Protocol::Route).unwrap();
         assert!(observe::link_named(&mut socket, &bridge().1).unwrap().is_some());
@@ -392,7 +392,7 @@ fn a_macvlan_s_address_is_free_once_its_sandbox_is_removed() {
             let key = (Ns::Sandbox(id.clone()), name("eth0"));
             lab.execute(&[
                 Step::AddNamespace(id.clone()),
-                Step::AddLink(key.clone(), link.clone()),
+                Step::AddLink(key.clone(), Box::new(link.clone())),
                 Step::SetUp(key, true),
             ]);
         };
