@@ -75,12 +75,12 @@ fn rust_files(folder: &std::path::Path) -> String {
 }
 
 /// docs/security.md names tests as `file::test`, and by the test's name alone behind their file, where the table says
-/// which file they are all in, or with a footnote that says which folder.
+/// where they all are, or with a footnote that says which folder.
 #[test]
 fn what_holds_the_security_properties_is_there() {
     let text = std::fs::read_to_string(repository().join("docs/security.md")).expect("docs/security.md");
     let read = |file: &str| std::fs::read_to_string(repository().join(file)).unwrap_or_default();
-    let packets = read("crates/netlinux/tests/firewall_packets.rs");
+    let packets = rust_files(&repository().join("crates/netlinux/tests/firewall_packets"));
     let folder = text.lines().find_map(|line| line.strip_prefix("\u{b9} `")?.split('`').next());
     let noted = rust_files(&repository().join(folder.expect("the footnote")));
     let mut named = 0;
