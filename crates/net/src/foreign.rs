@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use portolan_netcore::firewall::BridgePolicy;
 use portolan_netcore::foreign::{Finding, Flow, Ruleset, Service, findings, port_findings, unjudged};
-use portolan_netcore::model::{Driver, Network, NetworkId, PortBinding};
+use portolan_netcore::model::{Driver, Network, NetworkId, PortBinding, runs};
 use portolan_netcore::plan::{Desired, Settings, Touched, compile_touched};
 use portolan_netcore::shared::SharedSet;
 
@@ -65,13 +65,15 @@ struct Published {
 
 impl Published {
     fn services(&self) -> impl Iterator<Item = Service> {
-        self.ports.keys().filter_map(|binding| {
+        // As they are stored, for which they were worked out already.
+        let runs = runs::of(&self.ports, |binding, ()| std::iter::once(binding.clone()));
+        runs.into_iter().filter_map(|run| {
             // What is carried over from the other family passes by sockets of this host.
-            let address: IpAddr = match binding.host_ip {
+            let address: IpAddr = match run.first.host_ip {
                 IpAddr::V4(_) => self.ipv4?.into(),
                 IpAddr::V6(_) => self.ipv6?.into(),
             };
-            Some(Service::of(binding, address))
+            Some(Service::of(&run, address))
         })
     }
 }
@@ -344,5 +346,6 @@ fn service(request: &PortRequest) -> Service {
         address: None,
         host: request.host_ip,
         host_port: exact.map(|range| range.first),
+        count: 1,
     }
 }

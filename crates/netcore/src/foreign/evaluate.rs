@@ -43,7 +43,7 @@ pub(super) enum End {
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) may_pass: bool,
-    may_return: bool,
+    pub(super) may_return: bool,
     pub(super) end: End,
     /// It could be another if more were known of the packet's port.
     pub(super) asks_port: bool,

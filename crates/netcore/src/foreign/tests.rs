@@ -92,7 +92,14 @@ fn what_some_rule_may_let_through_is_dropped_partly() {
 /// A port of this address, published everywhere.
 fn service(port: u16, address: [u8; 4], host_port: u16) -> Service {
     let host = Some([0, 0, 0, 0].into());
-    Service { proto: Proto::Tcp, port, address: Some(address.into()), host, host_port: Some(host_port) }
+    Service {
+        proto: Proto::Tcp,
+        port,
+        address: Some(address.into()),
+        host,
+        host_port: Some(host_port),
+        count: 1,
+    }
 }
 
 #[test]
