@@ -5,10 +5,11 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// Most entries of a piece, or pieces in it; what a change copies of each piece on its way.
-pub(super) const FULL: usize = 32;
-/// Neighbours that have no more together become one.
-pub(super) const FEW: usize = FULL / 2;
+/// Most entries of a piece: a change copies those beside it.
+pub(super) const ENTRIES: usize = 16;
+/// Most pieces in one. A change takes hold of those beside the ones on its way, and whoever notes something asks
+/// them, each at a place in memory that nobody may have touched for a while: few are best.
+pub(super) const PIECES: usize = 8;
 /// How much a piece that grows takes in advance: many maps have a single entry for ever.
 const ROOM: usize = 4;
 
@@ -55,16 +56,18 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Piece<K, V> {
 
 /// What was worked out from a piece, one value of each type.
 #[derive(Default)]
-struct Notes(OnceLock<Box<Noted>>);
+struct Notes(OnceLock<Box<Noted<dyn Any + Send + Sync>>>);
 
-struct Noted {
-    value: Box<dyn Any + Send + Sync>,
+struct Noted<T: ?Sized> {
     others: Notes,
+    value: T,
 }
 
 impl Notes {
     fn get<T: Any + Send + Sync>(&self, work_out: impl Fn() -> T) -> &T {
-        let note = || Box::new(Noted { value: Box::new(work_out()), others: Self::default() });
+        let note = || -> Box<Noted<dyn Any + Send + Sync>> {
+            Box::new(Noted { others: Self::default(), value: work_out() })
+        };
         let mut notes = self;
         loop {
             let noted = notes.0.get_or_init(note);
@@ -127,6 +130,14 @@ impl<K, V> Piece<K, V> {
         }
     }
 
+    /// Most that it may have itself.
+    pub(super) fn room(&self) -> usize {
+        match &self.below {
+            Below::Entries(_) => ENTRIES,
+            Below::Pieces(_) => PIECES,
+        }
+    }
+
     /// How many there are of what it has itself.
     fn len(&self) -> usize {
         match &self.below {
@@ -163,7 +174,7 @@ impl<K: Ord + Clone, V: Clone> Piece<K, V> {
             Below::Entries(entries) => match search(entries, &key) {
                 Ok(at) => (Some(std::mem::replace(&mut entries[at].1, value)), None),
                 Err(at) => {
-                    let rest = put_in(entries, at, (key, value));
+                    let rest = put_in(entries, at, (key, value), ENTRIES);
                     (None, rest.map(|rest| Arc::new(Self::new(Below::Entries(rest)))))
                 }
             },
@@ -178,7 +189,7 @@ impl<K: Ord + Clone, V: Clone> Piece<K, V> {
                 let rest = rest.and_then(|piece| {
                     let first = &mut pieces[at];
                     let last = std::mem::replace(&mut first.last, first.piece.greatest().clone());
-                    put_in(pieces, at + 1, Child { last, piece })
+                    put_in(pieces, at + 1, Child { last, piece }, PIECES)
                 });
                 (old, rest.map(|rest| Arc::new(Self::new(Below::Pieces(rest)))))
             }
@@ -240,7 +251,7 @@ impl<K: Ord + Clone, V: Clone> Piece<K, V> {
 /// Makes one of a piece and one of its neighbours, if both are small.
 fn join_few<K: Ord + Clone, V: Clone>(pieces: &mut Vec<Child<K, V>>, at: usize) {
     let few = |first: &usize| match pieces.get(*first..first + 2) {
-        Some([one, next]) => one.piece.len() + next.piece.len() <= FEW,
+        Some([one, next]) => one.piece.len() + next.piece.len() <= one.piece.room() / 2,
         _ => false,
     };
     if let Some(first) = [at.checked_sub(1), Some(at)].into_iter().flatten().find(few) {
@@ -260,13 +271,13 @@ pub(super) fn place<K: Borrow<Q>, V, Q: Ord + ?Sized>(pieces: &[Child<K, V>], ke
     pieces.partition_point(|child| child.last.borrow() < key)
 }
 
-/// Puts something in; the second part if it is too much then.
-fn put_in<T>(all: &mut Vec<T>, at: usize, one: T) -> Option<Vec<T>> {
+/// Puts something in; the second part if it is more than `most` then.
+fn put_in<T>(all: &mut Vec<T>, at: usize, one: T, most: usize) -> Option<Vec<T>> {
     if all.len() == all.capacity() {
         all.reserve_exact(ROOM);
     }
     all.insert(at, one);
-    if all.len() <= FULL {
+    if all.len() <= most {
         return None;
     }
     // What comes in order leaves full pieces behind.

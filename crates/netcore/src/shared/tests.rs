@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::piece::{FEW, FULL};
+use super::piece::ENTRIES;
 use super::*;
 
 /// Insertions and removals.
@@ -40,7 +40,7 @@ fn check(map: &SharedMap<u16, u8>, model: &BTreeMap<u16, u8>) {
 
 fn check_piece(piece: &Piece<u16, u8>, height: usize) {
     let below = piece.entries().map_or_else(|| piece.pieces().count(), <[_]>::len);
-    assert!((1..=FULL).contains(&below), "{below}");
+    assert!((1..=piece.room()).contains(&below), "{below}");
     assert_eq!(piece.entries().is_some(), height == 0);
     piece.pieces().for_each(|piece| check_piece(piece, height - 1));
 }
@@ -122,7 +122,7 @@ fn one_more_of_ten_thousand_is_found_without_looking_at_them() {
     assert!(before != after);
     let come: Vec<u32> = after.changes_from(&before).map(|(key, ())| key.0).collect();
     assert_eq!((come, before.changes_from(&after).count()), (vec![9999], 0));
-    assert!(looks.get() < 6 * u32::try_from(FULL).unwrap(), "{} looks", looks.get());
+    assert!(looks.get() < 100, "{} looks", looks.get());
     after.remove(&Counted(9999, &looks));
     assert!(before == after);
 }
@@ -138,7 +138,7 @@ fn what_shrinks_does_not_stay_in_pieces() {
     set.retain(|key, ()| key % 100 == 0);
     assert_eq!(set.len(), 100);
     let pieces = set.root().map_or(0, lowest);
-    assert!(pieces <= 100 / FEW * 2 + 2, "{pieces}");
+    assert!(pieces <= 100 / (ENTRIES / 2) * 2 + 2, "{pieces}");
     assert!(set.keys().copied().eq((0..10_000).step_by(100)));
     set.retain(|key, ()| *key == 500);
     assert_eq!(set.root().map(Piece::height), Some(0));
@@ -159,7 +159,7 @@ fn only_what_is_on_the_way_of_a_change_is_worked_out_anew() {
     let kept = set.clone();
     assert_eq!(set.root().map(|root| count(root, &asked)), Some(10_000));
     let all = asked.replace(0);
-    assert!(all > 10_000 / FULL, "{all}");
+    assert!(all > 10_000 / ENTRIES, "{all}");
     set.remove(&5000);
     assert_eq!(set.root().map(|root| count(root, &asked)), Some(9999));
     let way = set.root().map_or(0, Piece::height) + 1;
