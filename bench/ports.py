@@ -295,7 +295,7 @@ def main():
     parser.add_argument("--image", required=True, help="busybox.tar")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--connections", type=int, default=20000)
-    parser.add_argument("--changes", type=int, default=60, help="ports added to a running container and removed")
+    parser.add_argument("--changes", type=int, default=200, help="ports added to a running container and removed")
     parser.add_argument("--counts", type=lambda text: [int(n) for n in text.split(",")], default=[1, 100, 1000, 10000])
     parser.add_argument("--docker-most", type=int, default=1000,
                         help="most ports for Docker: with 10,000 it takes many minutes and 20,000 processes")
