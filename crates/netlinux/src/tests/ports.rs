@@ -42,6 +42,18 @@ fn a_held_port_is_taken_for_everybody_else() {
 }
 
 #[test]
+fn a_few_sockets_beyond_the_limit_are_not_put_away_one_by_one() {
+    Lab::run("few-shelves", |lab| {
+        lab.execute(&add_bridge());
+        let ports = HeldPorts::with_most(1);
+        for (number, at_hand) in (20_000..).zip([1, 2, 3, 4, 5, 6, 7, 0, 1]) {
+            ports.hold(&binding(Proto::Tcp, "10.77.0.1", number)).unwrap();
+            assert_eq!(ports.at_hand(), at_hand);
+        }
+    });
+}
+
+#[test]
 fn ports_beyond_the_limit_are_held_without_a_descriptor_each() {
     Lab::run("shelves", |lab| {
         lab.execute(&add_bridge());
