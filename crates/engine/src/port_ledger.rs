@@ -270,14 +270,16 @@ impl<'a> Ledger<'a> {
         let mut ports = BTreeSet::new();
         if let Some(live) = self.sandbox.and_then(|sandbox| sandbox.ports.root()) {
             near(live, selector.ports, &mut |binding, ()| {
-                let port = ContainerPort { port: binding.container_port, proto: binding.proto };
-                ports.extend(selector.is(binding).then_some(port));
+                if selector.is(binding) {
+                    ports.insert(ContainerPort { port: binding.container_port, proto: binding.proto });
+                }
             });
         }
         if let Some(asked) = self.bindings.root() {
             near(asked, selector.ports, &mut |port, hosts| {
-                let asks = port.proto == selector.proto && hosts.iter().any(|ask| selector.asks(ask));
-                ports.extend(asks.then_some(*port));
+                if port.proto == selector.proto && hosts.iter().any(|ask| selector.asks(ask)) {
+                    ports.insert(*port);
+                }
             });
         }
         ports

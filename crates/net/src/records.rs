@@ -137,7 +137,7 @@ mod exposed {
         exposed: &SharedSet<Exposed>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        runs::of(exposed, |exposed, ()| std::iter::once(*exposed)).serialize(serializer)
+        runs::of_set(exposed).serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

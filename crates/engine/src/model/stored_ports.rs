@@ -116,7 +116,7 @@ pub(super) mod exposed {
         ports: &SharedSet<ContainerPort>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let runs = runs::of(ports, |port, ()| std::iter::once(*port));
+        let runs = runs::of_set(ports);
         serializer.collect_seq(runs.into_iter().map(|run| Span::of(run.first, run.count).to_string()))
     }
 

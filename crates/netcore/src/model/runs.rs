@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::shared::{Piece, SharedMap};
+use crate::shared::{Piece, SharedMap, SharedSet};
 
 /// How far back the run may be that an entry goes on: two addresses may take turns, or protocols.
 const BACK: usize = 3;
@@ -74,6 +74,14 @@ where
     runs
 }
 
+/// The entries of a set, in order, as runs.
+pub fn of_set<T>(set: &SharedSet<T>) -> Vec<Repeated<T>>
+where
+    T: Run + Clone + PartialEq + Send + Sync + 'static,
+{
+    of(set, |entry, ()| std::iter::once(entry.clone()))
+}
+
 /// Takes the runs of a piece in.
 fn gather<K, V, T, I>(piece: &Piece<K, V>, entry: fn(&K, &V) -> I, runs: &mut Vec<Repeated<T>>)
 where
@@ -139,7 +147,6 @@ mod tests {
 
     use super::super::{PortBinding, Proto};
     use super::*;
-    use crate::shared::SharedSet;
 
     fn binding(host_ip: &str, container_port: u16, host_port: u16) -> PortBinding {
         let host_ip: IpAddr = host_ip.parse().unwrap();
@@ -150,12 +157,11 @@ mod tests {
     fn ports_without_runs_are_all_there() {
         let all: SharedSet<PortBinding> =
             (1..20_000).step_by(2).map(|port| binding("::", port, port)).collect();
-        let of = |set: &SharedSet<PortBinding>| of(set, |binding, ()| std::iter::once(binding.clone()));
-        let runs = of(&all);
+        let runs = of_set(&all);
         assert!(runs.iter().map(|run| (&run.first, run.count)).eq(all.keys().map(|binding| (binding, 1))));
         let mut more = all.clone();
         more.insert(binding("::", 10_000, 10_000), ());
-        let runs = of(&more);
+        let runs = of_set(&more);
         let long: Vec<_> = runs.iter().filter(|run| run.count > 1).collect();
         assert_eq!(long, [&Repeated { first: binding("::", 9999, 9999), count: 3 }]);
         assert_eq!(runs.len(), all.len() - 1);
@@ -166,7 +172,7 @@ mod tests {
         assert_eq!(binding("::", 65_535, 1).higher(1), None);
         assert_eq!(binding("::", 1, 65_534).higher(1), Some(binding("::", 2, 65_535)));
         let all = (1..=u16::MAX).map(|port| binding("::", port, port)).collect();
-        let runs = of(&all, |binding: &PortBinding, ()| std::iter::once(binding.clone()));
+        let runs = of_set(&all);
         assert_eq!(runs, [Repeated { first: binding("::", 1, 1), count: u16::MAX }]);
         let empty: SeqDeserializer<_, Error> = SeqDeserializer::new(std::iter::empty::<u8>());
         assert_eq!(deserialize::<PortBinding, _>(empty).unwrap(), []);

@@ -129,7 +129,7 @@ mod published {
         published: &SharedSet<PortBinding>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        runs::of(published, |binding, ()| std::iter::once(binding.clone())).serialize(serializer)
+        runs::of_set(published).serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

@@ -21,7 +21,7 @@ impl<K, V> Clone for Entries<'_, K, V> {
 impl<'a, K, V> Entries<'a, K, V> {
     pub(super) fn of(root: Option<&'a Piece<K, V>>) -> Self {
         let mut entries = Self { above: Vec::new(), here: [].iter() };
-        entries.enter(root);
+        entries.enter(root, |_| 0, |_| 0);
         entries
     }
 
@@ -31,39 +31,33 @@ impl<'a, K, V> Entries<'a, K, V> {
         K: Borrow<Q>,
     {
         let mut entries = Self { above: Vec::new(), here: [].iter() };
-        let mut next = root;
-        while let Some(piece) = next {
-            next = match &piece.below {
-                Below::Entries(all) => {
-                    let at = search(all, key).unwrap_or_else(|at| at);
-                    entries.here = all[at..].iter();
-                    None
-                }
-                Below::Pieces(pieces) => entries.first_of(pieces[place(pieces, key)..].iter()),
-            };
-        }
+        let entry = |all: &[(K, V)]| search(all, key).unwrap_or_else(|at| at);
+        entries.enter(root, entry, |pieces| place(pieces, key));
         entries
     }
 
-    /// Goes on with the first entry of a piece.
-    fn enter(&mut self, piece: Option<&'a Piece<K, V>>) {
+    /// Goes on within a piece, with the entry at a place in the piece at a place; what is behind them comes after.
+    fn enter(
+        &mut self,
+        piece: Option<&'a Piece<K, V>>,
+        entry_at: impl Fn(&[(K, V)]) -> usize,
+        piece_at: impl Fn(&[Child<K, V>]) -> usize,
+    ) {
         let mut next = piece;
         while let Some(piece) = next {
             next = match &piece.below {
                 Below::Entries(all) => {
-                    self.here = all.iter();
+                    self.here = all[entry_at(all)..].iter();
                     None
                 }
-                Below::Pieces(pieces) => self.first_of(pieces.iter()),
+                Below::Pieces(pieces) => {
+                    let mut pieces = pieces[piece_at(pieces)..].iter();
+                    let first = pieces.next();
+                    self.above.push(pieces);
+                    first.map(|child| &*child.piece)
+                }
             };
         }
-    }
-
-    /// The first of some pieces; the others come later.
-    fn first_of(&mut self, mut pieces: Iter<'a, Child<K, V>>) -> Option<&'a Piece<K, V>> {
-        let first = pieces.next();
-        self.above.push(pieces);
-        first.map(|child| &*child.piece)
     }
 }
 
@@ -76,7 +70,7 @@ impl<'a, K, V> Iterator for Entries<'a, K, V> {
                 return Some(entry);
             }
             match self.above.last_mut()?.next() {
-                Some(child) => self.enter(Some(&child.piece)),
+                Some(child) => self.enter(Some(&child.piece), |_| 0, |_| 0),
                 None => drop(self.above.pop()),
             }
         }
