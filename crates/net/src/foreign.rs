@@ -4,7 +4,7 @@
 //! the rule set or a network has come or gone, and now and then for what no event tells of. What it
 //! finds is kept, so that answering a request reads nothing; what is new or over is an event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -66,8 +66,7 @@ struct Published {
 impl Published {
     fn services(&self) -> impl Iterator<Item = Service> {
         // As they are stored, for which they were worked out already.
-        let runs = runs::of(&self.ports, |binding, ()| std::iter::once(binding.clone()));
-        runs.into_iter().filter_map(|run| {
+        runs::of_set(&self.ports).into_iter().filter_map(|run| {
             // What is carried over from the other family passes by sockets of this host.
             let address: IpAddr = match run.first.host_ip {
                 IpAddr::V4(_) => self.ipv4?.into(),
@@ -314,7 +313,9 @@ fn published(desired: &Desired) -> BTreeMap<NetworkId, Vec<Published>> {
 pub(crate) fn in_the_way(shared: &Shared, networks: &[Bridged], requests: &[PortRequest]) -> Vec<String> {
     let ruleset = Arc::clone(&shared.foreign.seen().ruleset);
     let from_outside = |request: &&PortRequest| !request.host_ip.is_some_and(|host| host.is_loopback());
-    let services: BTreeSet<Service> = requests.iter().filter(from_outside).map(service).collect();
+    let mut services: Vec<Service> = requests.iter().filter(from_outside).map(service).collect();
+    services.sort_unstable();
+    services.dedup();
     let matters = |finding: &Finding| {
         finding.is_severe() && finding.flows.iter().any(|flow| matches!(flow, Flow::In | Flow::InReplies))
     };
@@ -322,6 +323,10 @@ pub(crate) fn in_the_way(shared: &Shared, networks: &[Bridged], requests: &[Port
     for network in networks {
         let mut whole = findings(&ruleset, &network.policy);
         whole.retain(matters);
+        // All at once cost little more than one, and mostly nothing is in the way of any.
+        if whole.is_empty() && !port_findings(&ruleset, &network.policy, &services).iter().any(matters) {
+            continue;
+        }
         for one in &services {
             let of_port = port_findings(&ruleset, &network.policy, &[*one]);
             for finding in whole.iter().cloned().chain(of_port.into_iter().filter(matters)) {
